@@ -1,0 +1,24 @@
+"""The methods that --model chooses from. To add one: write its file, then one line in `MODELS`."""
+
+from argparse import Namespace
+
+from models.base_model import BaseModel
+from models.cut_model import CUTModel
+from models.cycle_gan_model import CycleGANModel
+from models.sincut_model import SinCUTModel
+from util.runtime.seeding import seeded
+
+MODELS: dict[str, type[BaseModel]] = {
+    "cut": CUTModel,
+    "sincut": SinCUTModel,
+    "cycle_gan": CycleGANModel,
+}
+
+
+def create_model(opt: Namespace) -> BaseModel:
+    """The model that --model names, its weights drawn from --seed.
+
+    Raises UserError where the options do not fit each other or the machine.
+    """
+    with seeded(opt.seed):
+        return MODELS[opt.model](opt)

@@ -1,0 +1,155 @@
+"""What a model is: networks, their optimisers, one training step, and what there is to show of it."""
+
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from models.schedules import SCHEDULES, Epochs
+from util.runtime.checkpoints import load_weights, save_weights
+from util.runtime.device import choose_device
+
+
+class BaseModel(ABC):
+    """A method: it owns its networks and knows how one step of its training goes.
+
+    A subclass fills `networks` (and, for training, `optimizers`) in its constructor, and implements `forward` and
+    `optimize_parameters`. Pictures are (N, C, H, W) tensors in [-1, 1].
+    """
+
+    #: Options, beside the shared architecture options, that the networks' shapes follow from.
+    architecture_options: ClassVar[tuple[str, ...]] = ()
+    #: Attributes that hold a picture, in the order they are shown.
+    visual_names: tuple[str, ...]
+    #: The losses that a step leaves in `losses`, in the order they are reported.
+    loss_names: tuple[str, ...]
+
+    def __init__(self, opt: Namespace) -> None:
+        self.opt = opt
+        self.is_train: bool = opt.isTrain
+        self.device = choose_device(opt.gpu_ids)
+        #: Every random draw of a step comes from here.
+        self.generator = torch.Generator(self.device).manual_seed(opt.seed)
+        self.networks: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.schedulers: list[LambdaLR] = []
+        self.losses: dict[str, Tensor] = {}
+        self.image_paths: list[str] = []
+        self.real_A: Tensor
+        self.real_B: Tensor
+
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
+        """Declares the model's own options and sets its defaults for the shared ones."""
+        return parser
+
+    @staticmethod
+    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
+        """Defaults that follow from the value of another option, such as FastCUT's from --CUT_mode."""
+        return {}
+
+    @abstractmethod
+    def forward(self) -> None:
+        """Computes the outputs from the input that `set_input` placed."""
+
+    @abstractmethod
+    def optimize_parameters(self) -> None:
+        """One training step on the input that `set_input` placed."""
+
+    def set_input(self, batch: Mapping[str, Any]) -> None:
+        """Places a batch {"A", "B", "A_paths", "B_paths"} on the device; --direction BtoA swaps the domains.
+
+        At test time the target domain may be missing.
+        """
+        source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
+        self.real_A: Tensor = batch[source].to(self.device, non_blocking=True)
+        self.real_B = batch[target].to(self.device, non_blocking=True) if target in batch else None
+        self.image_paths = batch[f"{source}_paths"]
+
+    def test(self) -> None:
+        """The outputs alone, without gradients."""
+        with torch.no_grad():
+            self.forward()
+
+    def eval(self) -> None:
+        """Evaluation mode: running statistics for batch norm, no dropout. Published tests run without it."""
+        for network in self.networks.values():
+            network.eval()
+
+    def minimise(self, loss: Tensor, *names: str) -> None:
+        """One step of the named optimisers down the gradient of `loss`; the gradients stay for whoever looks."""
+        optimizers = [self.optimizers[name] for name in names if name in self.optimizers]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def get_current_losses(self) -> dict[str, float]:
+        """The losses of the last step by their published names; waits for the device once."""
+        if not self.losses:
+            return {}
+        values = torch.stack([self.losses[name].detach().float() for name in self.loss_names]).tolist()
+        return dict(zip(self.loss_names, values, strict=True))
+
+    def get_current_visuals(self) -> dict[str, Tensor]:
+        """The pictures of the last step by their published names, (N, C, H, W) in [-1, 1]."""
+        images = {name: getattr(self, name, None) for name in self.visual_names}
+        return {name: image.detach() for name, image in images.items() if image is not None}
+
+    def update_learning_rate(self) -> None:
+        """To be called at the end of every epoch."""
+        for scheduler in self.schedulers:
+            scheduler.step()
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the next step is taken with."""
+        return next(iter(self.optimizers.values())).param_groups[0]["lr"]
+
+    def save_networks(self, label: str) -> None:
+        """Writes `<label>_net_<name>.pth` for every network into the run's folder."""
+        for name, network in self.networks.items():
+            save_weights(network, self._weights_path(self.opt.name, label, name))
+
+    def load_networks(self, label: str, run: str | None = None) -> None:
+        """Reads what `save_networks` wrote, from another run's folder where `run` names one.
+
+        Raises UserError where a file is missing or belongs to another architecture.
+        """
+        for name, network in self.networks.items():
+            load_weights(network, self._weights_path(run or self.opt.name, label, name))
+
+    def describe(self, layer_by_layer: bool) -> str:
+        """The networks and their sizes, for people."""
+        lines = []
+        for name, network in self.networks.items():
+            millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+            lines += [str(network)] if layer_by_layer else []
+            lines.append(f"[Network {name}] Total number of parameters : {millions:.3f} M")
+        return "\n".join(lines)
+
+    def _weights_path(self, run: str, label: str, name: str) -> Path:
+        return Path(self.opt.checkpoints_dir) / run / f"{label}_net_{name}.pth"
+
+    def add_network(self, name: str, network: nn.Module) -> nn.Module:
+        """Takes the network into `networks`, on the model's device."""
+        self.networks[name] = network.to(self.device)
+        return network
+
+    def add_optimizer(self, name: str, parameters: Iterable[nn.Parameter], beta2: float | None = None) -> None:
+        """An Adam with the options' rates, and its schedule; nothing where there is nothing to learn."""
+        parameters = list(parameters)
+        if not parameters:
+            return
+        opt = self.opt
+        optimizer = torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, opt.beta2 if beta2 is None else beta2))
+        run = Epochs(first=opt.epoch_count, constant=opt.n_epochs, decay=opt.n_epochs_decay, step=opt.lr_decay_iters)
+        factor = SCHEDULES[opt.lr_policy]
+        self.optimizers[name] = optimizer
+        self.schedulers.append(LambdaLR(optimizer, lambda epochs_done: factor(run.first + epochs_done, run)))

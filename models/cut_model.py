@@ -1,0 +1,214 @@
+"""CUT and FastCUT (Park, Efros, Zhang, Zhu: Contrastive Learning for Unpaired Image-to-Image Translation, ECCV 2020)."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.base_model import BaseModel
+from models.build import build_discriminator, build_generator
+from models.losses.gan import GAN_LOSSES
+from models.losses.patch_nce import patch_nce
+from models.networks import HEADS
+from models.networks.initialisation import init_weights
+from models.networks.normalisation import mixes_images
+from util.option_types import boolean, layer_list, non_negative_float, positive_float, positive_int, set_declared_defaults
+from util.errors import UserError
+
+# Layers that PatchNCE compares, for generators to which the default of --nce_layers does not apply.
+TAPS = {"stylegan2": "0,2,4", "smallstylegan2": "0,2,3"}
+MODES = ("CUT", "cut", "FastCUT", "fastcut")
+FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
+
+
+def draw_flip(generator: torch.Generator) -> bool:
+    """FastCUT's coin: whether this step's input is mirrored."""
+    return bool(torch.rand((), generator=generator, device=generator.device) < 0.5)
+
+
+class CUTModel(BaseModel):
+    """One generator G, one discriminator D, and the heads F that project the encoder's features for PatchNCE.
+
+    Minimises, over G and F (CUT, equation 5),
+
+        lambda_GAN * L_GAN(G, D, A, B) + lambda_NCE * L_PatchNCE(G, F, A) [+ lambda_NCE * L_PatchNCE(G, F, B)],
+
+    the last term, with --nce_idt, keeping pictures of B as they are; the two PatchNCE terms are then averaged. FastCUT
+    leaves that term out, weighs PatchNCE by 10, and mirrors the generator's input in half of the steps.
+    """
+
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
+        group = parser.add_argument_group("CUT")
+        group.add_argument("--CUT_mode", choices=MODES, default="CUT", help="CUT, or its light variant FastCUT")
+        group.add_argument("--lambda_GAN", type=non_negative_float, default=1.0, help="weight of the adversarial loss")
+        group.add_argument("--lambda_NCE", type=non_negative_float, default=1.0, help="weight of PatchNCE")
+        group.add_argument(
+            "--nce_idt", type=boolean, nargs="?", const=True, default=True, help="PatchNCE on G(B) as well, which keeps B"
+        )
+        group.add_argument(
+            "--nce_layers", type=layer_list, default="0,4,8,12,16", help="generator layers that PatchNCE compares"
+        )
+        group.add_argument(
+            "--nce_includes_all_negatives_from_minibatch",
+            type=boolean,
+            nargs="?",
+            const=True,
+            default=False,
+            help="negatives from all pictures of the minibatch, not from the same picture alone",
+        )
+        group.add_argument("--netF", choices=list(HEADS), default="mlp_sample", help="how features become patch vectors")
+        group.add_argument("--netF_nc", type=positive_int, default=256, help="length of a patch vector")
+        group.add_argument("--nce_T", type=positive_float, default=0.07, help="temperature of PatchNCE")
+        group.add_argument("--num_patches", type=positive_int, default=256, help="patches compared per layer")
+        group.add_argument(
+            "--flip_equivariance",
+            type=boolean,
+            nargs="?",
+            const=True,
+            default=False,
+            help="mirror the generator's input in half of the steps (FastCUT's regularisation)",
+        )
+        set_declared_defaults(parser, pool_size=0)  # no image pool
+        return parser
+
+    @staticmethod
+    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
+        defaults: dict[str, Any] = {"nce_layers": TAPS[opt.netG]} if opt.netG in TAPS else {}
+        if opt.CUT_mode.lower() == "fastcut":
+            defaults |= FASTCUT
+        return defaults
+
+    def __init__(self, opt: Namespace) -> None:
+        super().__init__(opt)
+        self.layers = [int(layer) for layer in opt.nce_layers.split(",")]
+        self.with_identity = self.is_train and opt.nce_idt
+        self.visual_names = ("real_A", "fake_B", "real_B", *(["idt_B"] if self.with_identity else []))
+        self.loss_names = ("G_GAN", "D_real", "D_fake", "G", "NCE", *(["NCE_Y"] if self.with_identity else []))
+        self.flipped = False
+
+        self.G = self.add_network("G", build_generator(opt, opt.input_nc, opt.output_nc))
+        if not self.is_train:
+            return
+        if opt.input_nc != opt.output_nc:
+            raise UserError(
+                f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ: CUT's generator encodes its own "
+                "output to compare it with its input, so both domains need the same number of channels"
+            )
+        self.F = self.add_network("F", HEADS[opt.netF](self._feature_widths(), opt.netF_nc))
+        init_weights(self.F, opt.init_type, opt.init_gain)
+        self.D = self.add_network("D", build_discriminator(opt, opt.output_nc))
+
+        self.gan_loss = GAN_LOSSES[opt.gan_mode]
+        for name in ("G", "F", "D"):
+            self.add_optimizer(name, self.networks[name].parameters())
+
+        # Where no layer looks across the batch, a picture's features are the same in any pass with the same weights:
+        # the keys are then those that the generator's own pass computed, and passes over several batches are joined.
+        self.joins_encodings = not mixes_images(self.G)
+        self.joins_scores = not mixes_images(self.D)
+
+    def _feature_widths(self) -> list[int]:
+        try:
+            return self.G.feature_widths(self.layers)
+        except ValueError as error:
+            raise UserError(f"--nce_layers {self.opt.nce_layers} do not fit --netG {self.opt.netG}: {error}") from None
+
+    def optimize_parameters(self) -> None:
+        """One step: translate, update D on the detached translations, then G and F against the updated D."""
+        self.forward()
+
+        self.D.requires_grad_(True)
+        self.minimise(self.discriminator_loss(), "D")
+
+        self.D.requires_grad_(False)
+        self.minimise(self.generator_loss(), "G", "F")
+
+    def forward(self) -> None:
+        """fake_B = G(real_A) and, with the identity term, idt_B = G(real_B), in one pass."""
+        images = torch.cat((self.real_A, self.real_B)) if self.with_identity else self.real_A
+        self.flipped = self.is_train and self.opt.flip_equivariance and draw_flip(self.generator)
+        if self.flipped:
+            images = images.flip(3)
+
+        self.key_features: list[Tensor] | None = None
+        if self.is_train and self.joins_encodings and not self.flipped and self.opt.lambda_NCE > 0:
+            outputs, self.key_features = self.G(images, self.layers)
+        else:
+            outputs = self.G(images)
+        self.fake_B = outputs[: len(self.real_A)]
+        if self.with_identity:
+            self.idt_B = outputs[len(self.real_A) :]
+
+    def discriminator_loss(self) -> Tensor:
+        """The mean of D's losses on translated and on real pictures."""
+        fake_scores, real_scores = self._scores(self.fake_B.detach(), self.real_B)
+        self.losses["D_fake"] = self.gan_loss(fake_scores, False).mean()
+        self.losses["D_real"] = self.gan_loss(real_scores, True).mean()
+        return (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
+
+    def _scores(self, *images: Tensor) -> Sequence[Tensor]:
+        """D's scores for each batch of pictures."""
+        if self.joins_scores:
+            return self.D(torch.cat(images)).chunk(len(images))
+        return [self.D(image) for image in images]
+
+    def generator_loss(self) -> Tensor:
+        """The adversarial loss plus PatchNCE (CUT, equation 5)."""
+        nothing = self.fake_B.new_zeros(())
+        adversarial = nothing
+        if self.opt.lambda_GAN > 0:
+            adversarial = self.gan_loss(self.D(self.fake_B), True).mean() * self.opt.lambda_GAN
+
+        terms = self._nce_terms() if self.opt.lambda_NCE > 0 else [nothing] * (1 + self.with_identity)
+        contrast = torch.stack(terms).mean()
+
+        self.losses["G_GAN"] = adversarial
+        self.losses |= dict(zip(("NCE", "NCE_Y"), terms, strict=False))
+        self.losses["G"] = adversarial + contrast
+        return self.losses["G"]
+
+    def _nce_terms(self) -> list[Tensor]:
+        """PatchNCE between real_A and fake_B and, with the identity term, between real_B and idt_B."""
+        sources, outputs = [self.real_A], [self.fake_B]
+        if self.with_identity:
+            sources.append(self.real_B)
+            outputs.append(self.idt_B)
+        if not self.joins_encodings:
+            return [
+                self._nce(self._encode_output(output), self._encode_source(source))
+                for source, output in zip(sources, outputs, strict=True)
+            ]
+        queries = self._encode_output(torch.cat(outputs))
+        keys = self._encode_source(torch.cat(sources)) if self.key_features is None else self.key_features
+        return [self._nce(*both) for both in zip(split(queries, len(outputs)), split(keys, len(outputs)), strict=True)]
+
+    def _encode_output(self, images: Tensor) -> list[Tensor]:
+        """The features of translations, turned back where the generator saw its input mirrored."""
+        features = self.G(images, self.layers, encode_only=True)
+        return [feature.flip(3) for feature in features] if self.flipped else features
+
+    def _encode_source(self, images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return self.G(images, self.layers, encode_only=True)
+
+    def _nce(self, query_features: Sequence[Tensor], key_features: Sequence[Tensor]) -> Tensor:
+        """PatchNCE of two lists of feature maps, one map (N, C_l, H_l, W_l) per layer, at positions drawn anew."""
+        positions = self.F.draw(key_features, self.opt.num_patches, self.generator)
+        return self.nce_at(self.F.gather(query_features, positions), self.F.gather(key_features, positions))
+
+    def nce_at(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
+        """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 4)."""
+        groups = 1 if self.opt.nce_includes_all_negatives_from_minibatch else len(query_patches[0])
+        with torch.no_grad():
+            keys = self.F(key_patches)
+        queries = self.F(query_patches)
+        per_layer = [patch_nce(q, k, groups, self.opt.nce_T).mean() for q, k in zip(queries, keys, strict=True)]
+        return torch.stack(per_layer).mean() * self.opt.lambda_NCE
+
+
+def split(features: Sequence[Tensor], parts: int) -> list[list[Tensor]]:
+    """The feature maps of a joined pass, taken apart along the batch: for each part, one map per layer."""
+    return [list(part) for part in zip(*(feature.chunk(parts) for feature in features), strict=True)]

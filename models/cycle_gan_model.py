@@ -1,0 +1,132 @@
+"""The CycleGAN baseline (Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
+Networks, ICCV 2017), with CUT's networks and initialisation.
+
+The variant of the original CycleGAN repository, with plain convolutions and normal initialisation:
+`--no_antialias --no_antialias_up --init_type normal`.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base_model import BaseModel
+from models.build import build_discriminator, build_generator
+from models.image_pool import ImagePool
+from models.losses.gan import GAN_LOSSES
+from models.networks.normalisation import mixes_images
+from util.errors import UserError
+from util.option_types import non_negative_float
+
+BETA2 = 0.999  # fixed, whatever --beta2 says, as published
+
+
+class CycleGANModel(BaseModel):
+    """G_A translates A to B, G_B back; D_A judges pictures of B, D_B of A.
+
+    Minimises over both generators (CycleGAN, equation 3, with the identity loss of section 5.2)
+
+        L_GAN(G_A, D_A) + L_GAN(G_B, D_B) + lambda_A |G_B(G_A(a)) - a| + lambda_B |G_A(G_B(b)) - b|
+        + lambda_identity (lambda_B |G_A(b) - b| + lambda_A |G_B(a) - a|).
+    """
+
+    loss_names = ("D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B")
+
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
+        if is_train:
+            group = parser.add_argument_group("CycleGAN")
+            group.add_argument("--lambda_A", type=non_negative_float, default=10.0, help="weight of the cycle A -> B -> A")
+            group.add_argument("--lambda_B", type=non_negative_float, default=10.0, help="weight of the cycle B -> A -> B")
+            group.add_argument(
+                "--lambda_identity",
+                type=non_negative_float,
+                default=0.5,
+                help="weight of the identity loss, as a share of the cycles' weights; 0: none",
+            )
+        return parser
+
+    def __init__(self, opt: Namespace) -> None:
+        super().__init__(opt)
+        self.with_identity = self.is_train and opt.lambda_identity > 0
+        self.visual_names = (
+            *("real_A", "fake_B", "rec_A", *(["idt_B"] if self.with_identity else [])),
+            *("real_B", "fake_A", "rec_B", *(["idt_A"] if self.with_identity else [])),
+        )
+        self.G_A = self.add_network("G_A", build_generator(opt, opt.input_nc, opt.output_nc))
+        self.G_B = self.add_network("G_B", build_generator(opt, opt.output_nc, opt.input_nc))
+        if not self.is_train:
+            return
+        if self.with_identity and opt.input_nc != opt.output_nc:
+            raise UserError(
+                f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ, so there is no identity to compare "
+                "with; give --lambda_identity 0"
+            )
+        self.D_A = self.add_network("D_A", build_discriminator(opt, opt.output_nc))
+        self.D_B = self.add_network("D_B", build_discriminator(opt, opt.input_nc))
+
+        self.gan_loss = GAN_LOSSES[opt.gan_mode]
+        self.add_optimizer("G", [*self.G_A.parameters(), *self.G_B.parameters()], beta2=BETA2)
+        self.add_optimizer("D", [*self.D_A.parameters(), *self.D_B.parameters()], beta2=BETA2)
+        draws = torch.Generator().manual_seed(opt.seed)
+        self.pool_A, self.pool_B = ImagePool(opt.pool_size, draws), ImagePool(opt.pool_size, draws)
+
+        # Where no layer looks across the batch, passes over several batches can be joined.
+        self.joins_translations = not mixes_images(self.G_A)
+        self.joins_scores = not mixes_images(self.D_A)
+
+    def optimize_parameters(self) -> None:
+        """One step: translate and back, update both generators, then both discriminators on pooled translations."""
+        self.forward()
+
+        for discriminator in (self.D_A, self.D_B):
+            discriminator.requires_grad_(False)
+        self.minimise(self.generator_loss(), "G")
+
+        for discriminator in (self.D_A, self.D_B):
+            discriminator.requires_grad_(True)
+        self.minimise(self.discriminator_loss(), "D")
+
+    def forward(self) -> None:
+        """Translations and reconstructions of both domains, or of A alone where there is no B (in a test)."""
+        if self.with_identity and self.joins_translations:
+            self.fake_B, self.idt_A = self.G_A(torch.cat((self.real_A, self.real_B))).chunk(2)
+            self.fake_A, self.idt_B = self.G_B(torch.cat((self.real_B, self.real_A))).chunk(2)
+            self.rec_A = self.G_B(self.fake_B)
+            self.rec_B = self.G_A(self.fake_A)
+            return
+        self.fake_B = self.G_A(self.real_A)
+        self.rec_A = self.G_B(self.fake_B)
+        if self.real_B is not None:
+            self.fake_A = self.G_B(self.real_B)
+            self.rec_B = self.G_A(self.fake_A)
+        if self.with_identity:
+            self.idt_A = self.G_A(self.real_B)
+            self.idt_B = self.G_B(self.real_A)
+
+    def generator_loss(self) -> Tensor:
+        """What both generators minimise together."""
+        opt, losses = self.opt, self.losses
+        losses["idt_A"] = losses["idt_B"] = self.real_A.new_zeros(())
+        if self.with_identity:
+            losses["idt_A"] = F.l1_loss(self.idt_A, self.real_B) * (opt.lambda_B * opt.lambda_identity)
+            losses["idt_B"] = F.l1_loss(self.idt_B, self.real_A) * (opt.lambda_A * opt.lambda_identity)
+        losses["G_A"] = self.gan_loss(self.D_A(self.fake_B), True).mean()
+        losses["G_B"] = self.gan_loss(self.D_B(self.fake_A), True).mean()
+        losses["cycle_A"] = F.l1_loss(self.rec_A, self.real_A) * opt.lambda_A
+        losses["cycle_B"] = F.l1_loss(self.rec_B, self.real_B) * opt.lambda_B
+        return torch.stack([losses[name] for name in self.loss_names if not name.startswith("D_")]).sum()
+
+    def discriminator_loss(self) -> Tensor:
+        """What both discriminators minimise; each has networks of its own, so one backward pass serves both."""
+        self.losses["D_A"] = self._score(self.D_A, self.real_B, self.pool_B.query(self.fake_B.detach()))
+        self.losses["D_B"] = self._score(self.D_B, self.real_A, self.pool_A.query(self.fake_A.detach()))
+        return self.losses["D_A"] + self.losses["D_B"]
+
+    def _score(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        if self.joins_scores:
+            real_scores, fake_scores = discriminator(torch.cat((real, fake))).chunk(2)
+        else:
+            real_scores, fake_scores = discriminator(real), discriminator(fake)
+        return (self.gan_loss(real_scores, True).mean() + self.gan_loss(fake_scores, False).mean()) * 0.5

@@ -1,0 +1,30 @@
+"""The history of translations that CycleGAN shows its discriminators (Shrivastava et al., 2017)."""
+
+import torch
+from torch import Tensor
+
+
+class ImagePool:
+    """Keeps up to `size` pictures. A full pool answers, with probability 1/2 for each picture, with one that it kept,
+    and keeps the new one in its place. `size` 0 keeps nothing."""
+
+    def __init__(self, size: int, generator: torch.Generator) -> None:
+        self.size = size
+        self.generator = generator  # on the CPU: a draw must not wait for the device
+        self.images: list[Tensor] = []
+
+    def query(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) detached translations -> as many, some of them older ones."""
+        if self.size == 0:
+            return images
+        return torch.stack([self._exchange(image) for image in images])
+
+    def _exchange(self, image: Tensor) -> Tensor:
+        if len(self.images) < self.size:
+            self.images.append(image)
+            return image
+        if torch.rand((), generator=self.generator) < 0.5:
+            return image
+        index = int(torch.randint(self.size, (), generator=self.generator))
+        kept, self.images[index] = self.images[index], image
+        return kept

@@ -1,0 +1,25 @@
+"""Penalties on the gradient of a discriminator with respect to its input."""
+
+import torch
+from torch import Tensor, nn
+
+
+def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+    """R1 (Mescheder et al., 2018): the squared norm of the score's gradient at real pictures (N, C, H, W), averaged over
+    the batch; a scalar that can be differentiated."""
+    return _gradient_at(discriminator, real).square().sum(dim=1).mean()
+
+
+def wgan_gp_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+    """WGAN-GP (Gulrajani et al., 2017, equation 3): the squared distance of the gradient's norm from 1, at pictures drawn
+    uniformly between real and fake ones (N, C, H, W each); a scalar that can be differentiated."""
+    share = torch.rand(len(real), 1, 1, 1, generator=generator, device=generator.device).to(real)
+    between = torch.lerp(fake, real, share)
+    return (torch.linalg.vector_norm(_gradient_at(discriminator, between), dim=1) - 1).square().mean()
+
+
+def _gradient_at(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of the sum of all scores with respect to `images`, one row per picture: (N, C*H*W)."""
+    images = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return gradient.flatten(1)

@@ -1,0 +1,111 @@
+"""The ResNet generator of Johnson et al. (2016) as CUT uses it: two halvings, residual blocks, two doublings.
+
+CUT, section 3: the first half of the generator is the encoder, whose feature maps PatchNCE compares. A tap is the index of
+an entry of `model`, the one Sequential that holds every layer; the state dict keys follow from it.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.networks.normalisation import NORMS, keeps_bias
+from models.networks.resampling import Downsample, Upsample
+from models.networks.taps import check_taps
+
+
+class ResnetBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), 3x3 convolutions over reflected borders, (N, C, H, W) -> the same."""
+
+    def __init__(self, channels: int, norm: str, dropout: bool) -> None:
+        super().__init__()
+        bias = keeps_bias(norm)
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=bias),
+            NORMS[norm](channels),
+            nn.ReLU(inplace=True),
+            *([nn.Dropout(0.5)] if dropout else []),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=bias),
+            NORMS[norm](channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.conv_block(features)
+
+
+class ResnetGenerator(nn.Module):
+    """Translates pictures (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; H and W are multiples of 4.
+
+    `norm` is a key of `NORMS`; `antialias` and `antialias_up` choose blurred over strided and transposed convolutions;
+    `dropout` adds a layer of it to every residual block.
+    """
+
+    def __init__(
+        self,
+        input_nc: int,
+        output_nc: int,
+        ngf: int = 64,
+        blocks: int = 9,
+        norm: str = "instance",
+        dropout: bool = False,
+        antialias: bool = True,
+        antialias_up: bool = True,
+    ) -> None:
+        super().__init__()
+        bias = keeps_bias(norm)
+        entries: list[nn.Module] = []
+        self.entry_widths: list[int] = []
+
+        def add(width: int, *layers: nn.Module) -> None:
+            entries.extend(layers)
+            self.entry_widths.extend([width] * len(layers))
+
+        add(input_nc, nn.ReflectionPad2d(3))
+        add(ngf, nn.Conv2d(input_nc, ngf, 7, bias=bias), NORMS[norm](ngf), nn.ReLU(inplace=True))
+        for width in (2 * ngf, 4 * ngf):
+            stride = 1 if antialias else 2
+            add(width, nn.Conv2d(width // 2, width, 3, stride, padding=1, bias=bias))
+            add(width, NORMS[norm](width), nn.ReLU(inplace=True))
+            if antialias:
+                add(width, Downsample(width))
+        for _ in range(blocks):
+            add(4 * ngf, ResnetBlock(4 * ngf, norm, dropout))
+        for width in (2 * ngf, ngf):
+            if antialias_up:
+                add(2 * width, Upsample(2 * width))
+                add(width, nn.Conv2d(2 * width, width, 3, padding=1, bias=bias))
+            else:
+                add(width, nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias))
+            add(width, NORMS[norm](width), nn.ReLU(inplace=True))
+        add(ngf, nn.ReflectionPad2d(3))
+        add(output_nc, nn.Conv2d(ngf, output_nc, 7), nn.Tanh())
+        self.model = nn.Sequential(*entries)
+
+    def feature_widths(self, layers: Sequence[int]) -> list[int]:
+        """Channels of the feature maps tapped at `layers`. Raises ValueError where these are no legal taps."""
+        check_taps(layers, len(self.model))
+        return [self.entry_widths[layer] for layer in layers]
+
+    def forward(
+        self, image: Tensor, layers: Sequence[int] = (), encode_only: bool = False
+    ) -> Tensor | list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """`G(x)` is the translation, `G(x, layers)` the translation and the features tapped on the way, and
+        `G(x, layers, encode_only=True)` the features alone, computed no further than the last tap.
+
+        A tap that feeds an in-place ReLU is overwritten by it, unless it is the last one: so it is in the published
+        code, whose encoder-only pass ends at the last tap.
+        """
+        features: list[Tensor] = []
+        for index, entry in enumerate(self.model):
+            image = entry(image)
+            if index in layers:
+                last = index == layers[-1]
+                if last and encode_only:
+                    return [*features, image]
+                features.append(image.clone() if last and self._feeds_relu(index) else image)
+        return (image, features) if layers else image
+
+    def _feeds_relu(self, index: int) -> bool:
+        following = (entry for entry in self.model[index + 1 :] if not isinstance(entry, nn.Identity))
+        return isinstance(next(following, None), nn.ReLU)

@@ -1,0 +1,77 @@
+"""StyleGAN2's residual discriminator (Karras et al., 2020), without its minibatch statistics: one score for a picture.
+
+R1 differentiates it twice.
+"""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from models.networks.patchgan import cut_into_tiles
+from models.networks.stylegan2_layers import (
+    ActivatedLinear,
+    ConvLayer,
+    EqualizedLinear,
+    ResBlock,
+    channels_last,
+    nearest_power_of_two,
+)
+
+FINAL_SIDE = 4  # of the feature maps that the linear layers read
+
+
+def discriminator_width(ndf: int, resolution: int) -> int:
+    """Channels of feature maps at this resolution in pixels; coarse ones have at most 384."""
+    width = round(256 * ndf / resolution)
+    return min(384, width) if resolution <= 32 else width
+
+
+class StyleGAN2Discriminator(nn.Module):
+    """(N, input_nc, size, size) in [-1, 1] -> (N, 1) unbounded scores.
+
+    Maps are halved until their side is 4, as often as it takes from `size` rounded to a power of two. Raises ValueError
+    for a `size`, and later for pictures, where this does not lead to 4.
+    """
+
+    def __init__(self, input_nc: int, ndf: int, size: int) -> None:
+        super().__init__()
+        self.reduction = max(1, nearest_power_of_two(size) // FINAL_SIDE)
+        self._check(size, size)
+        widths = [discriminator_width(ndf, FINAL_SIDE * self.reduction)]
+        while (resolution := FINAL_SIDE * self.reduction // 2 ** len(widths)) >= FINAL_SIDE:
+            widths.append(discriminator_width(ndf, resolution))
+        self.convs = nn.Sequential(
+            ConvLayer(input_nc, widths[0], 1),
+            *(ResBlock(fine, coarse, downsample=True) for fine, coarse in pairwise(widths)),
+        )
+        self.final_conv = ConvLayer(widths[-1], widths[-1], 3)
+        self.final_linear = nn.Sequential(
+            ActivatedLinear(widths[-1] * FINAL_SIDE**2, widths[-1]), EqualizedLinear(widths[-1], 1)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        self._check(*image.shape[2:])
+        features = self.convs(channels_last(image))
+        return self.final_linear(self.final_conv(features).flatten(1))
+
+    def _check(self, height: int, width: int) -> None:
+        if any(side // self.reduction != FINAL_SIDE for side in (height, width)):
+            least = FINAL_SIDE * self.reduction
+            raise ValueError(
+                f"this StyleGAN2 discriminator halves pictures until {FINAL_SIDE}x{FINAL_SIDE} is left: their sides must "
+                f"have {least} to {least + self.reduction - 1} pixels, not {width}x{height}"
+            )
+
+
+class TiledStyleGAN2Discriminator(StyleGAN2Discriminator):
+    """Judges tiles of `tile` pixels each on its own, (N, input_nc, H, W) -> (N * tiles, 1).
+
+    What is left over at the far edges is not seen. Raises ValueError for pictures below one tile.
+    """
+
+    def __init__(self, input_nc: int, ndf: int, tile: int) -> None:
+        super().__init__(input_nc, ndf, tile)
+        self.tile = tile
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(cut_into_tiles(image, self.tile))

@@ -1,0 +1,153 @@
+"""The layers of StyleGAN2 (Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020).
+
+Arranged for speed, with the original's values: constant factors are folded into the small weights instead of being
+multiplied into feature maps, activations work in place, and blurs are depthwise convolutions, which are cheap where
+feature maps lie in memory with their channels last (`channels_last`).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2  # of the leaky ReLU's negative side
+ACTIVATION_GAIN = math.sqrt(2)  # keeps the variance through a leaky ReLU
+MERGE_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two
+
+
+def activate(features: Tensor) -> Tensor:
+    """Leaky ReLU in place; its gain is the caller's. A positive factor may be applied before it as well as after."""
+    return F.leaky_relu(features, SLOPE, inplace=True)
+
+
+class Blur(nn.Module):
+    """A depthwise 4x4 binomial blur over borders of `padding` zeros; `stride` 2 computes every second position alone.
+
+    (N, C, H, W) -> (N, C, H', W') with H' = (H + 2 * padding - 4) // stride + 1. The kernel sums to `gain`.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, padding: int, stride: int = 1, gain: float = 1.0) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        kernel = torch.outer(row, row)
+        self.register_buffer("kernel", kernel * (gain / kernel.sum()))
+        self.padding = padding
+        self.stride = stride
+
+    def forward(self, features: Tensor, bias: Tensor | None = None) -> Tensor:
+        channels = features.shape[1]
+        kernels = self.kernel.expand(channels, 1, -1, -1)
+        return F.conv2d(features, kernels, bias, self.stride, self.padding, groups=channels)
+
+
+class ActivationBias(nn.Module):
+    """The bias of sqrt(2) * leaky_relu(x + bias); whoever computes x adds it on the way."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, gain: float) -> Tensor:
+        """The bias times `gain`, (channels,), as convolutions take it."""
+        return self.bias.flatten() * gain
+
+
+class EqualizedConv2d(nn.Module):
+    """A convolution with an equalised learning rate: weights from N(0, 1), scaled by 1/sqrt(fan-in) when they are used.
+
+    `gain` multiplies the scale, not the bias.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel_size, kernel_size))
+        self.scale = 1 / math.sqrt(inputs * kernel_size**2)
+        self.stride = stride
+        self.padding = padding
+
+    def forward(self, features: Tensor, gain: float = 1.0, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(features, self.weight * (self.scale * gain), bias, self.stride, self.padding)
+
+
+class EqualizedLinear(nn.Module):
+    """A linear layer with an equalised learning rate, (N, inputs) -> (N, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.scale = 1 / math.sqrt(inputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.weight * self.scale, self.bias)
+
+
+class ActivatedLinear(EqualizedLinear):
+    """sqrt(2) * leaky_relu(linear(x))."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return activate(super().forward(features)) * ACTIVATION_GAIN
+
+
+class ConvLayer(nn.Sequential):
+    """gain * sqrt(2) * leaky_relu(conv(x) + bias): (N, C, H, W) -> (N, C', H, W), or (N, C', H // 2, W // 2) with
+    `downsample`, which blurs x and convolves with stride 2. A Sequential for the sake of its keys."""
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, downsample: bool = False) -> None:
+        convolution = (
+            [Blur(padding=2), EqualizedConv2d(inputs, outputs, kernel_size, stride=2)]
+            if downsample
+            else [EqualizedConv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)]
+        )
+        super().__init__(*convolution, ActivationBias(outputs))
+
+    def forward(self, features: Tensor, gain: float = 1.0) -> Tensor:
+        *blur, convolution, bias = self
+        for layer in blur:
+            features = layer(features)
+        gain *= ACTIVATION_GAIN
+        return activate(convolution(features, gain, bias(gain)))
+
+
+class HalvingSkip(nn.Sequential):
+    """gain * conv(blur(x)) with a 1x1 convolution of stride 2; only the positions that it reads are blurred."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(Blur(padding=1, stride=2), EqualizedConv2d(inputs, outputs, 1))
+
+    def forward(self, features: Tensor, gain: float = 1.0) -> Tensor:
+        blur, convolution = self
+        return convolution(blur(features), gain)
+
+
+class ResBlock(nn.Module):
+    """(conv2(conv1(x)) + skip(x)) / sqrt(2): (N, C, H, W) -> (N, C, H, W), or (N, C', H // 2, W // 2)."""
+
+    def __init__(self, inputs: int, outputs: int, downsample: bool = False) -> None:
+        super().__init__()
+        self.conv1 = ConvLayer(inputs, inputs, 3)
+        self.conv2 = ConvLayer(inputs, outputs, 3, downsample)
+        if downsample:
+            self.skip = HalvingSkip(inputs, outputs)
+        self.downsample = downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = self.conv2(self.conv1(features), MERGE_GAIN)
+        if self.downsample:
+            return self.skip(features, MERGE_GAIN).add_(residual)
+        if torch.is_grad_enabled():
+            return torch.add(residual, features, alpha=MERGE_GAIN)
+        return residual.add_(features, alpha=MERGE_GAIN)  # backpropagation would need the residual
+
+
+def channels_last(features: Tensor) -> Tensor:
+    """The same values, laid out in memory with the channels last."""
+    return features.contiguous(memory_format=torch.channels_last)
+
+
+def nearest_power_of_two(size: int) -> int:
+    """The power of two that is nearest to `size` in the logarithm."""
+    return 2 ** round(math.log2(size))

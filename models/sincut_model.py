@@ -1,0 +1,93 @@
+"""SinCUT, CUT on a single pair of pictures (CUT, section 4.6 and appendix): StyleGAN2's layers, crops for a data set."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.cut_model import TAPS, CUTModel, split
+from models.losses.gradient_penalty import r1_penalty
+from models.networks.patch_sampler import GridPooling
+from models.networks.stylegan2_generator import StyleGAN2Generator
+from util.option_types import non_negative_float, set_declared_defaults
+
+
+class SinCUTModel(CUTModel):
+    """CUT with R1 regularisation of D in every step, an identity loss on pixels, and one patch per crop, whose negatives
+    are the patches of the other crops."""
+
+    architecture_options = ("load_size", "crop_size")  # the widths of StyleGAN2's layers follow from them
+
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
+        CUTModel.modify_commandline_options(parser, is_train)
+        group = parser.add_argument_group("SinCUT")
+        group.add_argument("--lambda_R1", type=non_negative_float, default=1.0, help="weight of R1 on real crops")
+        group.add_argument("--lambda_identity", type=non_negative_float, default=1.0, help="weight of |G(B) - B|")
+        set_declared_defaults(
+            parser,
+            nce_includes_all_negatives_from_minibatch=True,
+            dataset_mode="singleimage",
+            netG="stylegan2",
+            stylegan2_G_num_downsampling=1,
+            netD="stylegan2",
+            gan_mode="nonsaturating",
+            num_patches=1,
+            nce_layers="0,2,4",
+            lambda_NCE=4.0,
+            ngf=10,
+            ndf=8,
+            lr=0.002,
+            beta1=0.0,
+            beta2=0.99,
+            load_size=1024,
+            crop_size=64,
+            n_epochs=8,
+            n_epochs_decay=8,
+            save_epoch_freq=1,
+            save_latest_freq=20000,
+            num_test=1,
+        )
+        if is_train:
+            set_declared_defaults(parser, batch_size=16, preprocess="zoom_and_patch")
+        return parser
+
+    @staticmethod
+    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
+        return {"nce_layers": TAPS[opt.netG]} if opt.netG in TAPS else {}
+
+    def __init__(self, opt: Namespace) -> None:
+        super().__init__(opt)
+        self.loss_names = (*self.loss_names, "D_R1", *(["idt"] if self.with_identity else []))
+        if isinstance(self.G, StyleGAN2Generator):
+            self.G.noise_source.generator = self.generator
+        if self.is_train:
+            self.encodes_windows = isinstance(self.G, StyleGAN2Generator) and not isinstance(self.F, GridPooling)
+
+    def discriminator_loss(self) -> Tensor:
+        loss = super().discriminator_loss()
+        self.losses["D_R1"] = loss.new_zeros(())
+        if self.opt.lambda_R1 > 0:
+            self.losses["D_R1"] = r1_penalty(self.D, self.real_B) * (0.5 * self.opt.lambda_R1)
+        return loss + self.losses["D_R1"]
+
+    def generator_loss(self) -> Tensor:
+        loss = super().generator_loss()
+        if self.with_identity:
+            self.losses["idt"] = F.l1_loss(self.idt_B, self.real_B) * self.opt.lambda_identity
+            self.losses["G"] = loss + self.losses["idt"]
+        return self.losses["G"]
+
+    def _nce_terms(self) -> list[Tensor]:
+        """As in CUT; but so few patches of a crop are looked at that only what they see of it is encoded."""
+        if not self.encodes_windows or self.key_features is None:
+            return super()._nce_terms()
+        outputs = [self.fake_B, self.idt_B] if self.with_identity else [self.fake_B]
+        terms = []
+        for output, keys in zip(outputs, split(self.key_features, len(outputs)), strict=True):
+            positions = self.F.draw(keys, self.opt.num_patches, self.generator)
+            queries = self.G.encode_at(output, self.layers, positions)
+            terms.append(self.nce_at(queries, self.F.gather(keys, positions)))
+        return terms
