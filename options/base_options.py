@@ -1,0 +1,162 @@
+"""The options that training and testing share, and how a command line becomes options."""
+
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
+
+from data import DATASETS
+from data.transforms import STEPS, parse_preprocess
+from models import MODELS
+from models.networks import DISCRIMINATORS, GENERATORS
+from models.networks.initialisation import INITIALISERS
+from models.networks.normalisation import NORMS
+from util.errors import USAGE_STATUS, UserError
+from util.option_types import (
+    boolean,
+    non_negative_float,
+    non_negative_int,
+    positive_int,
+    scale_at_least_1,
+    set_declared_defaults,
+)
+from util.runtime.device import AUTO
+
+ARCHITECTURE = "architecture"
+
+
+class OneSentenceParser(ArgumentParser):
+    """Says what is wrong in one sentence instead of after a page of usage, and takes no abbreviations: an abbreviation
+    could come to mean another option in a later stage of parsing."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False, formatter_class=ArgumentDefaultsHelpFormatter, add_help=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_STATUS, f"error: {message} (see {self.prog} --help)\n")
+
+
+class BaseOptions:
+    """Parses in stages, because options depend on options: --model and --dataset_mode bring along options of their own and
+    other defaults. What the command line says beats a mode's defaults, which beat the model's, which beat those here.
+
+    Parsing is a pure function of the command line: it looks at no file and no device.
+    """
+
+    is_train: ClassVar[bool]
+    description: ClassVar[str]
+
+    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+        """The options of the command line `argv`, or of the program's own where it is None.
+
+        `given` in the result holds the names of the options that the command line sets. Ends the program with status 2
+        and one sentence where the command line is wrong.
+        """
+        arguments = sys.argv[1:] if argv is None else list(argv)
+        parser = self.parser(arguments)
+        opt = parser.parse_args(arguments)
+        opt.given = self._given(parser, arguments)
+        opt.isTrain = self.is_train
+        if opt.suffix:
+            try:
+                opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"
+            except (KeyError, IndexError, ValueError, AttributeError) as error:
+                parser.error(f"argument --suffix: {opt.suffix!r} names no option: {error}")
+        try:
+            self.complete(opt)
+        except UserError as error:
+            parser.error(str(error))
+        return opt
+
+    def parser(self, arguments: Sequence[str]) -> ArgumentParser:
+        """The parser for this command line, with the options of the model and data set that it names."""
+        parser = OneSentenceParser(description=self.description)
+        self.declare(parser)
+
+        model = MODELS[parser.parse_known_args(arguments)[0].model]
+        model.modify_commandline_options(parser, self.is_train)
+        set_declared_defaults(parser, **model.mode_defaults(parser.parse_known_args(arguments)[0]))
+
+        data_set = DATASETS[parser.parse_known_args(arguments)[0].dataset_mode]
+        data_set.modify_commandline_options(parser, self.is_train)
+
+        parser.add_argument("-h", "--help", action="help", help="show this message and exit")
+        return parser
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declares the shared options."""
+        group = parser.add_argument_group("run")
+        group.add_argument("--dataroot", default="placeholder", help="folder of the pictures: trainA, trainB, testA, testB")
+        group.add_argument("--name", default="experiment_name", help="name of the run, and of its folder")
+        group.add_argument("--easy_label", default="experiment_name", help="readable name for tables and pages")
+        group.add_argument(
+            "--gpu_ids", default=AUTO, help="number of the GPU, such as 0; -1 for the CPU; auto: a GPU if there is one"
+        )
+        group.add_argument("--checkpoints_dir", default="./checkpoints", help="where the folders of runs are")
+        group.add_argument("--epoch", default="latest", help="which checkpoint to load: latest, or an epoch")
+        group.add_argument("--suffix", default="", help="appended to the name, e.g. {model}_{netG}_size{load_size}")
+        group.add_argument("--seed", type=non_negative_int, default=0, help="what every random draw follows from")
+        group.add_argument("--verbose", action="store_true", help="print the networks layer by layer")
+
+        group = parser.add_argument_group(ARCHITECTURE, "written beside the weights; test.py takes them over from there")
+        group.add_argument("--model", choices=list(MODELS), default="cut", help="the method")
+        group.add_argument("--input_nc", type=positive_int, default=3, help="channels of input pictures: 3 colour, 1 gray")
+        group.add_argument("--output_nc", type=positive_int, default=3, help="channels of output pictures")
+        group.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first layer")
+        group.add_argument("--ndf", type=positive_int, default=64, help="width of the discriminator's first layer")
+        group.add_argument("--netD", choices=list(DISCRIMINATORS), default="basic", help="the discriminator")
+        group.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="the generator")
+        group.add_argument("--n_layers_D", type=positive_int, default=3, help="layers of --netD n_layers")
+        group.add_argument("--D_patch_size", type=positive_int, default=64, help="side of the tiles of --netD tilestylegan2")
+        group.add_argument("--normG", choices=list(NORMS), default="instance", help="the generator's normalisation")
+        group.add_argument("--normD", choices=list(NORMS), default="instance", help="the discriminator's normalisation")
+        group.add_argument("--no_dropout", type=boolean, nargs="?", const=True, default=True, help="no dropout in G")
+        group.add_argument("--no_antialias", action="store_true", help="strided convolutions instead of blurred ones")
+        group.add_argument("--no_antialias_up", action="store_true", help="transposed convolutions instead of blurred ones")
+        group.add_argument(
+            "--stylegan2_G_num_downsampling", type=positive_int, default=1, help="halvings in StyleGAN2 generators"
+        )
+        group.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which way to translate")
+
+        group = parser.add_argument_group("initialisation")
+        group.add_argument("--init_type", choices=list(INITIALISERS), default="xavier", help="first weights")
+        group.add_argument("--init_gain", type=non_negative_float, default=0.02, help="scale of the first weights")
+
+        group = parser.add_argument_group("data")
+        group.add_argument("--dataset_mode", choices=list(DATASETS), default="unaligned", help="how folders become batches")
+        group.add_argument("--serial_batches", action="store_true", help="pictures in order instead of shuffled")
+        group.add_argument("--num_threads", type=non_negative_int, default=4, help="processes that load pictures")
+        group.add_argument("--batch_size", type=positive_int, default=1, help="pictures per step")
+        group.add_argument("--load_size", type=positive_int, default=286, help="pixels that pictures are scaled to")
+        group.add_argument("--crop_size", type=positive_int, default=256, help="pixels that they are then cropped to")
+        group.add_argument("--max_dataset_size", type=positive_int, default=float("inf"), help="use only the first pictures")
+        group.add_argument(
+            "--preprocess",
+            default="resize_and_crop",
+            help=f"steps joined by _and_, out of {', '.join(STEPS)}; or none",
+        )
+        group.add_argument("--no_flip", action="store_true", help="no mirroring at random")
+        group.add_argument(
+            "--random_scale_max", type=scale_at_least_1, default=3.0, help="how far zoom shrinks: to 1/this at most"
+        )
+
+        group = parser.add_argument_group("display")
+        group.add_argument("--display_winsize", type=positive_int, default=256, help="pixels a picture is shown with")
+
+    def complete(self, opt: Namespace) -> None:
+        """Settles what follows from several options together. Raises UserError where they do not fit."""
+        steps = parse_preprocess(opt.preprocess)
+        scales = {"resize", "scale_width", "scale_shortside"} & set(steps)
+        if scales and "crop" in steps and opt.load_size < opt.crop_size:
+            raise UserError(
+                f"--load_size {opt.load_size} is below --crop_size {opt.crop_size}: pictures scaled to the first are too "
+                f"small for crops of the second; give --load_size {opt.crop_size} or more"
+            )
+
+    @staticmethod
+    def _given(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:
+        """The names of the options that the command line itself sets."""
+        untouched = object()
+        values = Namespace(**dict.fromkeys((action.dest for action in parser._actions), untouched))
+        parser.parse_args(arguments, values)
+        return frozenset(name for name, value in vars(values).items() if value is not untouched)

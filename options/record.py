@@ -1,0 +1,85 @@
+"""The options of a run, written beside its weights, and read back when it is tested."""
+
+import json
+import math
+from argparse import Action, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models import MODELS
+from options.base_options import ARCHITECTURE
+from options.test_options import TestOptions
+from util.errors import UserError
+
+TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
+NOT_RECORDED = ("given", "isTrain")
+
+
+def describe_options(opt: Namespace) -> str:
+    """One line per option, by name; those that the command line sets are marked."""
+    lines = [
+        f"{name:>45}: {value}{'    [given]' if name in opt.given else ''}" for name, value in sorted(_recorded(opt).items())
+    ]
+    return "\n".join(["----------------- Options ---------------", *lines, "----------------- End -------------------"])
+
+
+def write_options(opt: Namespace, folder: Path) -> None:
+    """Writes the options for people and for programs into the run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TEXT).write_text(describe_options(opt) + "\n", encoding="utf-8", errors="backslashreplace")
+    (folder / MACHINE_READABLE).write_text(json.dumps(_recorded(opt), indent=1, sort_keys=True) + "\n")
+
+
+def architecture_arguments(opt: Namespace) -> list[str]:
+    """The arguments that build the networks the run `opt.name` was trained with; none where it left no record.
+
+    To be put in front of a test's own arguments, which then win. Raises UserError where the record is damaged.
+    """
+    recorded = _read_record(opt)
+    arguments: list[str] = []
+    for action in _architecture_actions(recorded.get("model")):
+        value = recorded.get(action.dest)
+        if action.nargs == 0:
+            arguments += action.option_strings if value else []
+        elif value is not None:
+            arguments += [*action.option_strings, str(value)]
+    return arguments
+
+
+def overridden_architecture(opt: Namespace) -> Sequence[str]:
+    """A line for each option that the command line sets otherwise than the run was trained with."""
+    recorded = _read_record(opt)
+    names = [action.dest for action in _architecture_actions(recorded.get("model"))]
+    return [
+        f"--{name} is {getattr(opt, name)} here, but the run was trained with {recorded[name]}"
+        for name in names
+        if name in opt.given and name in recorded and getattr(opt, name) != recorded[name]
+    ]
+
+
+def _recorded(opt: Namespace) -> dict[str, Any]:
+    options = {name: value for name, value in vars(opt).items() if name not in NOT_RECORDED}
+    return {name: None if value == math.inf else value for name, value in options.items()}
+
+
+def _read_record(opt: Namespace) -> dict[str, Any]:
+    path = Path(opt.checkpoints_dir) / opt.name / MACHINE_READABLE
+    try:
+        recorded = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it, and give the architecture options by hand") from None
+    if not isinstance(recorded, dict):
+        raise UserError(f"{path} is damaged (no table of options); remove it, and give the architecture options by hand")
+    return recorded
+
+
+def _architecture_actions(model: Any) -> list[Action]:
+    """The options that a trained run dictates: the group `ARCHITECTURE`, and what the model adds to it."""
+    known = model in MODELS
+    parser = TestOptions().parser(["--model", model] if known else [])
+    own = MODELS[model].architecture_options if known else ()
+    shared = next(group for group in parser._action_groups if group.title == ARCHITECTURE)._group_actions
+    return [*shared, *(action for action in parser._actions if action.dest in own)]

@@ -1,0 +1,26 @@
+"""The options of test.py."""
+
+from argparse import ArgumentParser, Namespace
+
+from options.base_options import BaseOptions
+from util.option_types import positive_int, set_declared_defaults
+
+
+class TestOptions(BaseOptions):
+    __test__ = False  # the name says what it is for; pytest shall not take it for a test
+
+    is_train = False
+    description = "Translates pictures with a trained model, onto a page."
+
+    def declare(self, parser: ArgumentParser) -> None:
+        super().declare(parser)
+        parser.add_argument("--phase", default="test", help="which folders to read: <phase>A and <phase>B")
+        parser.add_argument("--results_dir", default="./results/", help="where results go")
+        parser.add_argument("--eval", action="store_true", help="running statistics and no dropout, for batch norm")
+        parser.add_argument("--num_test", type=positive_int, default=50, help="how many pictures to translate")
+        set_declared_defaults(parser, load_size=None)
+
+    def complete(self, opt: Namespace) -> None:
+        if opt.load_size is None:
+            opt.load_size = opt.crop_size
+        super().complete(opt)

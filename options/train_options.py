@@ -1,0 +1,50 @@
+"""The options of train.py."""
+
+from argparse import ArgumentParser
+
+from models.losses.gan import GAN_LOSSES
+from models.schedules import SCHEDULES
+from options.base_options import BaseOptions
+from util.option_types import decay_rate, non_negative_int, positive_float, positive_int
+
+DISPLAY_OFF = "0 or less: off"
+
+
+class TrainOptions(BaseOptions):
+    is_train = True
+    description = "Trains a model on the pictures of two folders."
+
+    def declare(self, parser: ArgumentParser) -> None:
+        super().declare(parser)
+        parser.add_argument("--phase", default="train", help="which folders to read: <phase>A and <phase>B")
+
+        group = parser.add_argument_group("live view and log")
+        group.add_argument("--display_freq", type=positive_int, default=400, help="images between pictures shown")
+        group.add_argument("--display_ncols", type=non_negative_int, default=4, help="pictures in a row of the live view")
+        group.add_argument("--display_id", type=int, default=None, help=f"first window of the live view; {DISPLAY_OFF}")
+        group.add_argument("--display_server", default="http://localhost", help="visdom server of the live view")
+        group.add_argument("--display_env", default="main", help="visdom environment")
+        group.add_argument("--display_port", type=positive_int, default=8097, help="visdom port")
+        group.add_argument("--update_html_freq", type=positive_int, default=1000, help="images between updates of the page")
+        group.add_argument("--print_freq", type=positive_int, default=100, help="images between lines of losses")
+        group.add_argument("--no_html", action="store_true", help="no training page")
+
+        group = parser.add_argument_group("checkpoints")
+        group.add_argument("--save_latest_freq", type=positive_int, default=5000, help="images between saves of latest")
+        group.add_argument("--save_epoch_freq", type=positive_int, default=5, help="epochs between saves under their number")
+        group.add_argument("--evaluation_freq", type=positive_int, default=5000, help="images between evaluations")
+        group.add_argument("--save_by_iter", action="store_true", help="label those saves iter_<images>, not latest")
+        group.add_argument("--continue_train", action="store_true", help="start from the weights of --epoch")
+        group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the first epoch")
+        group.add_argument("--pretrained_name", default=None, help="run whose weights --continue_train takes")
+
+        group = parser.add_argument_group("optimisation")
+        group.add_argument("--n_epochs", type=non_negative_int, default=200, help="epochs at the first learning rate")
+        group.add_argument("--n_epochs_decay", type=non_negative_int, default=200, help="epochs of linear decay after them")
+        group.add_argument("--beta1", type=decay_rate, default=0.5, help="Adam's first momentum")
+        group.add_argument("--beta2", type=decay_rate, default=0.999, help="Adam's second momentum")
+        group.add_argument("--lr", type=positive_float, default=0.0002, help="first learning rate")
+        group.add_argument("--gan_mode", choices=list(GAN_LOSSES), default="lsgan", help="the adversarial loss")
+        group.add_argument("--pool_size", type=non_negative_int, default=50, help="translations kept for the discriminator")
+        group.add_argument("--lr_policy", choices=list(SCHEDULES), default="linear", help="how the learning rate falls")
+        group.add_argument("--lr_decay_iters", type=positive_int, default=50, help="epochs per stair of --lr_policy step")

@@ -1,0 +1,54 @@
+"""Types of command-line values: each turns the text into a value or says in one sentence what it expects."""
+
+import math
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
+from typing import Any
+
+TRUE_WORDS = ("yes", "true", "t", "y", "1")
+FALSE_WORDS = ("no", "false", "f", "n", "0")
+
+
+def boolean(text: str) -> bool:
+    """yes/true/t/y/1 or no/false/f/n/0, in any case."""
+    if text.lower() in TRUE_WORDS:
+        return True
+    if text.lower() in FALSE_WORDS:
+        return False
+    raise ArgumentTypeError(f"{text!r} is neither {'/'.join(TRUE_WORDS)} nor {'/'.join(FALSE_WORDS)}")
+
+
+def _bounded(convert: Callable[[str], Any], accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not accepts(value):
+            raise ArgumentTypeError(f"{text!r} is not {expected}")
+        return value
+
+    return parse
+
+
+positive_int = _bounded(int, lambda value: value >= 1, "a whole number of at least 1")
+non_negative_int = _bounded(int, lambda value: value >= 0, "a whole number of at least 0")
+positive_float = _bounded(float, lambda value: 0 < value < math.inf, "a number above 0")
+non_negative_float = _bounded(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+decay_rate = _bounded(float, lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
+scale_at_least_1 = _bounded(float, lambda value: 1 <= value < math.inf, "a number of at least 1")
+
+
+def layer_list(text: str) -> str:
+    """Whole numbers separated by commas; kept as text, as published."""
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a list of layers such as 0,4,8,12,16") from None
+    return ",".join(map(str, numbers))
+
+
+def set_declared_defaults(parser: ArgumentParser, **defaults: Any) -> None:
+    """Sets the defaults of those options that the parser declares; a test has fewer than a training run."""
+    declared = {action.dest for action in parser._actions}
+    parser.set_defaults(**{name: value for name, value in defaults.items() if name in declared})

@@ -1,0 +1,98 @@
+"""Weights on disk: plain state dicts, written atomically, that load on any device and never run code."""
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from util.errors import UserError
+
+# What DataParallel, DDP and torch.compile put in front of every key.
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+# What instance norms without parameters left in the checkpoints of old PyTorch releases.
+NORM_LEFTOVERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Writes the network's state dict, on the CPU and without wrapper prefixes.
+
+    The file is complete or not there: it is written beside its place and renamed.
+    """
+    state = {_without_prefixes(key): tensor.detach().cpu() for key, tensor in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Loads a state dict that `save_weights` or the published code wrote, strictly.
+
+    Raises UserError where the file is missing, is no state dict, or belongs to a network of another shape.
+    """
+    state = _without_leftovers(_read_state(path), network)
+    expected = network.state_dict()
+    difference = _difference(expected, state)
+    if difference:
+        raise UserError(
+            f"{path} holds the weights of another network: {difference}. Give the architecture options that it was "
+            "trained with (--netG, --ngf, --input_nc, --no_antialias ...; train_opt.txt beside it lists them)"
+        )
+    network.load_state_dict(state)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; {_what_is_there(path)}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a readable checkpoint ({reason}); it may be cut short: fetch it again") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a state dict: expected names of weights with a tensor each")
+    return {_without_prefixes(key): value for key, value in state.items()}
+
+
+def _what_is_there(path: Path) -> str:
+    names = sorted(file.name for file in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+    if names:
+        return f"{path.parent} holds {', '.join(names)}; --epoch picks one"
+    return "check --name and --checkpoints_dir, or train first"
+
+
+def _without_prefixes(key: str) -> str:
+    while key.startswith(WRAPPER_PREFIXES):
+        key = key.partition(".")[2]
+    return key
+
+
+def _without_leftovers(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    expected = network.state_dict()
+    return {
+        key: value for key, value in state.items() if key in expected or key.rpartition(".")[2] not in NORM_LEFTOVERS
+    }
+
+
+def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The first thing that keeps `found` from loading, in words; empty where it fits."""
+    for key, tensor in expected.items():
+        if key not in found:
+            return f"{key} is missing"
+        if found[key].shape != tensor.shape:
+            return f"{key} is {_by(found[key])}, expected {_by(tensor)}"
+    surplus = [key for key in found if key not in expected]
+    return f"{surplus[0]} has no place in it" if surplus else ""
+
+
+def _by(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"
