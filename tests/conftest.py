@@ -1,0 +1,34 @@
+"""Shared by all tests: the command-line flags of the test suite, and what slow tests are."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN_GOLDEN = ROOT / "tests" / "golden"
+SHARED_GOLDEN = ROOT.parent / "shared" / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the slow tests as well")
+    parser.addoption(
+        "--golden",
+        action="append",
+        metavar="DIR",
+        help=f"check the golden cases below DIR (may be repeated; default: {OWN_GOLDEN} and, if there, {SHARED_GOLDEN})",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    slow = pytest.mark.skip(reason="slow; run with --all")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(slow)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's root folder."""
+    return ROOT

@@ -1,0 +1,80 @@
+"""Finding golden cases, and comparing numbers with them."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-6  # of the largest magnitude in the tensor; what is stored in float32 is exact to 6e-8
+DEAD = 1e-10  # a gradient below this share of its network's largest is rounding noise
+
+
+@dataclass(frozen=True)
+class Case:
+    """One JSON file with, mostly, an npz of the same name beside it."""
+
+    path: Path
+    name: str
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text())
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        with np.load(self.path.with_suffix(".npz")) as file:
+            return {name: file[name] for name in file.files}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The array as a tensor; floating point as float64, in which everything is computed."""
+        tensor = torch.from_numpy(self.arrays[name])
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    def below(self, prefix: str) -> dict[str, Tensor]:
+        """All arrays whose name starts with `prefix/`, by the rest of their name."""
+        return {name[len(prefix) + 1 :]: self[name] for name in self.arrays if name.startswith(f"{prefix}/")}
+
+    @property
+    def content(self) -> tuple[bytes, bytes]:
+        data = self.path.with_suffix(".npz")
+        return self.path.read_bytes(), data.read_bytes() if data.exists() else b""
+
+
+def find_cases(folders: list[Path]) -> list[Case]:
+    """Every case below the folders; one that stands in several of them, to the byte, counts once."""
+    cases: dict[tuple[str, bytes, bytes], Case] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*.json")):
+            case = Case(path, path.relative_to(folder).with_suffix("").as_posix())
+            cases.setdefault((case.name, *case.content), case)
+    return list(cases.values())
+
+
+def assert_close(what: str, actual: Tensor, expected: Tensor, scale: float | None = None) -> None:
+    """Fails where the largest difference exceeds TOLERANCE times `scale`, by default the largest expected magnitude."""
+    assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    if not expected.numel():
+        return
+    if scale is None:
+        scale = expected.abs().max().item()
+    error = (actual.detach().to(expected.dtype) - expected).abs().max().item()
+    assert error <= TOLERANCE * scale, f"{what}: off by {error:.3g} where the largest magnitude is {scale:.3g}"
+
+
+def assert_gradients(what: str, parameters: dict[str, torch.nn.Parameter], expected: dict[str, Tensor]) -> None:
+    """Compares the gradients of a network; an empty array means that the parameter got none."""
+    assert set(parameters) == set(expected), f"{what}: other parameters: {set(parameters) ^ set(expected)}"
+    largest = max((gradient.abs().max().item() for gradient in expected.values() if gradient.numel()), default=0.0)
+    for name, gradient in expected.items():
+        found = parameters[name].grad
+        if not gradient.numel():
+            assert found is None or not found.any(), f"{what} of {name}: there should be none"
+            continue
+        assert found is not None, f"{what} of {name} is missing"
+        magnitude = gradient.abs().max().item()
+        assert_close(f"{what} of {name}", found, gradient, scale=largest if magnitude < DEAD * largest else None)
