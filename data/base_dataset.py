@@ -1,0 +1,82 @@
+"""What a data set is: a map from a place in an epoch to a sample."""
+
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL.Image import Resampling
+
+from data.draws import Purpose, generator
+from data.folders import check_dataroot
+from data.picture_set import PictureSet
+from data.transforms import create_transform
+from util.errors import UserError
+
+# "A", "B": (C, H, W) float32 tensors in [-1, 1]; "A_paths", "B_paths": the files they came from.
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the run's stream of samples. With the seed it decides every random draw of its sample."""
+
+    epoch: int  # from 1
+    index: int  # from 0, within the epoch, in the data set's own order
+
+
+class BaseDataset(ABC):
+    """A data set gives one sample for each position, and always the same one for the same position and seed.
+
+    A comes from the A folder and B from the B folder; the model applies --direction. Only the number of channels
+    follows it here: the source domain has --input_nc, the target domain --output_nc.
+    """
+
+    is_shuffled: ClassVar[bool] = True  # whether training takes the positions of an epoch in random order
+    resample: ClassVar[Resampling] = Resampling.BICUBIC
+
+    domains: tuple[PictureSet, ...]  # what samples are read from; a subclass fills it
+    source_folder: Path  # where the pictures to translate lie; a subclass fills it
+
+    def __init__(self, opt: Namespace) -> None:
+        check_dataroot(opt.dataroot)
+        self.is_train: bool = opt.isTrain
+        self.seed: int = opt.seed
+        self.limit = None if opt.max_dataset_size == float("inf") else int(opt.max_dataset_size)
+        self.source, self.target = ("A", "B") if opt.direction == "AtoB" else ("B", "A")
+        for flag, channels in (("--input_nc", opt.input_nc), ("--output_nc", opt.output_nc)):
+            if channels not in (1, 3):
+                raise UserError(f"{flag} {channels}: pictures are read as gray (1) or RGB (3)")
+        channels = {self.source: opt.input_nc, self.target: opt.output_nc}
+        self.transforms = {d: create_transform(opt, self.resample, grayscale=channels[d] == 1) for d in "AB"}
+
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
+        """Adds the data set's own options to `parser` and sets its defaults."""
+        return parser
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+
+    @abstractmethod
+    def __getitem__(self, position: Position) -> Sample | None:
+        """The sample at `position`; None when its picture cannot be read and has no substitute (at test).
+
+        Raises:
+            UserError: a picture is too small to be cropped, or no picture of a domain can be read any more.
+        """
+
+    def draws_at(self, position: Position) -> np.random.Generator:
+        """A new generator of the random draws of the sample at `position`."""
+        return generator(Purpose.PICTURE, self.seed, position.epoch, position.index)
+
+    def take_skipped(self) -> dict[str, str]:
+        """Paths of pictures found unusable since the last call, each with the reason."""
+        skipped: dict[str, str] = {}
+        for domain in self.domains:
+            skipped |= domain.skipped
+            domain.skipped.clear()
+        return skipped

@@ -1,0 +1,69 @@
+"""Picture files of every common kind to 8-bit RGB; what cannot be read is a `PictureError`."""
+
+import warnings
+from pathlib import Path
+from stat import S_ISREG
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# Pillow would choose a decoder by content, whatever the name says, and some of its decoders start other programs.
+_DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+# Pillow refuses to decode larger pictures; the same bound holds for what a picture is enlarged to.
+MAX_PIXELS = 178_956_970
+
+
+class PictureError(Exception):
+    """This picture cannot be used, others can. The message is the reason, without the path."""
+
+
+def read_image(path: str) -> Image.Image:
+    """Reads the first frame of `path`, upright by its EXIF orientation, as 8-bit RGB.
+
+    Transparent pictures are laid on white. 16-bit samples 0…65535 are scaled to 0…255.
+
+    Raises:
+        PictureError: the file is gone, empty, damaged, too large, or its samples have no defined range.
+    """
+    try:
+        file = Path(path)
+        status = file.stat()
+        if not S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise PictureError("not a regular file")
+        if status.st_size == 0:
+            raise PictureError("an empty file")
+        # What Pillow warns of (large pictures, odd metadata) it can still read.
+        # Given a path, Pillow 13 maps uncompressed TIFFs into memory and garbles those that are to be turned.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            file.open("rb") as data,
+            Image.open(data, formats=_DECODERS) as image,
+        ):
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_8_bit(image).convert("RGB")
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError("not a picture of a known format, or damaged at its start") from error
+    except OSError as error:
+        raise PictureError(error.strerror or str(error)) from error
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind of exception
+        raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """`image` with 8-bit samples and nothing transparent; what is so already is returned as it is."""
+    # Before Pillow 11 a 16-bit PNG, and still a 16-bit PGM, comes as mode "I" with samples of 0…65535.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        samples = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise PictureError("32-bit samples, whose white is not defined; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white
+    return image

@@ -1,0 +1,36 @@
+"""Which positions of an epoch make up its batches."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from data.base_dataset import Position
+from data.draws import Purpose, generator
+
+
+class EpochBatches:
+    """The batches of the current epoch, as lists of positions; their order follows from seed and epoch alone.
+
+    Positions carry the epoch, so that a loader's worker, which lives longer than an epoch, always knows it.
+    """
+
+    def __init__(self, n_samples: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int) -> None:
+        """Args: drop_last leaves out a last batch of less than `batch_size` samples."""
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        return self.n_samples // self.batch_size if self.drop_last else -(-self.n_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        epoch = self.epoch
+        order = np.arange(self.n_samples)
+        if self.shuffle:
+            generator(Purpose.ORDER, self.seed, epoch).shuffle(order)
+        for batch in range(len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [Position(epoch, int(index)) for index in chosen]

@@ -1,0 +1,193 @@
+"""What happens to a picture between file and network: the steps of --preprocess, flip, scaling to [-1, 1]."""
+
+import re
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.Image import Resampling
+
+from data.images import MAX_PIXELS, PictureError
+from util.errors import UserError
+
+SIDE_MULTIPLE = 4  # the generators halve a picture twice, and get whole numbers
+
+
+class PictureTooSmallError(Exception):
+    """A picture is smaller than the crop to be taken from it. The message says how large both are."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Turns a PIL image into a tensor: `steps`, sides rounded to a multiple of 4, a random flip, values in [-1, 1]."""
+
+    steps: tuple[str, ...]  # keys of STEPS, as parse_preprocess returns them
+    load_size: int  # pixels; what the resizing steps aim at
+    crop_size: int  # pixels; side of a crop, and lower bound of zooms
+    flip: bool  # mirror left and right with probability 1/2
+    grayscale: bool = False  # one channel instead of three
+    random_scale_max: float = 3.0  # zoom factors are uniform in [1/random_scale_max, 1]
+    resample: Resampling = Resampling.BICUBIC
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
+        """The (C, H, W) float32 tensor of an 8-bit RGB `image`; all random draws come from `rng`.
+
+        Raises:
+            PictureTooSmallError: the step crop or patch meets a picture smaller than `crop_size`.
+            PictureError: a resizing step would make the picture larger than memory should hold.
+        """
+        if self.grayscale:
+            image = image.convert("L")
+        for step in self.steps:
+            image = STEPS[step](image, self, rng)
+        image = round_sides(image, self.resample)
+        if self.flip and rng.random() < 0.5:
+            image = ImageOps.mirror(image)
+        return to_tensor(image)
+
+
+# The steps by their tokens in --preprocess, in the order in which they are applied.
+STEPS: dict[str, Callable[[Image.Image, Transform, np.random.Generator], Image.Image]] = {
+    "fixsize": lambda image, t, rng: fix_short_side(image, t.load_size, t.resample),
+    "resize": lambda image, t, rng: resize(image, t.load_size, t.load_size, t.resample),
+    "scale_width": lambda image, t, rng: scale_width(image, t.load_size, t.crop_size, t.resample),
+    "scale_shortside": lambda image, t, rng: enlarge_short_side(image, t.load_size, t.resample),
+    "zoom": lambda image, t, rng: resize(image, *zoomed_size(image, t.random_scale_max, t.crop_size, rng), t.resample),
+    "crop": lambda image, t, rng: crop(image, t.crop_size, rng),
+    "patch": lambda image, t, rng: patch(image, t.crop_size, rng),
+    "trim": lambda image, t, rng: trim(image, t.crop_size, rng),
+}
+_ALTERNATIVES = ("resize", "scale_width", "scale_shortside")
+
+
+def create_transform(opt: Namespace, resample: Resampling = Resampling.BICUBIC, grayscale: bool = False) -> Transform:
+    """The transform that --preprocess, --load_size, --crop_size, --no_flip and --random_scale_max ask for."""
+    return Transform(
+        steps=parse_preprocess(opt.preprocess),
+        load_size=opt.load_size,
+        crop_size=opt.crop_size,
+        flip=not opt.no_flip,
+        grayscale=grayscale,
+        random_scale_max=opt.random_scale_max,
+        resample=resample,
+    )
+
+
+def parse_preprocess(value: str) -> tuple[str, ...]:
+    """The steps that a --preprocess value names, in the order of their application: "resize_and_crop", "none" …
+
+    Of resize, scale_width and scale_shortside the first one named in this order is taken, as published.
+
+    Raises:
+        UserError: a part of `value` is no known step.
+    """
+    any_step = "|".join(STEPS)
+    words = re.split(r"[\W_]+", re.sub(any_step, " ", value))
+    unknown = [word for word in words if word not in ("", "and", "none")]
+    if unknown:
+        raise UserError(
+            f"--preprocess {value!r}: {', '.join(map(repr, unknown))} not understood; "
+            f"give none, or join some of {', '.join(STEPS)} by _and_"
+        )
+    named = set(re.findall(any_step, value))
+    superseded = [step for step in _ALTERNATIVES if step in named][1:]
+    return tuple(step for step in STEPS if step in named and step not in superseded)
+
+
+def resize(image: Image.Image, width: int, height: int, resample: Resampling) -> Image.Image:
+    """`image` at exactly `width` x `height` pixels.
+
+    Raises:
+        PictureError: that would be more than MAX_PIXELS (a picture of one pixel by thousands, enlarged).
+    """
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{image.width}x{image.height} pixels would be enlarged to {width}x{height}")
+    return image.resize((width, height), resample)
+
+
+def fix_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
+    """The shorter side becomes `length`, larger or smaller than it was; the aspect stays."""
+    scale = length / min(image.size)
+    return resize(image, round(image.width * scale), round(image.height * scale), resample)
+
+
+def enlarge_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
+    """As `fix_short_side`, but never makes a picture smaller."""
+    return image if min(image.size) >= length else fix_short_side(image, length, resample)
+
+
+def scale_width(image: Image.Image, width: int, min_height: int, resample: Resampling) -> Image.Image:
+    """The width becomes `width`, the height follows the aspect but is at least `min_height`."""
+    return resize(image, width, max(int(width * image.height / image.width), min_height), resample)
+
+
+def zoomed_size(image: Image.Image, random_scale_max: float, min_side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height of `image` times a factor per axis, uniform in [1/random_scale_max, 1]; at least `min_side`."""
+    factors = rng.uniform(1 / random_scale_max, 1, size=2)
+    width, height = (max(min_side, round(side * factor)) for side, factor in zip(image.size, factors, strict=True))
+    return width, height
+
+
+def crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """A random square of `size` pixels a side. Raises PictureTooSmallError."""
+    if min(image.size) < size:
+        raise PictureTooSmallError(f"{image.width}x{image.height} pixels, less than --crop_size {size}")
+    return _random_box(image, size, size, rng)
+
+
+def patch(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """A random cell of a grid of `size` pixels at a random offset. Raises PictureTooSmallError."""
+    left, top = grid_cells(image.width, image.height, size, rng)[0]
+    return square(image, left, top, size)
+
+
+def trim(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """Sides longer than `size` are cut to it at a random place; shorter ones stay."""
+    return _random_box(image, min(image.width, size), min(image.height, size), rng)
+
+
+def grid_cells(width: int, height: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """(left, top) of all whole cells of a grid of `size` pixels at a random offset, in random order.
+
+    Raises:
+        PictureTooSmallError: not one cell fits into `width` x `height`.
+    """
+    columns, rows = width // size, height // size
+    if not columns or not rows:
+        raise PictureTooSmallError(f"{width}x{height} pixels, less than --crop_size {size}")
+    left = int(rng.integers(width - columns * size + 1))
+    top = int(rng.integers(height - rows * size + 1))
+    cells = rng.permutation(columns * rows).tolist()
+    return [(left + cell % columns * size, top + cell // columns * size) for cell in cells]
+
+
+def square(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
+    """The square of `size` pixels whose upper left pixel is (left, top)."""
+    return image.crop((left, top, left + size, top + size))
+
+
+def round_sides(image: Image.Image, resample: Resampling) -> Image.Image:
+    """Resizes each side to the nearest multiple of SIDE_MULTIPLE (halves to the even one), and at least that."""
+    width, height = (max(1, round(side / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in image.size)
+    return image if image.size == (width, height) else resize(image, width, height, resample)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """The (C, H, W) float32 tensor of an 8-bit `image`, 0…255 mapped to [-1, 1]."""
+    pixels = np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+    # Divided and shifted in the published order, which settles the last bit. In NumPy, because torch would start
+    # threads for so little, and wait for them where the cores are busy.
+    values = np.ascontiguousarray(pixels).astype(np.float32)
+    values /= 255
+    values -= 0.5
+    values /= 0.5
+    return torch.from_numpy(values)
+
+
+def _random_box(image: Image.Image, width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    left = int(rng.integers(image.width - width + 1))
+    top = int(rng.integers(image.height - height + 1))
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,55 @@
+"""Two folders of unpaired pictures: <dataroot>/<phase>A and <dataroot>/<phase>B."""
+
+from argparse import Namespace
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from data.base_dataset import BaseDataset, Position, Sample
+from data.folders import list_pictures, phase_or_val
+from data.picture_set import PictureSet
+
+
+class UnalignedDataset(BaseDataset):
+    """Training: an epoch of max(|A|, |B|) samples, each picture of A with a random one of B.
+
+    Testing: each picture of the source domain once, in order, with the other domain's in order.
+    """
+
+    def __init__(self, opt: Namespace) -> None:
+        super().__init__(opt)
+        phase = phase_or_val(opt.dataroot, opt.phase, "A")
+        paths = {d: list_pictures(str(Path(opt.dataroot, phase + d)), self.limit) for d in "AB"}
+        self.source_folder = Path(opt.dataroot, phase + self.source)
+        self.pictures = {d: PictureSet(paths[d]) for d in "AB"}
+        self.domains = self.pictures["A"], self.pictures["B"]
+        self.draws_partner = self.is_train and not opt.serial_batches
+        if self.is_train:
+            # While the learning rate decays there is no enlargement, and thus no jitter of the crop, as published.
+            self.n_epochs: int = opt.n_epochs
+            self.decay_transforms = {d: replace(self.transforms[d], load_size=opt.crop_size) for d in "AB"}
+
+    def __len__(self) -> int:
+        return max(map(len, self.domains)) if self.is_train else len(self.pictures[self.source])
+
+    def __getitem__(self, position: Position) -> Sample | None:
+        return self._training_pair(position) if self.is_train else self._test_pair(position)
+
+    def _training_pair(self, position: Position) -> Sample:
+        index, rng = position.index, self.draws_at(position)
+        transforms = self.decay_transforms if position.epoch > self.n_epochs else self.transforms
+        set_A, set_B = self.domains
+        index_B = int(rng.integers(len(set_B))) if self.draws_partner else index % len(set_B)
+        A, path_A = set_A.load_or_next(index % len(set_A), partial(transforms["A"], rng=rng))
+        B, path_B = set_B.load_or_next(index_B, partial(transforms["B"], rng=rng))
+        return {"A": A, "B": B, "A_paths": path_A, "B_paths": path_B}
+
+    def _test_pair(self, position: Position) -> Sample | None:
+        rng = self.draws_at(position)
+        source, target = self.pictures[self.source], self.pictures[self.target]
+        loaded = source.load(position.index, partial(self.transforms[self.source], rng=rng))
+        if loaded is None:
+            return None
+        partner = target.load_or_next(position.index % len(target), partial(self.transforms[self.target], rng=rng))
+        pair = {self.source: loaded, self.target: partner}
+        return {"A": pair["A"][0], "B": pair["B"][0], "A_paths": pair["A"][1], "B_paths": pair["B"][1]}

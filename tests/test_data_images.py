@@ -1,0 +1,151 @@
+"""Pictures of every kind are read upright, in 8 bits, or refused with a reason."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import noise
+from PIL import Image
+
+from data.images import EXTENSIONS, PictureError, read_image
+
+ORIENTATION = 0x0112
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(read_image(str(path)))
+
+
+@pytest.mark.parametrize("extension", [extension for extension in EXTENSIONS if extension != ".pgm"])
+def test_every_extension(extension: str, tmp_path: Path) -> None:
+    path = tmp_path / f"picture{extension.upper()}"
+    noise(24, 16).save(path)
+    assert read(path).shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize("extension", [".png", ".webp", ".tif"])
+def test_lossless_pixels_stay(extension: str, tmp_path: Path) -> None:
+    path = tmp_path / f"picture{extension}"
+    noise(24, 16).save(path, lossless=True)
+    np.testing.assert_array_equal(read(path), np.asarray(noise(24, 16)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+def test_exif_orientation(extension: str, mode: str, tmp_path: Path) -> None:
+    samples = np.arange(24 * 16, dtype=np.uint16).reshape(16, 24) * 100
+    image = Image.fromarray(samples) if mode == "I;16" else noise(24, 16).convert(mode)
+    upright, turned = tmp_path / f"upright{extension}", tmp_path / f"turned{extension}"
+    image.save(upright)
+    exif = image.getexif()
+    exif[ORIENTATION] = 6  # to be turned by 90 degrees clockwise
+    image.save(turned, exif=exif)
+    np.testing.assert_array_equal(read(turned), np.rot90(read(upright), -1))
+
+
+@pytest.mark.parametrize("extension", [".png", ".tif", ".pgm"])
+def test_16_bits_are_scaled(extension: str, tmp_path: Path) -> None:
+    samples = np.linspace(0, 65535, 24 * 16).round().astype(np.uint16).reshape(16, 24)
+    path = tmp_path / f"picture{extension}"
+    if extension == ".pgm":
+        path.write_bytes(b"P5 24 16 65535\n" + samples.astype(">u2").tobytes())
+    else:
+        Image.fromarray(samples).save(path)
+    expected = np.round(samples / 257).astype(np.uint8)
+    np.testing.assert_array_equal(read(path), np.stack([expected] * 3, 2))
+
+
+def test_floating_point_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.tif"
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(path)
+    with pytest.raises(PictureError, match="white is not defined"):
+        read(path)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_on_white(mode: str, tmp_path: Path) -> None:
+    image = Image.new("RGBA", (8, 8), (40, 40, 40, 255))
+    image.paste((40, 40, 40, 0), (0, 0, 4, 8))
+    image.convert(mode).save(tmp_path / "picture.png")
+    picture = read(tmp_path / "picture.png")
+    assert (picture[:, :4] == 255).all()
+    assert (picture[:, 4:] == 40).all()
+
+
+def test_transparent_palette_entry(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(1, (0, 0, 4, 8))
+    image.save(tmp_path / "picture.png", transparency=0)
+    picture = read(tmp_path / "picture.png")
+    assert picture[0, 0].tolist() == [200, 100, 50]
+    assert picture[0, 7].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("1", "bits.png"), ("L", "gray.png"), ("P", "palette.gif"), ("CMYK", "print.jpg")]
+)
+def test_other_modes_look_as_pillow_shows_them(mode: str, name: str, tmp_path: Path) -> None:
+    noise(16, 16).convert(mode).save(tmp_path / name)
+    np.testing.assert_array_equal(read(tmp_path / name), np.asarray(Image.open(tmp_path / name).convert("RGB")))
+
+
+@pytest.mark.parametrize("extension", [".gif", ".webp", ".png"])
+def test_first_frame_of_an_animation(extension: str, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("black", "red")]
+    path = tmp_path / f"animation{extension}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+    assert not read(path).any()
+
+
+def test_content_decides_not_the_name(tmp_path: Path) -> None:
+    noise(8, 8).save(tmp_path / "picture.png")
+    (tmp_path / "picture.png").rename(tmp_path / "picture.jpg")
+    np.testing.assert_array_equal(read(tmp_path / "picture.jpg"), np.asarray(noise(8, 8)))
+
+
+def test_damaged_files_have_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    noise(64, 64).save(path)
+    whole = path.read_bytes()
+    for content, reason in [
+        (b"", "an empty file"),
+        (whole[:-200], "truncated"),
+        (b"no picture at all", "not a picture of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not a picture of a known format"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(PictureError, match=reason):
+            read(path)
+    path.unlink()
+    with pytest.raises(PictureError, match="No such file"):
+        read(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "picture.png")
+    with pytest.raises(PictureError, match="not a regular file"):
+        read(tmp_path / "picture.png")
+
+
+def test_decompression_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"P6 20000 10000 255\n" + bytes(1000))
+    with pytest.raises(PictureError, match="exceeds limit"):
+        read(path)
+
+
+def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
+    path, rng = tmp_path / "picture", np.random.default_rng(0)
+    for extension in (".png", ".jpg", ".tif", ".webp", ".gif", ".bmp"):
+        noise(12, 12).save(tmp_path / f"whole{extension}")
+        whole = np.frombuffer((tmp_path / f"whole{extension}").read_bytes(), np.uint8)
+        for _ in range(40):
+            mutated = whole.copy()
+            mutated[rng.integers(len(whole), size=rng.integers(1, 8))] = rng.integers(256)
+            path.write_bytes(mutated.tobytes())
+            try:
+                assert read(path).dtype == np.uint8
+            except PictureError as error:
+                assert str(error)
