@@ -1,0 +1,291 @@
+"""Draws the demonstration data set: plain ponies (A) and striped ponies (B), without any network.
+
+    python datasets/make_demo_dataset.py [--output datasets/demo] [--seed 0] [--size 64] [--train 200] [--test 20]
+
+`trainA` and `trainB` show *different* scenes: they are unpaired, as CUT expects. `testA` and `testB` show the *same*
+scenes under equal file names, so that a translation of testA can be scored against testB by PSNR and SSIM.
+`recipe.json` records the arguments.
+
+A scene is a pony on a meadow. In both domains it has the same meadow and the same outline; only the coat changes, from
+chestnut to cream with dark stripes, and the lighter chestnut becomes the lighter cream. The right answer follows from
+the picture in A: an animal is a handful of tapered limbs, and stripes lie across each limb's own axis at fixed
+fractions of its length, so that they move, turn, grow and mirror with the animal; nothing about them is chance.
+
+The same seed and Pillow draw the same pictures on every machine: edges are softened by their distance to the pixel, in
++ - * / and square roots alone, which all machines round alike. Scene i does not depend on how many scenes are drawn.
+"""
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
+from whole_folder import whole_folder
+
+from util.errors import UserError, exit_on_user_error
+
+DRAWING = 1  # raise it when the pictures change, so that a folder drawn by older code is not taken for the same recipe
+STRIPE_SHARE = 0.36  # of the hide; below a half, so that stripes a little out of place still beat the plain chestnut
+
+Array = NDArray[np.float64]  # (size, size) numbers, or (size, size, 3) RGB in [0, 255]
+Colour = tuple[float, ...]  # RGB in [0, 255]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Coat:
+    """What tells one domain from the other. A pair holds the colours of the darkest and the lightest animal."""
+
+    hide: tuple[Colour, Colour]
+    mane: tuple[Colour, Colour]
+    stripe: Colour | None
+
+
+COATS = {
+    "A": Coat(hide=((106, 44, 22), (142, 64, 30)), mane=((52, 24, 20), (70, 34, 24)), stripe=None),
+    "B": Coat(hide=((236, 216, 178), (255, 240, 208)), mane=((100, 56, 50), (100, 56, 50)), stripe=(100, 56, 50)),
+}
+FIXED_COLOURS: dict[str, Colour] = {"hoof": (52, 44, 46), "eye": (18, 14, 18), "glint": (255, 255, 255)}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a picture shows except the coat. Lengths are fractions of the picture's side; y points down."""
+
+    centre: Point  # of the trunk
+    scale: float  # half the trunk's length, the unit of the animal's own frame
+    facing: int  # +1 looks right, -1 looks left
+    tilt: float  # rise of the trunk's axis per unit forward
+    stride: float  # -1 .. 1, how far the legs swing
+    nod: float  # -1 .. 1, head low .. high
+    swish: float  # -1 .. 1, tail hanging .. lifted
+    tone: float  # 0 .. 1, dark .. light coat
+    horizon: float  # height of the sky
+    daylight: float  # 0 .. 1, warm .. cool sky and grass
+    texture: int  # seed of clouds, hills and grass
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Draws a scene; the animal is big and always lies within the picture."""
+    return Scene(
+        centre=(rng.uniform(0.48, 0.52), rng.uniform(0.52, 0.58)),
+        scale=rng.uniform(0.23, 0.255),
+        facing=1 if rng.random() < 0.5 else -1,
+        tilt=rng.uniform(-0.08, 0.08),
+        stride=rng.uniform(-1, 1),
+        nod=rng.uniform(-1, 1),
+        swish=rng.uniform(-1, 1),
+        tone=rng.random(),
+        horizon=rng.uniform(0.36, 0.5),
+        daylight=rng.random(),
+        texture=int(rng.integers(2**31)),
+    )
+
+
+@dataclass(frozen=True)
+class Limb:
+    """A rounded, tapered rod, the one shape that animals are made of, with `stripes` bands across its axis."""
+
+    start: Point  # (forward, up) in the animal's own frame
+    end: Point
+    radii: tuple[float, float]  # at the start and at the end
+    part: str  # "hide", "mane" or one of FIXED_COLOURS
+    stripes: int = 0
+    light: float = 1.0  # below 1 on the animal's far side
+
+    def axis(self) -> tuple[float, float, float]:
+        """From start to end: way forward, way up, and length."""
+        dx, dy = self.end[0] - self.start[0], self.end[1] - self.start[1]
+        return dx, dy, math.sqrt(dx * dx + dy * dy)
+
+    def coordinates(self, forward: Array, up: Array) -> tuple[Array, Array, Array]:
+        """Each pixel in the limb's own frame: depth below the outline (negative outside), way along the axis from the
+        start's cap, and way across it (-1 .. 1 from edge to edge)."""
+        dx, dy, length = self.axis()
+        x, y = forward - self.start[0], up - self.start[1]
+        axial, lateral = (x * dx + y * dy) / length, (y * dx - x * dy) / length
+        nearest = np.clip(axial, 0, length)
+        radius = self.radii[0] + (self.radii[1] - self.radii[0]) * nearest / length
+        depth = radius - np.sqrt((axial - nearest) ** 2 + lateral**2)
+        return depth, axial + self.radii[0], lateral / radius
+
+    def stripe_depth(self, along: Array, across: Array) -> Array:
+        """How deep within a stripe each pixel lies, negative between them. Bands bulge as around a barrel."""
+        *_, length = self.axis()
+        period = (length + sum(self.radii)) / self.stripes
+        phase = along / period - 0.3 * across**2
+        return (STRIPE_SHARE / 2 - np.abs(phase - np.floor(phase) - 0.5)) * period
+
+
+def skeleton(scene: Scene) -> list[Limb]:
+    """The animal's limbs in its own frame, back to front."""
+    step, nod, swish = 0.16 * scene.stride, 0.07 * scene.nod, 0.15 * scene.swish
+    x, y = poll = (1.12 - nod, 1.02 + nod)  # where the neck meets the head
+    dock, bend = (-0.98, 0.3), (-1.36 - swish, -0.05 + swish)
+
+    def leg(hip: float, swing: float, light: float) -> list[Limb]:
+        ankle, toe = (hip + swing, -1.15), (hip + 1.1 * swing, -1.22)
+        shank = Limb((hip, -0.3), ankle, (0.26, 0.18), "hide", stripes=3, light=light)
+        return [shank, Limb(ankle, toe, (0.15, 0.18), "hoof", light=light)]
+
+    return [
+        *leg(0.36, -step, light=0.72),
+        *leg(-0.8, step, light=0.72),
+        *leg(0.66, step, light=1.0),
+        *leg(-0.58, -step, light=1.0),
+        Limb(dock, bend, (0.13, 0.2), "mane"),
+        Limb(bend, (bend[0] - 0.06, bend[1] - 0.5 + swish), (0.2, 0.07), "mane"),
+        Limb((0.62, 0.42), (0.9 - nod, 1.12 + nod), (0.3, 0.28), "mane"),
+        Limb((0.62, 0.18), poll, (0.44, 0.28), "hide", stripes=3),  # neck
+        Limb((-0.56, 0.0), (0.6, 0.0), (0.56, 0.52), "hide", stripes=5),  # trunk
+        Limb((x - 0.12, y + 0.18), (x - 0.16, y + 0.42), (0.1, 0.04), "hide"),  # ear
+        Limb(poll, (1.52 - 0.5 * nod, 0.66 + 2 * nod), (0.32, 0.23), "hide", stripes=2),  # head
+        Limb((x + 0.02, y + 0.3), (x + 0.2, y + 0.12), (0.1, 0.07), "mane"),  # forelock
+        Limb((x + 0.19, y - 0.02), (x + 0.19, y - 0.06), (0.09, 0.09), "eye"),
+        Limb((x + 0.22, y + 0.01), (x + 0.22, y + 0.02), (0.035, 0.035), "glint"),
+    ]
+
+
+def draw(scene: Scene, coat: Coat, size: int) -> Image.Image:
+    """Draws the scene's animal in this coat on the scene's meadow: an RGB picture of size x size pixels."""
+    picture = draw_meadow(scene, size)
+    right, down = pixel_centres(size)
+    x, y = (right - scene.centre[0]) / scene.scale * scene.facing, (scene.centre[1] - down) / scene.scale
+    cos = 1 / math.sqrt(1 + scene.tilt * scene.tilt)
+    forward, up = (x + y * scene.tilt) * cos, (y - x * scene.tilt) * cos
+    pixel = 1 / (scene.scale * size)  # a pixel's side in the animal's unit
+
+    colours = {"hide": mix(*coat.hide, scene.tone), "mane": mix(*coat.mane, scene.tone), **FIXED_COLOURS}
+    for limb in skeleton(scene):
+        depth, along, across = limb.coordinates(forward, up)
+        surface = np.broadcast_to(colours[limb.part], picture.shape).astype(np.float64)
+        if coat.stripe and limb.stripes:
+            paint(surface, coat.stripe, cover(limb.stripe_depth(along, across), pixel))
+        shade = 1 - 0.16 * np.clip(across, -1, 1) ** 2 + 0.12 * np.clip(up, -1, 1)
+        paint(picture, surface * (limb.light * shade)[..., None], cover(depth, pixel))
+    return Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+
+
+def draw_meadow(scene: Scene, size: int) -> Array:
+    """Sky, hills and grass with the animal's shadow: all that the two domains share."""
+    rng = np.random.default_rng(scene.texture)
+    right, down = pixel_centres(size)
+    sky = mix((196, 220, 236), (170, 208, 244), scene.daylight)
+    grass = mix((134, 168, 72), (96, 162, 88), scene.daylight)
+
+    picture = np.broadcast_to(sky, (size, size, 3)).astype(np.float64)
+    paint(picture, (250, 246, 236), 0.9 * np.clip(down / scene.horizon, 0, 1) ** 2)  # haze
+    paint(picture, (255, 255, 255), np.clip(1.3 * soft_noise(rng, 14, 5, size) - 0.2, 0, 1))  # clouds
+    paint(picture, (142, 176, 160), cover(down - scene.horizon + 0.05 - 0.06 * soft_noise(rng, 1, 5, size), 1 / size))
+
+    nearness = np.clip((down - scene.horizon) / (1 - scene.horizon), 0, 1)
+    shade = (1.1 - 0.3 * nearness) * (1 + 0.1 * soft_noise(rng, 6, 6, size) + 0.07 * soft_noise(rng, 32, 32, size))
+    paint(picture, np.array(grass) * shade[..., None], cover(down - scene.horizon, 1 / size))
+
+    x, y = (right - scene.centre[0]) / scene.scale, (down - scene.centre[1]) / scene.scale - 1.3
+    paint(picture, (30, 60, 40), 0.6 * np.clip(1 - (x / 1.4) ** 2 - (y / 0.22) ** 2, 0, 1))  # shadow
+    return picture
+
+
+def pixel_centres(size: int) -> tuple[Array, Array]:
+    """Way right and way down of each pixel's centre, as fractions of the picture's side."""
+    down, right = (np.indices((size, size)) + 0.5) / size
+    return right, down
+
+
+def soft_noise(rng: np.random.Generator, rows: int, columns: int, size: int) -> Array:
+    """Smooth noise in [-1, 1] with so many bumps down and across, alike at every picture size."""
+    grid = Image.fromarray(rng.integers(0, 256, (rows, columns), dtype=np.uint8))
+    return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC)) / 127.5 - 1
+
+
+def cover(depth: Array, pixel: float) -> Array:
+    """How much of each pixel (0 .. 1) a shape covers whose outline lies `depth` away, positive inside."""
+    return np.clip(depth / pixel + 0.5, 0, 1)
+
+
+def paint(picture: Array, colour: Colour | Array, amount: Array) -> None:
+    """Lays a colour over the picture in place, as thickly as `amount` says (0 .. 1 per pixel)."""
+    picture += amount[..., None] * (np.array(colour) - picture)
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """The colour that takes this share (0 .. 1) of the second and the rest of the first."""
+    return tuple(a + (b - a) * share for a, b in zip(first, second, strict=True))
+
+
+def make_dataset(output: Path, recipe: dict[str, int]) -> bool:
+    """Draws the data set, whole or not at all. Returns False if the same recipe is there already.
+
+    Raises UserError if something else is there, or if the place cannot be written.
+    """
+    found = read_recipe(output)
+    if found == recipe:
+        return False
+    if found is not None:
+        raise UserError(f"{output} was drawn by another recipe: remove it, or name another --output")
+    with whole_folder(output) as folder:
+        draw_dataset(folder, recipe)
+    return True
+
+
+def draw_dataset(folder: Path, recipe: dict[str, int]) -> None:
+    """Draws the recipe's pictures into an empty folder; testA and testB share scenes, trainA and trainB do not."""
+    for phase, stream, count in [
+        ("trainA", 0, recipe["train"]),
+        ("trainB", 1, recipe["train"]),
+        ("testA", 2, recipe["test"]),
+        ("testB", 2, recipe["test"]),
+    ]:
+        (folder / phase).mkdir()
+        for index in range(count):
+            scene = random_scene(np.random.default_rng([recipe["seed"], stream, index]))
+            draw(scene, COATS[phase[-1]], recipe["size"]).save(folder / phase / f"{index:04d}.png")
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def read_recipe(folder: Path) -> Any:
+    """The recipe that the folder's pictures were drawn by; None if it tells none."""
+    try:
+        return json.loads((folder / "recipe.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a bad argument in one sentence, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+@exit_on_user_error()
+def main() -> None:
+    """Makes the data set that the command line asks for, and says where it is and what is in it."""
+    parser = Parser(description="Draws the demonstration data set: plain ponies (A) and striped ponies (B).")
+    parser.add_argument("--output", type=Path, default=Path("datasets/demo"), help="folder to make (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures (%(default)s)")
+    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels (%(default)s)")
+    parser.add_argument("--train", type=int, default=200, help="pictures in each of trainA, trainB (%(default)s)")
+    parser.add_argument("--test", type=int, default=20, help="pairs in testA, testB (%(default)s)")
+    recipe = vars(parser.parse_args())
+    output = recipe.pop("output")
+    for name, least in {"seed": 0, "size": 32, "train": 1, "test": 1}.items():
+        if recipe[name] < least:
+            raise UserError(f"--{name} must be at least {least}, not {recipe[name]}")
+
+    made = make_dataset(output, {"drawing": DRAWING, **recipe})
+    print(f"{output} {'is drawn' if made else 'is there already'}: plain ponies (A) and striped ponies (B), ", end="")
+    print("{size} x {size} pixels; {train} + {train} unpaired to train on, {test} pairs to test on".format(**recipe))
+
+
+if __name__ == "__main__":
+    main()
