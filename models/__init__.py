@@ -6,12 +6,14 @@ from models.base_model import BaseModel
 from models.cut_model import CUTModel
 from models.cycle_gan_model import CycleGANModel
 from models.sincut_model import SinCUTModel
+from models.test_model import TestModel
 from util.runtime.seeding import seeded
 
 MODELS: dict[str, type[BaseModel]] = {
     "cut": CUTModel,
     "sincut": SinCUTModel,
     "cycle_gan": CycleGANModel,
+    "test": TestModel,
 }
 
 

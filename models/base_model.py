@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from models.losses.gradient_penalty import wgan_gp_penalty
 from models.schedules import SCHEDULES, Epochs
+from util.errors import UserError
 from util.runtime.checkpoints import load_weights, save_weights
 from util.runtime.device import choose_device
 
@@ -18,8 +20,8 @@ from util.runtime.device import choose_device
 class BaseModel(ABC):
     """A method: it owns its networks and knows how one step of its training goes.
 
-    A subclass fills `networks` (and, for training, `optimizers`) in its constructor, and implements `forward` and
-    `optimize_parameters`. Pictures are (N, C, H, W) tensors in [-1, 1].
+    A subclass fills `networks` (and, for training, `optimizers`) in its constructor, and implements `forward` and, unless
+    it is for testing alone, `optimize_parameters`. Pictures are (N, C, H, W) tensors in [-1, 1].
     """
 
     #: Options, beside the shared architecture options, that the networks' shapes follow from.
@@ -57,9 +59,9 @@ class BaseModel(ABC):
     def forward(self) -> None:
         """Computes the outputs from the input that `set_input` placed."""
 
-    @abstractmethod
     def optimize_parameters(self) -> None:
         """One training step on the input that `set_input` placed."""
+        raise NotImplementedError(f"{type(self).__name__} is for testing alone")
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
         """Places a batch {"A", "B", "A_paths", "B_paths"} on the device; --direction BtoA swaps the domains.
@@ -72,14 +74,23 @@ class BaseModel(ABC):
         self.image_paths = batch[f"{source}_paths"]
 
     def test(self) -> None:
-        """The outputs alone, without gradients."""
-        with torch.no_grad():
-            self.forward()
+        """The outputs alone, without gradients. Raises UserError for pictures that the network cannot take."""
+        try:
+            with torch.inference_mode():
+                self.forward()
+        except ValueError as error:
+            raise UserError(f"{', '.join(self.image_paths)}: {error}") from None
 
     def eval(self) -> None:
         """Evaluation mode: running statistics for batch norm, no dropout. Published tests run without it."""
         for network in self.networks.values():
             network.eval()
+
+    def gradient_penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """lambda_gp times WGAN-GP's penalty; zero for the other --gan_mode."""
+        if self.opt.gan_mode != "wgangp" or self.opt.lambda_gp == 0:
+            return real.new_zeros(())
+        return wgan_gp_penalty(discriminator, real, fake, self.generator) * self.opt.lambda_gp
 
     def minimise(self, loss: Tensor, *names: str) -> None:
         """One step of the named optimisers down the gradient of `loss`; the gradients stay for whoever looks."""
@@ -149,7 +160,7 @@ class BaseModel(ABC):
             return
         opt = self.opt
         optimizer = torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, opt.beta2 if beta2 is None else beta2))
-        run = Epochs(first=opt.epoch_count, constant=opt.n_epochs, decay=opt.n_epochs_decay, step=opt.lr_decay_iters)
+        run = Epochs(opt.epoch_count, opt.n_epochs, opt.n_epochs_decay, opt.lr_decay_iters, opt.published_cosine)
         factor = SCHEDULES[opt.lr_policy]
         self.optimizers[name] = optimizer
         self.schedulers.append(LambdaLR(optimizer, lambda epochs_done: factor(run.first + epochs_done, run)))

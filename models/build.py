@@ -1,11 +1,15 @@
 """From options to networks: the one place where the two meet."""
 
+import copy
 from argparse import Namespace
+from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from models.networks import DISCRIMINATORS, GENERATORS, DiscriminatorSettings, GeneratorSettings
 from models.networks.initialisation import init_weights
+from util.errors import UserError
 
 
 def build_generator(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
@@ -21,7 +25,7 @@ def build_generator(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
         size=min(opt.load_size, opt.crop_size),
         downsamplings=opt.stylegan2_G_num_downsampling,
     )
-    return _initialised(GENERATORS[opt.netG](settings), opt)
+    return _checked("--netG", opt.netG, lambda: GENERATORS[opt.netG](settings), input_nc, opt)
 
 
 def build_discriminator(opt: Namespace, input_nc: int) -> nn.Module:
@@ -35,9 +39,17 @@ def build_discriminator(opt: Namespace, input_nc: int) -> nn.Module:
         size=min(opt.load_size, opt.crop_size),
         tile=opt.D_patch_size,
     )
-    return _initialised(DISCRIMINATORS[opt.netD](settings), opt)
+    return _checked("--netD", opt.netD, lambda: DISCRIMINATORS[opt.netD](settings), input_nc, opt)
 
 
-def _initialised(network: nn.Module, opt: Namespace) -> nn.Module:
+def _checked(flag: str, name: str, build: Callable[[], nn.Module], channels: int, opt: Namespace) -> nn.Module:
+    """Builds the network and draws its weights. Raises UserError where it cannot take the crops it shall be trained on."""
+    try:
+        network = build()
+        if opt.isTrain:
+            # Shapes alone: on the meta device nothing is computed.
+            copy.deepcopy(network).to("meta")(torch.empty(1, channels, opt.crop_size, opt.crop_size, device="meta"))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{flag} {name} does not go with --crop_size {opt.crop_size}: {error}") from None
     init_weights(network, opt.init_type, opt.init_gain)
     return network

@@ -11,11 +11,18 @@ from models.base_model import BaseModel
 from models.build import build_discriminator, build_generator
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
-from models.networks import HEADS
+from models.networks import GENERATORS, HEADS
 from models.networks.initialisation import init_weights
 from models.networks.normalisation import mixes_images
-from util.option_types import boolean, layer_list, non_negative_float, positive_float, positive_int, set_declared_defaults
 from util.errors import UserError
+from util.option_types import (
+    boolean,
+    layer_list,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    set_declared_defaults,
+)
 
 # Layers that PatchNCE compares, for generators to which the default of --nce_layers does not apply.
 TAPS = {"stylegan2": "0,2,4", "smallstylegan2": "0,2,3"}
@@ -46,7 +53,12 @@ class CUTModel(BaseModel):
         group.add_argument("--lambda_GAN", type=non_negative_float, default=1.0, help="weight of the adversarial loss")
         group.add_argument("--lambda_NCE", type=non_negative_float, default=1.0, help="weight of PatchNCE")
         group.add_argument(
-            "--nce_idt", type=boolean, nargs="?", const=True, default=True, help="PatchNCE on G(B) as well, which keeps B"
+            "--nce_idt",
+            type=boolean,
+            nargs="?",
+            const=True,
+            default=True,
+            help="PatchNCE on G(B) as well, which keeps B",
         )
         group.add_argument(
             "--nce_layers", type=layer_list, default="0,4,8,12,16", help="generator layers that PatchNCE compares"
@@ -111,6 +123,12 @@ class CUTModel(BaseModel):
         self.joins_scores = not mixes_images(self.D)
 
     def _feature_widths(self) -> list[int]:
+        if not hasattr(self.G, "feature_widths"):
+            tapped = [name for name in GENERATORS if not name.startswith("unet")]
+            raise UserError(
+                f"--netG {self.opt.netG} has no encoder whose layers PatchNCE could compare: for --model {self.opt.model} "
+                f"choose one of {', '.join(tapped)}"
+            )
         try:
             return self.G.feature_widths(self.layers)
         except ValueError as error:
@@ -147,7 +165,8 @@ class CUTModel(BaseModel):
         fake_scores, real_scores = self._scores(self.fake_B.detach(), self.real_B)
         self.losses["D_fake"] = self.gan_loss(fake_scores, False).mean()
         self.losses["D_real"] = self.gan_loss(real_scores, True).mean()
-        return (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
+        loss = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
+        return loss + self.gradient_penalty(self.D, self.real_B, self.fake_B)
 
     def _scores(self, *images: Tensor) -> Sequence[Tensor]:
         """D's scores for each batch of pictures."""

@@ -129,4 +129,5 @@ class CycleGANModel(BaseModel):
             real_scores, fake_scores = discriminator(torch.cat((real, fake))).chunk(2)
         else:
             real_scores, fake_scores = discriminator(real), discriminator(fake)
-        return (self.gan_loss(real_scores, True).mean() + self.gan_loss(fake_scores, False).mean()) * 0.5
+        loss = (self.gan_loss(real_scores, True).mean() + self.gan_loss(fake_scores, False).mean()) * 0.5
+        return loss + self.gradient_penalty(discriminator, real, fake)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Epochs:
     """The epochs of a run, counted from 1: full rate up to `constant`, then `decay` epochs more; `step` is the length of
-    one stair of the step policy. `first` is the epoch that the run begins with."""
+    one stair of the step policy. `first` is the epoch that the run begins with. `cosine_climbs` asks for the published
+    cosine, which is back at full rate after twice `constant` epochs."""
 
     first: int
     constant: int
     decay: int
     step: int
+    cosine_climbs: bool = False
 
 
 def linear(epoch: int, run: Epochs) -> float:
@@ -28,7 +30,8 @@ def step(epoch: int, run: Epochs) -> float:
 
 def cosine(epoch: int, run: Epochs) -> float:
     """Half a cosine, from 1 in the first epoch down towards 0, once over the whole run."""
-    return 0.5 * (1.0 + math.cos(math.pi * (epoch - run.first) / (run.constant + run.decay)))
+    half_period = run.constant if run.cosine_climbs else run.constant + run.decay
+    return 0.5 * (1.0 + math.cos(math.pi * (epoch - run.first) / max(1, half_period)))
 
 
 SCHEDULES: dict[str, Callable[[int, Epochs], float]] = {"linear": linear, "step": step, "cosine": cosine}

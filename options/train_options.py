@@ -1,13 +1,25 @@
 """The options of train.py."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 
 from models.losses.gan import GAN_LOSSES
 from models.schedules import SCHEDULES
 from options.base_options import BaseOptions
-from util.option_types import decay_rate, non_negative_int, positive_float, positive_int
+from util.option_types import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
 
 DISPLAY_OFF = "0 or less: off"
+
+
+def schedule(text: str) -> str:
+    """The name of a learning-rate schedule."""
+    if text == "plateau":
+        raise ArgumentTypeError(
+            "plateau needs a figure that says how good the run is, and adversarial losses are none; "
+            f"choose one of {', '.join(SCHEDULES)}"
+        )
+    if text not in SCHEDULES:
+        raise ArgumentTypeError(f"{text!r} is not one of {', '.join(SCHEDULES)}")
+    return text
 
 
 class TrainOptions(BaseOptions):
@@ -45,6 +57,23 @@ class TrainOptions(BaseOptions):
         group.add_argument("--beta2", type=decay_rate, default=0.999, help="Adam's second momentum")
         group.add_argument("--lr", type=positive_float, default=0.0002, help="first learning rate")
         group.add_argument("--gan_mode", choices=list(GAN_LOSSES), default="lsgan", help="the adversarial loss")
+        group.add_argument(
+            "--lambda_gp",
+            type=non_negative_float,
+            default=0.0,
+            help="weight of the gradient penalty of --gan_mode wgangp",
+        )
         group.add_argument("--pool_size", type=non_negative_int, default=50, help="translations kept for the discriminator")
-        group.add_argument("--lr_policy", choices=list(SCHEDULES), default="linear", help="how the learning rate falls")
+        group.add_argument(
+            "--lr_policy",
+            type=schedule,
+            metavar="{" + ",".join(SCHEDULES) + "}",
+            default="linear",
+            help="how the learning rate falls",
+        )
+        group.add_argument(
+            "--published_cosine",
+            action="store_true",
+            help="--lr_policy cosine as published: down within --n_epochs, and up again in the decay phase",
+        )
         group.add_argument("--lr_decay_iters", type=positive_int, default=50, help="epochs per stair of --lr_policy step")

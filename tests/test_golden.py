@@ -86,8 +86,7 @@ def check_network(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 def check_patch_sampler(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = TrainOptions().parse(case.info["options"])
     features, positions, expected = (
-        [case.below(name)[str(index)] for index in range(len(case.below(name)))]
-        for name in ("feat", "patch_ids", "sampled")
+        [case.below(name)[str(index)] for index in range(len(case.below(name)))] for name in ("feat", "patch_ids", "sampled")
     )
     heads = HEADS[opt.netF]([feature.shape[1] for feature in features], opt.netF_nc).double()
     heads.load_state_dict(case.below("state"))
@@ -208,7 +207,9 @@ def sample_value(published: dict, choices: list[str] | None) -> list[str]:
         return [published["default"] if published["default"] in choices else choices[0]]
     if published["type"] == "str":
         return [published["default"] or "text"]
-    return [{"bool": "yes", "int": "7", "float": "0.5" if float(published["default"] or 0) < 1 else "1.5"}[published["type"]]]
+    return [
+        {"bool": "yes", "int": "7", "float": "0.5" if float(published["default"] or 0) < 1 else "1.5"}[published["type"]]
+    ]
 
 
 def check_state_dict_inventory(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,7 @@ class DiscriminatorSettings:
 
 
 def _resnet(blocks: int) -> Callable[[GeneratorSettings], nn.Module]:
-    return lambda s: ResnetGenerator(
-        s.input_nc, s.output_nc, s.ngf, blocks, s.norm, s.dropout, s.antialias, s.antialias_up
-    )
+    return lambda s: ResnetGenerator(s.input_nc, s.output_nc, s.ngf, blocks, s.norm, s.dropout, s.antialias, s.antialias_up)
 
 
 def _unet(halvings: int) -> Callable[[GeneratorSettings], nn.Module]:

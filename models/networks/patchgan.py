@@ -1,5 +1,7 @@
 """PatchGAN discriminators (Isola et al., 2017): a map of scores, one for every patch that the receptive field covers."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from models.networks.normalisation import NORMS, keeps_bias
@@ -25,7 +27,7 @@ class PatchGAN(nn.Module):
 
         widths = [ndf * min(2**level, 8) for level in range(n_layers + 1)]
         layers = halving(input_nc, ndf, nn.LeakyReLU(0.2, inplace=True), bias=True)
-        for inputs, outputs in zip(widths[:-2], widths[1:-1], strict=True):
+        for inputs, outputs in pairwise(widths[:-1]):
             layers += halving(inputs, outputs, NORMS[norm](outputs), nn.LeakyReLU(0.2, inplace=True), bias=bias)
         layers += [
             nn.Conv2d(widths[-2], widths[-1], 4, 1, 1, bias=bias),

@@ -3,19 +3,13 @@
 R1 differentiates it twice.
 """
 
+import math
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from models.networks.patchgan import cut_into_tiles
-from models.networks.stylegan2_layers import (
-    ActivatedLinear,
-    ConvLayer,
-    EqualizedLinear,
-    ResBlock,
-    channels_last,
-    nearest_power_of_two,
-)
+from models.networks.stylegan2_layers import ActivatedLinear, ConvLayer, EqualizedLinear, ResBlock, channels_last
 
 FINAL_SIDE = 4  # of the feature maps that the linear layers read
 
@@ -35,11 +29,10 @@ class StyleGAN2Discriminator(nn.Module):
 
     def __init__(self, input_nc: int, ndf: int, size: int) -> None:
         super().__init__()
-        self.reduction = max(1, nearest_power_of_two(size) // FINAL_SIDE)
+        halvings = max(0, round(math.log2(size / FINAL_SIDE)))
+        self.reduction = 2**halvings
         self._check(size, size)
-        widths = [discriminator_width(ndf, FINAL_SIDE * self.reduction)]
-        while (resolution := FINAL_SIDE * self.reduction // 2 ** len(widths)) >= FINAL_SIDE:
-            widths.append(discriminator_width(ndf, resolution))
+        widths = [discriminator_width(ndf, FINAL_SIDE * 2**level) for level in reversed(range(halvings + 1))]
         self.convs = nn.Sequential(
             ConvLayer(input_nc, widths[0], 1),
             *(ResBlock(fine, coarse, downsample=True) for fine, coarse in pairwise(widths)),
@@ -58,8 +51,8 @@ class StyleGAN2Discriminator(nn.Module):
         if any(side // self.reduction != FINAL_SIDE for side in (height, width)):
             least = FINAL_SIDE * self.reduction
             raise ValueError(
-                f"this StyleGAN2 discriminator halves pictures until {FINAL_SIDE}x{FINAL_SIDE} is left: their sides must "
-                f"have {least} to {least + self.reduction - 1} pixels, not {width}x{height}"
+                f"this StyleGAN2 discriminator halves pictures until {FINAL_SIDE}x{FINAL_SIDE} is left: their sides "
+                f"must have {least} to {least + self.reduction - 1} pixels, not {width}x{height}"
             )
 
 

@@ -3,12 +3,13 @@
 CUT, section 4.3 (single-image translation). A tap is the index of an entry of the encoder, whose first is the picture.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.stylegan2_layers import ConvLayer, ResBlock, channels_last, nearest_power_of_two
+from models.networks.stylegan2_layers import ConvLayer, ResBlock, channels_last
 from models.networks.stylegan2_upsampling import DoublingLayer, NoiseSource
 from models.networks.stylegan2_windows import Reach, cut_windows
 from models.networks.taps import check_taps
@@ -51,7 +52,7 @@ class StyleGAN2Generator(nn.Module):
         inject_noise: bool = True,
     ) -> None:
         super().__init__()
-        resolution = nearest_power_of_two(size)
+        resolution = 2 ** round(math.log2(size))
         widths = [generator_width(ngf, resolution / 2**level) for level in range(downsamplings + 1)]
         halvings = list(pairwise(widths))
         inner, blocks_per_half = widths[-1], blocks // 2
@@ -94,8 +95,8 @@ class StyleGAN2Generator(nn.Module):
         return (output, taps) if layers else output
 
     def encode_at(self, image: Tensor, layers: Sequence[int], positions: Sequence[Tensor]) -> list[Tensor]:
-        """The features that are tapped at `layers`, but only at `positions`: (P_i,) row-major indices into each map, the
-        same for every picture. Returns (N, C_i, P_i) for each layer.
+        """The features that are tapped at `layers`, but only at `positions`: (P_i,) row-major indices into each map,
+        the same for every picture. Returns (N, C_i, P_i) for each layer.
 
         A few positions see little of the picture: as long as it costs less, only that much is encoded, with equal
         features and gradients.

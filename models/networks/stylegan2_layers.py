@@ -146,8 +146,3 @@ class ResBlock(nn.Module):
 def channels_last(features: Tensor) -> Tensor:
     """The same values, laid out in memory with the channels last."""
     return features.contiguous(memory_format=torch.channels_last)
-
-
-def nearest_power_of_two(size: int) -> int:
-    """The power of two that is nearest to `size` in the logarithm."""
-    return 2 ** round(math.log2(size))

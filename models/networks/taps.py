@@ -1,6 +1,7 @@
 """What a legal list of encoder taps is, for every generator that has them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def check_taps(layers: Sequence[int], entries: int) -> None:
@@ -10,7 +11,7 @@ def check_taps(layers: Sequence[int], entries: int) -> None:
         raise ValueError(f"no layer is named; {legal}")
     if any(layer < 0 or layer >= entries for layer in layers):
         raise ValueError(f"{_listed(layers)} leave this generator, which has {entries} entries; {legal}")
-    if any(later <= earlier for earlier, later in zip(layers, layers[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(layers)):
         raise ValueError(f"{_listed(layers)} are not in order; {legal}")
 
 
