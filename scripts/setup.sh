@@ -20,7 +20,10 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '
   exit 0
 fi
 
-[ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || "$PYTHON" -m venv --clear .venv
+# A .venv of another Python, or one whose Python is gone, is made anew.
+if [ "$(.venv/bin/python --version 2>/dev/null)" != "$("$PYTHON" --version)" ]; then
+  "$PYTHON" -m venv --clear .venv
+fi
 echo "setup.sh: installing into .venv; torch with its CUDA libraries is several GB, so this takes some minutes"
 .venv/bin/python -m pip install --quiet --requirement requirements-dev.txt
 

@@ -1,0 +1,69 @@
+"""Translates pictures with a trained model, onto a page:
+`python test.py --dataroot ./datasets/grumpifycat --name grumpycat_CUT --CUT_mode CUT --phase train`.
+
+Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
+"""
+
+import sys
+from argparse import Namespace
+from itertools import islice
+from pathlib import Path
+
+from data import create_dataset
+from models import create_model
+from options import TestOptions
+from options.record import architecture_arguments, describe_options, overridden_architecture
+from util.errors import exit_on_user_error
+from util.report.results_page import ResultsPage
+from util.runtime.device import describe_device
+
+
+def parse_as_trained(arguments: list[str]) -> Namespace:
+    """The options of the command line, over the architecture that the run was trained with."""
+    opt = TestOptions().parse(arguments)
+    for line in overridden_architecture(opt):
+        print(f"note: {line}")
+    return TestOptions().parse([*architecture_arguments(opt), *arguments])
+
+
+def test(opt: Namespace) -> None:
+    """Translates the first --num_test pictures of the source domain, in order, each as it is."""
+    opt.num_threads = 0
+    opt.batch_size = 1
+    opt.serial_batches = True
+    opt.no_flip = True
+
+    dataset = create_dataset(opt)
+    model = create_model(opt)
+    model.load_networks(opt.epoch)
+    if opt.eval:
+        model.eval()
+    print(describe_options(opt))
+    print(model.describe(opt.verbose))
+
+    count = min(opt.num_test, len(dataset))
+    advice = " (raise --num_test for more)" if count < len(dataset) else ""
+    print(f"{count} of {len(dataset)} images{advice}, on {describe_device(model.device)}")
+
+    page = ResultsPage(
+        Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}",
+        title=opt.name,
+        source_root=Path(dataset.source_folder),
+        facts={"phase": opt.phase, "epoch": opt.epoch},
+        picture_width=opt.display_winsize,
+    )
+    for batch in islice(dataset, count):
+        model.set_input(batch)
+        model.test()
+        page.add(model.image_paths[0], model.get_current_visuals())
+    page.save()
+    print(f"results: {page.directory / 'index.html'}")
+
+
+def main() -> None:
+    with exit_on_user_error():
+        test(parse_as_trained(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+import re
+
+from util.report.loss_log import LossLog, format_losses
+
+
+def test_a_line_has_the_published_shape() -> None:
+    line = format_losses(1, 100, 0.1234, 0.0041, {"G_GAN": 0.5619, "D_real": 0.1306})
+    assert line == "(epoch: 1, iters: 100, time: 0.123, data: 0.004) G_GAN: 0.562 D_real: 0.131 "
+
+
+def test_a_diverged_loss_can_be_printed() -> None:
+    assert format_losses(2, 4, 1, 1, {"G": float("nan")}).endswith("G: nan ")
+
+
+def test_each_start_of_a_run_adds_a_dated_header_and_keeps_what_was_there(tmp_path) -> None:
+    path = tmp_path / "run" / "loss_log.txt"
+    LossLog(path).write("first")
+    LossLog(path).write("second")
+    lines = path.read_text().splitlines()
+    assert [lines[1], lines[3]] == ["first", "second"]
+    for header in (lines[0], lines[2]):
+        assert re.fullmatch(r"=+ Training Loss \(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\) =+", header), header

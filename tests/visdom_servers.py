@@ -1,0 +1,61 @@
+"""Servers for the tests of the live view: visdom's own, and some that misbehave."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HANG_GUARD_SECONDS = 120
+
+# `python -m visdom.server` first tries to download its web assets; this starts the same server without them.
+RUN_VISDOM = """
+import sys
+sys.modules["torch"] = None  # visdom's client would spend seconds on importing it
+from visdom.server.run_server import start_server
+start_server(port=int(sys.argv[1]), env_path=sys.argv[2], bind_local=True, base_url="")
+"""
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Returns as soon as the condition holds; fails when that takes unreasonably long."""
+    deadline = time.monotonic() + HANG_GUARD_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port where connections are refused, for now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def visdom_server(port: int, env_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running visdom server that answers."""
+    command = [sys.executable, "-c", RUN_VISDOM, str(port), str(env_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_until(lambda: _accepts(port) or server.poll() is not None)
+            assert server.poll() is None, "visdom's server does not start"
+            yield server
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[int]:
+    """A port whose listener lets the system accept connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener.getsockname()[1]
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

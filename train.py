@@ -1,0 +1,105 @@
+"""Trains a model: `python train.py --dataroot ./datasets/grumpifycat --name grumpycat_CUT --CUT_mode CUT`.
+
+Weights, options, log and training page go to `<checkpoints_dir>/<name>/`.
+"""
+
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from data import PictureLoader, create_dataset
+from models import create_model
+from models.base_model import BaseModel
+from options import TrainOptions
+from options.record import describe_options, write_options
+from util.errors import exit_on_user_error
+from util.report.training_report import TrainingReport
+from util.report.visdom_sink import open_visdom
+from util.runtime.device import describe_device
+from util.runtime.image_counter import ImageCounter
+
+INTERRUPTED_STATUS = 130
+
+
+def train(opt: Namespace) -> None:
+    """Runs the epochs from --epoch_count to the last. Whatever ends it, the newest weights are saved as "latest"."""
+    dataset = create_dataset(opt)
+    model = create_model(opt)
+    if opt.continue_train:
+        model.load_networks(opt.epoch, opt.pretrained_name)
+
+    run_dir = Path(opt.checkpoints_dir) / opt.name
+    write_options(opt, run_dir)
+    print(describe_options(opt))
+    print(model.describe(opt.verbose))
+    if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
+        print("note: --gan_mode wgangp without a gradient penalty, as published, is unstable; --lambda_gp 10 adds it")
+    print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}")
+
+    last_epoch = opt.n_epochs + opt.n_epochs_decay
+    if opt.epoch_count > last_epoch:
+        print(
+            f"nothing left to train: --epoch_count {opt.epoch_count} is past the last epoch, {last_epoch}; raise --n_epochs"
+        )
+        return
+    live_view = open_visdom(
+        opt.name,
+        opt.display_id,
+        opt.display_server,
+        opt.display_port,
+        opt.display_env,
+        opt.display_ncols,
+        opt.display_winsize,
+    )
+    with TrainingReport(
+        run_dir, opt.name, opt.epoch_count, last_epoch, len(dataset), web_page=not opt.no_html, live_view=live_view
+    ) as report:
+        try:
+            run_epochs(opt, model, dataset, report, last_epoch)
+        finally:
+            model.save_networks("latest")
+
+
+def run_epochs(opt: Namespace, model: BaseModel, dataset: PictureLoader, report: TrainingReport, last_epoch: int) -> None:
+    images = ImageCounter()
+    for epoch in range(opt.epoch_count, last_epoch + 1):
+        started = time.monotonic()
+        dataset.set_epoch(epoch)
+        for batch in report.epoch(epoch, dataset):
+            model.set_input(batch)
+            model.optimize_parameters()
+            images.advance(len(model.image_paths))
+
+            if images.crossed(opt.display_freq):
+                report.visuals(model.get_current_visuals(), to_page=images.crossed(opt.update_html_freq))
+            if images.crossed(opt.print_freq):
+                report.losses(model.get_current_losses())
+            if images.crossed(opt.save_latest_freq):
+                model.save_networks(f"iter_{images.seen}" if opt.save_by_iter else "latest")
+
+        if epoch % opt.save_epoch_freq == 0:
+            model.save_networks("latest")
+            model.save_networks(str(epoch))
+        report.visuals(model.get_current_visuals(), to_page=True)
+        rate = model.learning_rate
+        model.update_learning_rate()
+        report.say(
+            f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - started:.0f} sec \t "
+            f"learning rate {rate:.7f} -> {model.learning_rate:.7f}"
+        )
+
+
+def main() -> None:
+    with exit_on_user_error():
+        opt = TrainOptions().parse()
+        try:
+            train(opt)
+        except KeyboardInterrupt:
+            folder = Path(opt.checkpoints_dir) / opt.name
+            print(f"\ninterrupted; the weights so far are in {folder} as latest", file=sys.stderr)
+            sys.exit(INTERRUPTED_STATUS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""How near results come to the truth, where it is known: PSNR and SSIM on the pictures as they are saved."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+DATA_RANGE = 255.0
+WINDOW = 11  # side of SSIM's Gaussian window in pixels, for its sigma of 1.5
+
+
+@dataclass(frozen=True)
+class PairedScore:
+    """Means over pairs of pictures: `psnr` in dB, `ssim` in [-1, 1], and how many `pairs` they are taken over."""
+
+    psnr: float
+    ssim: float
+    pairs: int
+
+
+def psnr(result: np.ndarray, truth: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB: 10 log10(255² / mean squared difference); infinite for equal pictures.
+
+    Args:
+        result, truth: uint8 pictures (H, W, C) or (H, W) of one shape; else `ValueError`.
+    """
+    return float(peak_signal_noise_ratio(*_comparable(result, truth), data_range=DATA_RANGE))
+
+
+def ssim(result: np.ndarray, truth: np.ndarray) -> float:
+    """Structural similarity (Wang et al. 2004), the mean over positions and channels; 1 for equal pictures.
+
+    Gaussian window of 11x11 pixels with a sigma of 1.5, constants 0.01 and 0.03 of the range 255; only windows that lie
+    wholly inside the picture count.
+
+    Args:
+        result, truth: uint8 pictures (H, W, C) or (H, W) of one shape and at least 11 pixels a side; else `ValueError`.
+    """
+    if min(truth.shape[:2]) < WINDOW:
+        raise ValueError(f"SSIM looks through a window of 11x11 pixels; a picture of shape {truth.shape} is smaller")
+    _, similarity = structural_similarity_index_measure(
+        *_comparable(result, truth), data_range=DATA_RANGE, return_full_image=True
+    )
+    border = WINDOW // 2  # releases of torchmetrics differ in whether their mean includes the mirrored border
+    return float(similarity[..., border:-border, border:-border].mean())
+
+
+def mean_score(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> PairedScore:
+    """The means of `psnr` and `ssim` over (result, truth) pairs; `ValueError` when there is none."""
+    scores = [(psnr(result, truth), ssim(result, truth)) for result, truth in pairs]
+    if not scores:
+        raise ValueError("there are no pairs to take a mean over")
+    mean_psnr, mean_ssim = np.mean(scores, axis=0)
+    return PairedScore(float(mean_psnr), float(mean_ssim), len(scores))
+
+
+def _comparable(result: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    if result.shape != truth.shape or result.dtype != np.uint8 or truth.dtype != np.uint8:
+        raise ValueError(
+            f"pictures to compare must be uint8 and of one shape, not {result.dtype} {result.shape} "
+            f"and {truth.dtype} {truth.shape}"
+        )
+    return _nchw(result), _nchw(truth)
+
+
+def _nchw(picture: np.ndarray) -> torch.Tensor:
+    channels_last = picture if picture.ndim == 3 else picture[:, :, None]
+    return torch.from_numpy(channels_last.astype(np.float64)).permute(2, 0, 1)[None]

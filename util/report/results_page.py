@@ -1,0 +1,62 @@
+"""The page of a test: each input picture beside what became of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from util.report.page import Picture, card, write_page
+from util.report.pictures import save_picture, to_uint8
+from util.report.result_names import ResultNames
+
+
+class ResultsPage:
+    """`<directory>/index.html` over `<directory>/images/<visual>/<name>.png`.
+
+    Args:
+        directory: folder of the page, made when the first picture comes.
+        title: of the page.
+        source_root: folder that the tested pictures come from; the names of the results mirror the folders below it.
+        facts: what was tested, shown under the title, such as phase and epoch; the number of pictures is added.
+        picture_width: shown width of a picture in pixels, roughly.
+    """
+
+    def __init__(
+        self, directory: Path, title: str, source_root: Path, facts: Mapping[str, str], picture_width: int = 256
+    ) -> None:
+        self.directory = directory
+        self.title = title
+        self.facts = facts
+        self.picture_width = picture_width
+        self.names = ResultNames(source_root)
+        self.cards: list[str] = []
+        self.most_visuals = 1
+
+    def add(self, source_path: str, visuals: Mapping[str, torch.Tensor]) -> None:
+        """Saves the pictures of one input and remembers its row.
+
+        Args:
+            source_path: file of the input; names the row and the files.
+            visuals: published names (`real_A`, `fake_B`) and tensors (1, C, H, W) in [-1, 1].
+        """
+        name = self.names.claim(source_path)
+        pictures = []
+        for visual, tensor in visuals.items():
+            pixels = to_uint8(tensor)
+            file = f"images/{visual}/{name}"
+            save_picture(pixels, self.directory / file)
+            pictures.append(Picture(visual, file, width=pixels.shape[1], height=pixels.shape[0]))
+        self.cards.append(card(self.names.shown(source_path), pictures))
+        self.most_visuals = max(self.most_visuals, len(pictures))
+
+    def save(self) -> None:
+        """Writes the page with all rows so far."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_page(
+            self.directory / "index.html",
+            title=self.title,
+            facts={**self.facts, "pictures": str(len(self.cards))},
+            cards=self.cards,
+            visuals=self.most_visuals,
+            picture_width=self.picture_width,
+        )

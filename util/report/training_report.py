@@ -1,0 +1,92 @@
+"""What a training loop tells its user: bar, lines, log, page and live view behind one object."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from util.report.live_view import LiveView
+from util.report.loss_log import LossLog, format_losses
+from util.report.progress import Progress
+from util.report.step_times import StepTimes
+from util.report.training_page import NoTrainingPage, TrainingPage
+
+
+class TrainingReport:
+    """Reports on the epochs of a run, from `first_epoch` to `last_epoch`, counted from 1.
+
+    Writes `<run_dir>/loss_log.txt` and, if wanted, `<run_dir>/web/index.html`.
+
+    Args:
+        run_dir: folder of the run.
+        name: of the run.
+        first_epoch, last_epoch: greater than 1 the first where another run is continued.
+        images_per_epoch: that the bar counts on; an epoch may turn out shorter.
+        web_page: whether to keep a page of pictures.
+        live_view: where to show the run while it lasts; `NoLiveView()` for nowhere.
+        picture_width: shown width of a picture on the page in pixels, roughly.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        name: str,
+        first_epoch: int,
+        last_epoch: int,
+        images_per_epoch: int,
+        web_page: bool,
+        live_view: LiveView,
+        picture_width: int = 256,
+    ) -> None:
+        self.images_per_epoch = images_per_epoch
+        self.live_view = live_view
+        self.page = (
+            TrainingPage(run_dir / "web", name, first_epoch, last_epoch, picture_width) if web_page else NoTrainingPage()
+        )
+        self.log = LossLog(run_dir / "loss_log.txt")
+        self.progress = Progress(first_epoch, last_epoch, images_per_epoch)
+        self.times = StepTimes()
+        self.current_epoch = first_epoch
+        self.images = 0  # of the current epoch
+
+    def __enter__(self) -> Self:
+        self.live_view.start(self.say)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.live_view.close()
+        self.progress.close()
+
+    def epoch(self, epoch: int, batches: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Hands on the batches of an epoch, `len(batch["A"])` images each, and counts and times them."""
+        self.current_epoch = epoch
+        self.images = 0
+        self.progress.start_epoch(epoch)
+        self.times.begin()
+        for batch in batches:
+            images = len(batch["A"])
+            self.images += images
+            self.times.data_came(images)
+            yield batch
+            self.times.step_done()
+            self.progress.advance(images)
+
+    def losses(self, losses: Mapping[str, float]) -> None:
+        """Reports the losses of the current step: a line on the console and in the log, and the live curves."""
+        line = format_losses(self.current_epoch, self.images, *self.times.take_means(), losses)
+        self.progress.show_losses(losses)
+        self.say(line)
+        self.log.write(line)
+        self.live_view.losses(self.current_epoch + self.images / self.images_per_epoch, losses)
+
+    def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:
+        """Shows the first picture of each tensor (N, C, H, W) in [-1, 1]: live, and on the page when asked."""
+        self.live_view.pictures(visuals)
+        if to_page:
+            self.page.update(self.current_epoch, visuals)
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the bar."""
+        self.progress.say(line)
