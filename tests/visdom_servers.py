@@ -13,7 +13,6 @@ HANG_GUARD_SECONDS = 120
 # `python -m visdom.server` first tries to download its web assets; this starts the same server without them.
 RUN_VISDOM = """
 import sys
-sys.modules["torch"] = None  # visdom's client would spend seconds on importing it
 from visdom.server.run_server import start_server
 start_server(port=int(sys.argv[1]), env_path=sys.argv[2], bind_local=True, base_url="")
 """

@@ -44,6 +44,7 @@ class VisdomBoard:
     def __init__(self, settings: VisdomSettings) -> None:
         logging.getLogger("visdom").setLevel(logging.CRITICAL)
         self.settings = settings
+        self._curves = f"{settings.window}_losses"
         # The incoming socket would start a thread that reconnects, and logs each failure, as long as the process lives.
         self.client = PromptVisdom(
             server=settings.server,
@@ -52,12 +53,16 @@ class VisdomBoard:
             use_incoming_socket=False,
         )
 
+    def has_curves(self) -> bool:
+        """Whether the server has this run's loss curves; one that was started anew, or told to forget them, has not."""
+        return bool(self.client.win_exists(self._curves))
+
     def draw_curves(self, points: Sequence[Point]) -> None:
         """Draws the loss curves anew."""
         self._draw(points, update=None)
 
     def extend_curves(self, points: Sequence[Point]) -> None:
-        """Continues the loss curves, or begins them where the server does not have them."""
+        """Continues the loss curves."""
         self._draw(points, update="append")
 
     def show_pictures(self, pictures: Mapping[str, np.ndarray]) -> None:
@@ -74,7 +79,7 @@ class VisdomBoard:
         self.client.line(
             X=np.tile(epochs[:, None], len(names)),
             Y=np.array([[losses.get(name, np.nan) for name in names] for _, losses in points]),
-            win=f"{self.settings.window}_losses",
+            win=self._curves,
             update=update,
             opts={"title": f"{self.settings.title}: losses", "legend": names, "xlabel": "epoch", "ylabel": "loss"},
         )

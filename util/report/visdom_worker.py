@@ -24,8 +24,8 @@ class VisdomWorker:
         self.inbox = inbox
         self.say = say
         self.board: VisdomBoard | None = None
-        self.curve: list[Point] = []  # all of it, for a server that comes late or anew
-        self.drawn = 0  # points of it that the board has
+        self.curve: list[Point] = []  # all of it: a server may come late, or be started anew
+        self.drawn = 0  # points of it that have been drawn, unless they are lost with the server
         self.retry_at = 0.0
         self.complained = False
 
@@ -54,11 +54,12 @@ class VisdomWorker:
     def _show(self) -> None:
         if self.board is None:
             self.board = VisdomBoard(self.settings)
-            self.drawn = 0
-        new = self.curve[self.drawn :]
-        if new:
-            (self.board.extend_curves if self.drawn else self.board.draw_curves)(new)
-            self.drawn += len(new)
+        if self.drawn < len(self.curve):
+            if self.drawn and self.board.has_curves():
+                self.board.extend_curves(self.curve[self.drawn :])
+            else:
+                self.board.draw_curves(self.curve)
+            self.drawn = len(self.curve)
         if self.inbox.pictures:
             self.board.show_pictures(self.inbox.pictures.popleft())
 
