@@ -1,0 +1,34 @@
+"""StyleGAN2 networks and pictures for tests: small, random, in float64."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from models.networks.stylegan2_generator import StyleGAN2Generator
+
+
+def random_image(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+    """In float64, with biases and noise strengths that are not zero."""
+    torch.manual_seed(seed)
+    for parameter in network.double().parameters():
+        nn.init.normal_(parameter)
+    return network
+
+
+def small_generator(**settings: int | bool) -> StyleGAN2Generator:
+    return randomised(StyleGAN2Generator(3, 3, ngf=1, size=64, **settings))
+
+
+@contextmanager
+def recorded_inputs(layer: nn.Module) -> Iterator[list[torch.Size]]:
+    """The shapes of what passes into a layer."""
+    shapes: list[torch.Size] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    yield shapes
+    hook.remove()

@@ -1,0 +1,322 @@
+"""Weights on disk: complete or not there, loadable anywhere, and never code."""
+
+import io
+import json
+import pickle
+import resource
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import OWN_GOLDEN
+from torch import Tensor, nn
+
+from models import create_model
+from options import TestOptions, TrainOptions
+from util.errors import UserError
+from util.runtime.checkpoints import load_weights, save_weights
+
+NAME = "latest_net_G.pth"
+
+
+class Compiled(nn.Module):
+    """What torch.compile makes of a network's names; torch.compile itself takes seconds to import."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = network
+
+
+WRAPPERS = {
+    "module.": nn.DataParallel,
+    "_orig_mod.": Compiled,
+    "module._orig_mod.": lambda network: nn.DataParallel(Compiled(network)),
+    "_orig_mod.module.": lambda network: Compiled(nn.DataParallel(network)),
+}
+
+
+def network(norm: type[nn.Module] = nn.BatchNorm2d, width: int = 3, seed: int = 0) -> nn.Sequential:
+    """A small network with weights of its own, running statistics included."""
+    net = nn.Sequential(nn.Conv2d(2, width, 3), norm(width), nn.Conv2d(width, 1, 1))
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in net.state_dict().values():
+        tensor.copy_(torch.randint(1, 99, tensor.shape, generator=generator))
+    return net
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return list(one) == list(other) and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+def copy_of(net: nn.Module) -> dict[str, Tensor]:
+    return {key: tensor.clone() for key, tensor in net.state_dict().items()}
+
+
+def refused(path: Path, net: nn.Module | None = None) -> str:
+    """Why the file is not loaded; fails unless that is one line that names it, and the network is as it was."""
+    net = net or network()
+    before = copy_of(net)
+    with pytest.raises(UserError) as error:
+        load_weights(net, path)
+    assert same(net.state_dict(), before)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """As on a full disk, no file can grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "deep" / NAME
+    save_weights(network(seed=1), path)
+    net = network(seed=2)
+    load_weights(net, path)
+    assert same(net.state_dict(), network(seed=1).state_dict())
+    assert [file.name for file in path.parent.iterdir()] == [NAME]
+
+
+def test_a_file_is_a_plain_state_dict_on_the_cpu(tmp_path: Path) -> None:
+    net = network()
+    if torch.cuda.is_available():
+        net.cuda()
+    save_weights(net, tmp_path / NAME)
+    state = torch.load(tmp_path / NAME, weights_only=True)
+    assert same(state, network().state_dict())
+    assert {(type(tensor), tensor.device.type, tensor.requires_grad) for tensor in state.values()} == {
+        (Tensor, "cpu", False)
+    }
+
+
+def test_a_file_written_on_a_gpu_loads_without_one(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(network(seed=1).state_dict(), buffer)
+    with zipfile.ZipFile(buffer) as written, zipfile.ZipFile(tmp_path / NAME, "w") as tagged:
+        for name in written.namelist():
+            on_cpu, on_gpu = (b"X" + bytes([len(place), 0, 0, 0]) + place for place in (b"cpu", b"cuda:0"))
+            content = written.read(name)
+            assert (on_cpu in content) == name.endswith("data.pkl")
+            tagged.writestr(name, content.replace(on_cpu, on_gpu))
+    net = network(seed=2)
+    load_weights(net, tmp_path / NAME)
+    assert same(net.state_dict(), network(seed=1).state_dict())
+    assert {tensor.device.type for tensor in net.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("size", [0, 1000, 60_000])
+def test_a_failure_midway_leaves_the_old_file_and_nothing_else(tmp_path: Path, size: int) -> None:
+    path = tmp_path / NAME
+    save_weights(network(), path)
+    before = path.read_bytes()
+    with files_limited_to(size), pytest.raises((OSError, RuntimeError)):
+        save_weights(network(width=1000), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [NAME]
+
+
+def test_a_first_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with files_limited_to(1000), pytest.raises((OSError, RuntimeError)):
+        save_weights(network(width=1000), tmp_path / NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_not_written_in_its_own_place(tmp_path: Path) -> None:
+    path, reader = tmp_path / NAME, network()
+    save_weights(network(seed=1), path)
+    with path.open("rb") as opened_before:
+        save_weights(network(seed=2), path)
+        reader.load_state_dict(torch.load(opened_before, weights_only=True))
+    assert same(reader.state_dict(), network(seed=1).state_dict())
+
+
+def test_what_a_killed_save_left_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(b"half of a checkpoint, and longer than the next one" * 1000)
+    save_weights(network(), tmp_path / NAME)
+    load_weights(network(), tmp_path / NAME)
+    assert [file.name for file in tmp_path.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("prefix", WRAPPERS)
+def test_a_wrapped_network_saves_and_loads_plain_names(tmp_path: Path, prefix: str) -> None:
+    path, wrapped = tmp_path / NAME, WRAPPERS[prefix](network(seed=1))
+    assert next(iter(wrapped.state_dict())) == f"{prefix}0.weight"
+    save_weights(wrapped, path)
+    assert list(torch.load(path, weights_only=True)) == list(network().state_dict())
+
+    save_weights(network(seed=2), path)
+    load_weights(wrapped, path)
+    assert same(network(seed=2).state_dict(), {key.removeprefix(prefix): t for key, t in wrapped.state_dict().items()})
+
+
+@pytest.mark.parametrize("prefix", WRAPPERS)
+def test_a_file_with_wrapped_names_loads(tmp_path: Path, prefix: str) -> None:
+    torch.save({prefix + key: tensor for key, tensor in network(seed=1).state_dict().items()}, tmp_path / NAME)
+    for net in (network(seed=2), WRAPPERS[prefix](network(seed=2))):
+        load_weights(net, tmp_path / NAME)
+        assert same(network(seed=1).state_dict(), {key.removeprefix(prefix): t for key, t in net.state_dict().items()})
+
+
+def test_names_that_only_resemble_a_prefix_stay(tmp_path: Path) -> None:
+    net = nn.ModuleDict({"submodule": nn.Linear(1, 1), "inner": nn.ModuleDict({"module": nn.Linear(1, 1)})})
+    save_weights(net, tmp_path / NAME)
+    assert list(torch.load(tmp_path / NAME, weights_only=True)) == list(net.state_dict())
+    load_weights(net, tmp_path / NAME)
+
+
+def test_what_old_instance_norms_left_is_ignored(tmp_path: Path) -> None:
+    net = network(nn.InstanceNorm2d, seed=1)
+    leftovers = {"running_mean": torch.ones(3), "running_var": torch.ones(3), "num_batches_tracked": torch.tensor(5)}
+    torch.save(copy_of(net) | {f"module.1.{name}": tensor for name, tensor in leftovers.items()}, tmp_path / NAME)
+    loaded = network(nn.InstanceNorm2d, seed=2)
+    load_weights(loaded, tmp_path / NAME)
+    assert same(loaded.state_dict(), net.state_dict())
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var", "num_batches_tracked"])
+def test_what_batch_norms_remember_is_kept(tmp_path: Path, name: str) -> None:
+    net = network()
+    save_weights(network(seed=1), tmp_path / NAME)
+    load_weights(net, tmp_path / NAME)
+    assert torch.equal(net.state_dict()[f"1.{name}"], network(seed=1).state_dict()[f"1.{name}"])
+
+    torch.save({key: t for key, t in network().state_dict().items() if key != f"1.{name}"}, tmp_path / NAME)
+    assert f"1.{name} is missing" in refused(tmp_path / NAME)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    def difference(found: nn.Module, expected: nn.Module) -> str:
+        save_weights(found, tmp_path / NAME)
+        said = refused(tmp_path / NAME, expected)
+        assert "Give the architecture options that it was trained with" in said
+        return said.split(": ")[1].split(". ")[0]
+
+    assert difference(network(width=4), network()) == "0.weight is 4x2x3x3, expected 3x2x3x3"
+    assert difference(network(), network()[:2]) == "2.weight has no place in it"
+    assert difference(network()[:2], network()) == "2.weight is missing"
+    assert difference(network(), network(nn.InstanceNorm2d)) == "1.weight has no place in it"
+
+
+def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "40_net_G.pth"
+    assert "check --name and --checkpoints_dir, or train first" in refused(path)
+    path.parent.mkdir()
+    assert "check --name and --checkpoints_dir, or train first" in refused(path)
+    for label in ("latest", "20"):
+        save_weights(network(), path.with_name(f"{label}_net_G.pth"))
+    assert f"{path.parent} holds 20_net_G.pth, latest_net_G.pth; --epoch picks one" in refused(path)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    assert "cannot be read (Is a directory)" in refused(tmp_path / NAME)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.3, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_named(tmp_path: Path, zipped: bool, share: float) -> None:
+    path = tmp_path / NAME
+    torch.save(network().state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    load_weights(network(), path)
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "cut short, damaged, or holds code" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>404</html>", b"\x00" * 999, b"PK\x03\x04", b"\x80", b"\x80\x02", b"\x80\x02.", bytes(range(256)), b"a" * 4096],
+    ids=lambda content: repr(content[:9]),
+)
+def test_a_file_of_something_else_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    assert "cut short, damaged, or holds code" in refused(tmp_path / NAME)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        "weights",
+        3,
+        None,
+        torch.zeros(3),
+        {"state_dict": {}},
+        {"0.weight": 1.0},
+        {1: torch.zeros(3)},
+        {("a",): torch.ones(1)},
+    ],
+    ids=str,
+)
+def test_what_is_no_state_dict_is_named(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / NAME)
+    assert "is not a state dict: expected names of weights with a tensor each" in refused(tmp_path / NAME)
+
+
+def test_an_empty_state_dict_lacks_everything(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / NAME)
+    assert "0.weight is missing" in refused(tmp_path / NAME)
+
+
+class Payload:
+    """A pickle that makes a folder when it is loaded by trusting hands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("form", ["pickle", "zip", "legacy", "beside weights", "whole network"])
+def test_code_in_a_file_is_not_run(tmp_path: Path, form: str) -> None:
+    path, marker = tmp_path / NAME, tmp_path / "the code was run"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(Payload(marker), protocol=2))
+    elif form == "whole network":
+        net = network()
+        net.payload = Payload(marker)
+        torch.save(net, path)
+    else:
+        state = {"weights": Payload(marker)} | (dict(network().state_dict()) if form == "beside weights" else {})
+        torch.save(state, path, _use_new_zipfile_serialization=form != "legacy")
+
+    assert "holds code, which is never run" in refused(path)
+    assert not marker.exists()
+
+    if form == "pickle":
+        pickle.loads(path.read_bytes())
+    else:
+        torch.load(path, weights_only=False)
+    assert marker.exists(), "the payload is a dud, and nothing was tested"
+
+
+def test_files_of_the_released_names_and_shapes_load(tmp_path: Path) -> None:
+    run = tmp_path / "horse2zebra_cut_pretrained"
+    run.mkdir()
+    inventory = json.loads((OWN_GOLDEN / "inventories" / "cut.json").read_text())["networks"]
+    for letter, tensors in inventory.items():
+        state = {f"module.{key}" if letter == "D" else key: torch.full(shape, i) for i, (key, shape) in enumerate(tensors)}
+        torch.save(state, run / f"latest_net_{letter}.pth", _use_new_zipfile_serialization=letter != "F")
+
+    arguments = ["--checkpoints_dir", str(tmp_path), "--name", "horse2zebra_cut_pretrained", "--gpu_ids", "-1"]
+    for options, letters in ((TrainOptions(), {"G", "F", "D"}), (TestOptions(), {"G"})):
+        model = create_model(options.parse(arguments))
+        assert set(model.networks) == letters
+        model.load_networks("latest")
+        for letter in letters:
+            state = model.networks[letter].state_dict()
+            assert all(
+                torch.equal(state[key], torch.full(shape, float(i))) for i, (key, shape) in enumerate(inventory[letter])
+            )

@@ -1,0 +1,66 @@
+"""Ctrl-C during training: when it is heeded, and by whom. What a user sees of it is in test_command_line.py."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from pictures import options, two_domains
+
+from data import create_dataset
+from util.runtime.deferred_interrupt import DeferredInterrupt
+
+
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_waits_until_the_program_can_stop() -> None:
+    steps = []
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupt() as interrupt:
+        for step in range(3):
+            if step == 1:
+                press_ctrl_c()
+            steps.append(step)
+            interrupt.raise_if_asked()
+    assert steps == [0, 1]
+
+
+def test_an_interrupt_in_the_last_step_is_not_lost() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupt():
+        press_ctrl_c()
+        done = True
+    assert done
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupt():
+        press_ctrl_c()
+        press_ctrl_c()
+        done = True
+    assert not done
+
+
+def test_what_else_ends_the_program_is_not_hidden() -> None:
+    with pytest.raises(ValueError, match="the cause"), DeferredInterrupt():
+        press_ctrl_c()
+        raise ValueError("the cause")
+
+
+def test_afterwards_interrupts_are_what_they_were() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with DeferredInterrupt():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_the_loaders_workers_leave_interrupts_to_the_program(tmp_path: Path) -> None:
+    loader = create_dataset(options(two_domains(tmp_path, n_A=9, n_B=1), num_threads=1))
+    batches = iter(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGINT)
+    assert len(list(batches)) == 8

@@ -1,0 +1,173 @@
+"""PatchNCE, the adversarial losses and the gradient penalties, from their definitions."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.losses.gan import GAN_LOSSES
+from models.losses.gradient_penalty import r1_penalty, wgan_gp_penalty
+from models.losses.patch_nce import patch_nce
+from models.networks import DISCRIMINATORS, DiscriminatorSettings
+
+TEMPERATURE = 0.07
+
+
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def random_patches(count: int, seed: int = 0) -> Tensor:
+    """Unit vectors."""
+    return nn.functional.normalize(random_tensor(count, 6, seed=seed))
+
+
+class TestPatchNCE:
+    QUERIES, KEYS = random_patches(12, seed=1), random_patches(12, seed=2)
+
+    @pytest.mark.parametrize("count", [16, 256])
+    def test_chance_is_the_logarithm_of_the_number_of_patches(self, count: int) -> None:
+        alike = random_patches(1).expand(count, -1)
+        torch.testing.assert_close(
+            patch_nce(alike, alike, 1, TEMPERATURE), torch.full((count,), math.log(count), dtype=torch.float64)
+        )
+
+    @pytest.mark.parametrize("groups", [1, 3])
+    @pytest.mark.parametrize("temperature", [0.07, 5.0])
+    def test_is_the_cross_entropy_over_the_keys_of_a_group(self, temperature: float, groups: int) -> None:
+        """With a warm temperature what fills the diagonal is felt: -10, divided by the temperature like everything else."""
+        size = 12 // groups
+        expected = []
+        for row, query in enumerate(self.QUERIES):
+            group = range(row // size * size, row // size * size + size)
+            logits = [(query @ self.KEYS[row]) / temperature]
+            logits += [(query @ self.KEYS[other] if other != row else torch.tensor(-10.0)) / temperature for other in group]
+            expected.append(torch.stack(logits).logsumexp(0) - logits[0])
+        torch.testing.assert_close(patch_nce(self.QUERIES, self.KEYS, groups, temperature), torch.stack(expected))
+
+    @pytest.mark.parametrize(("groups", "reached"), [(1, [True] * 12), (3, [True] * 4 + [False] * 8)])
+    def test_negatives_of_one_picture_or_of_the_whole_minibatch(self, groups: int, reached: list[bool]) -> None:
+        keys = self.KEYS.clone()
+        keys[2] = random_patches(1, seed=3)
+        before, after = (patch_nce(self.QUERIES, some, groups, TEMPERATURE) for some in (self.KEYS, keys))
+        assert (before != after).tolist() == reached
+
+    @pytest.mark.parametrize("groups", [1, 3])
+    def test_order_does_not_matter(self, groups: int) -> None:
+        """Neither that of the patches of a picture nor that of the pictures."""
+        losses = patch_nce(self.QUERIES, self.KEYS, groups, TEMPERATURE)
+        order = torch.tensor([2, 0, 1]).repeat_interleave(4) * 4 + torch.tensor([3, 0, 2, 1, 0, 1, 3, 2, 1, 2, 3, 0])
+        torch.testing.assert_close(patch_nce(self.QUERIES[order], self.KEYS[order], groups, TEMPERATURE), losses[order])
+
+    def test_gradient_reaches_the_queries_alone(self) -> None:
+        queries, keys = self.QUERIES.clone().requires_grad_(), self.KEYS.clone().requires_grad_()
+        patch_nce(queries, keys, 3, TEMPERATURE).sum().backward()
+        assert keys.grad is None
+        assert queries.grad.abs().min() > 0
+        assert torch.autograd.gradcheck(
+            lambda some: patch_nce(some, self.KEYS, 3, 0.5), self.QUERIES.clone().requires_grad_()
+        )
+
+    def test_single_patch_with_nobody_to_confuse_it_with_costs_nothing(self) -> None:
+        losses = patch_nce(self.QUERIES, self.KEYS, 12, TEMPERATURE)
+        torch.testing.assert_close(losses, torch.zeros_like(losses), atol=1e-10, rtol=0)
+
+
+class TestAdversarialLosses:
+    @pytest.mark.parametrize("name", GAN_LOSSES)
+    def test_falls_towards_the_wanted_side(self, name: str) -> None:
+        """lsgan and vanilla know where to stop, the others only the direction: between -0.5 and 0.5 all agree."""
+        for is_real, sign in ((True, -1), (False, 1)):
+            scores = torch.linspace(-0.5, 0.5, 24, dtype=torch.float64).view(2, 1, 3, 4)
+            if name == "lsgan":
+                scores += 0.5
+            gradient = torch.func.grad(lambda some, real=is_real: GAN_LOSSES[name](some, real).mean())(scores)
+            assert (gradient * sign).min() >= 0
+            assert (gradient * sign).max() > 0
+
+    @pytest.mark.parametrize("name", GAN_LOSSES)
+    def test_weighs_scores_alike_whatever_their_arrangement(self, name: str) -> None:
+        scores = random_tensor(4, 1, 3, 4)
+        for arranged in (scores.view(2, 1, 6, 4), scores.view(48, 1)):
+            torch.testing.assert_close(GAN_LOSSES[name](arranged, True).mean(), GAN_LOSSES[name](scores, True).mean())
+
+
+class Paraboloid(nn.Module):
+    """Scores |x|^2 / 2 + <w, x>: its gradient is x + w. Remembers the pictures it was shown."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(random_tensor(*shape, seed=9))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shown = images.detach()
+        return (images.square() / 2 + images * self.weight).flatten(1).sum(1)
+
+
+class TestGradientPenalties:
+    REAL, FAKE = random_tensor(64, 2, 3, 3, seed=1), random_tensor(64, 2, 3, 3, seed=2)
+
+    def test_r1_is_the_mean_squared_norm_at_real_pictures(self) -> None:
+        critic = Paraboloid(self.REAL.shape[1:])
+        expected = (self.REAL + critic.weight).square().sum((1, 2, 3)).mean()
+        torch.testing.assert_close(r1_penalty(critic, self.REAL), expected)
+
+    def test_wgan_gp_is_the_distance_of_the_norm_from_one(self) -> None:
+        critic = Paraboloid(self.REAL.shape[1:])
+        penalty = wgan_gp_penalty(critic, self.REAL, self.FAKE, torch.Generator().manual_seed(0))
+        norms = (critic.shown + critic.weight).square().sum((1, 2, 3)).sqrt()
+        torch.testing.assert_close(penalty, (norms - 1).square().mean())
+
+    def test_wgan_gp_looks_at_one_point_between_each_pair(self) -> None:
+        critic = Paraboloid(self.REAL.shape[1:])
+        draws = torch.Generator().manual_seed(0)
+        wgan_gp_penalty(critic, self.REAL, self.FAKE, draws)
+        shares = ((critic.shown - self.FAKE) / (self.REAL - self.FAKE)).flatten(1)
+        torch.testing.assert_close(shares, shares[:, :1].expand_as(shares), atol=1e-6, rtol=0)
+        assert shares.min() >= 0
+        assert shares.max() <= 1
+        assert shares.mean().item() == pytest.approx(0.5, abs=0.1)
+        assert shares[:, 0].std().item() == pytest.approx(math.sqrt(1 / 12), rel=0.2)
+
+        shown = critic.shown
+        wgan_gp_penalty(critic, self.REAL, self.FAKE, draws)
+        assert not torch.equal(critic.shown, shown), "every step draws anew"
+        wgan_gp_penalty(critic, self.REAL, self.FAKE, torch.Generator().manual_seed(0))
+        assert torch.equal(critic.shown, shown)
+
+    def test_pictures_get_no_gradient(self) -> None:
+        critic = Paraboloid(self.REAL.shape[1:])
+        real, fake = self.REAL.clone().requires_grad_(), self.FAKE.clone().requires_grad_()
+        (r1_penalty(critic, real) + wgan_gp_penalty(critic, real, fake, torch.Generator())).backward()
+        assert real.grad is None
+        assert fake.grad is None
+
+    @pytest.mark.parametrize("name", DISCRIMINATORS)
+    @pytest.mark.parametrize("penalty", ["r1", "wgan_gp"])
+    def test_can_be_minimised_for_every_discriminator(self, penalty: str, name: str) -> None:
+        """The derivative of the penalty by the weights, a second derivative of the network, against finite differences."""
+        settings = DiscriminatorSettings(input_nc=1, ndf=1, n_layers=2, norm="instance", antialias=True, size=32, tile=16)
+        discriminator = DISCRIMINATORS[name](settings).double()
+        for index, parameter in enumerate(discriminator.parameters()):
+            parameter.data = random_tensor(*parameter.shape, seed=index)
+        real, fake = random_tensor(2, 1, 32, 32, seed=1), random_tensor(2, 1, 32, 32, seed=2)
+        direction = [random_tensor(*parameter.shape, seed=100 + i) for i, parameter in enumerate(discriminator.parameters())]
+
+        def value() -> Tensor:
+            if penalty == "r1":
+                return r1_penalty(discriminator, real)
+            return wgan_gp_penalty(discriminator, real, fake, torch.Generator().manual_seed(0))
+
+        def moved(step: float) -> float:
+            with torch.no_grad():
+                for parameter, way in zip(discriminator.parameters(), direction, strict=True):
+                    parameter += step * way
+            return value().item()
+
+        value().backward()
+        pairs = zip(discriminator.parameters(), direction, strict=True)
+        slope = sum((parameter.grad * way).sum().item() for parameter, way in pairs if parameter.grad is not None)
+        step = 1e-7
+        difference = (moved(step) - moved(-2 * step)) / (2 * step)
+        assert slope == pytest.approx(difference, rel=1e-5)

@@ -1,0 +1,223 @@
+"""A run's options beside its weights: what a test takes over from them, and records that are damaged or hostile."""
+
+import json
+import runpy
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from programs import ROOT, refuse
+
+from models import create_model
+from options import TestOptions, TrainOptions
+from options.base_options import ARCHITECTURE
+from options.record import MACHINE_READABLE, TEXT, architecture_arguments, write_options
+from util.errors import UserError
+
+parse_as_trained = runpy.run_path(str(ROOT / "test.py"))["parse_as_trained"]
+
+TINY = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--load_size", "32", "--crop_size", "32"]
+OTHERWISE = ["--input_nc", "1", "--output_nc", "1", "--normG", "batch", "--normD", "none", "--no_dropout", "no"]
+
+
+def options_of_training(folder: Path, *arguments: str) -> Namespace:
+    """The options of a run that left its record in `folder`."""
+    opt = TrainOptions().parse(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
+    write_options(opt, folder / "run")
+    return opt
+
+
+def options_of_test(folder: Path, *arguments: str) -> Namespace:
+    """The options of a test of that run."""
+    return parse_as_trained(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
+
+
+def leave(folder: Path, content: str | bytes) -> Path:
+    """Puts `content` where the run's record belongs."""
+    path = folder / "run" / MACHINE_READABLE
+    path.parent.mkdir()
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def architecture(opt: Namespace) -> dict[str, Any]:
+    """The options that a trained run dictates to its test."""
+    parser = TestOptions().parser([])
+    (group,) = (group for group in parser._action_groups if group.title == ARCHITECTURE)
+    return {action.dest: getattr(opt, action.dest) for action in group._group_actions}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--ngf", "8", "--netG", "resnet_6blocks", "--no_antialias", "--direction", "BtoA"],
+        ["--CUT_mode", "FastCUT", "--no_antialias_up", "--netD", "n_layers", "--n_layers_D", "2", *OTHERWISE],
+        ["--model", "cycle_gan", "--input_nc", "1", "--lambda_identity", "0", "--no_antialias", "--no_antialias_up"],
+        ["--model", "sincut", "--netG", "smallstylegan2", "--stylegan2_G_num_downsampling", "2"],
+        ["--netD", "tilestylegan2", "--D_patch_size", "32", "--ndf", "8"],
+    ],
+    ids=" ".join,
+)
+def test_a_test_takes_the_architecture_over(tmp_path: Path, arguments: list[str]) -> None:
+    expected = architecture(options_of_training(tmp_path, *arguments))
+    assert architecture(options_of_test(tmp_path)) == expected
+
+
+def test_a_test_of_sincut_takes_the_sizes_over_and_of_cut_it_does_not(tmp_path: Path) -> None:
+    options_of_training(tmp_path, "--model", "sincut", "--load_size", "256", "--crop_size", "32")
+    assert (options_of_test(tmp_path).load_size, options_of_test(tmp_path).crop_size) == (256, 32)
+    options_of_training(tmp_path, "--model", "cut", "--load_size", "128", "--crop_size", "64")
+    assert (options_of_test(tmp_path).load_size, options_of_test(tmp_path).crop_size) == (256, 256)
+
+
+def test_a_test_takes_nothing_else_over(tmp_path: Path) -> None:
+    expected = options_of_test(tmp_path)
+    options_of_training(
+        tmp_path, *("--dataroot", "elsewhere", "--preprocess", "crop", "--seed", "7", "--batch_size", "3", "--phase", "val")
+    )
+    assert options_of_test(tmp_path) == expected
+    assert options_of_test(tmp_path, "--seed", "7").given == {"checkpoints_dir", "name", "gpu_ids", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "test_arguments"),
+    [
+        (["--no_antialias", *OTHERWISE], []),
+        (["--model", "cycle_gan", "--input_nc", "1", "--lambda_identity", "0"], []),
+        (["--model", "cycle_gan", "--no_antialias_up"], ["--model", "test", "--model_suffix", "_A"]),
+        (["--model", "sincut", "--netG", "smallstylegan2", "--netD", "basic"], []),
+    ],
+    ids=" ".join,
+)
+def test_trained_weights_load_without_a_word_about_the_architecture(
+    tmp_path: Path, arguments: list[str], test_arguments: list[str]
+) -> None:
+    model = create_model(options_of_training(tmp_path, *TINY, *arguments))
+    model.save_networks("latest")
+    loaded = create_model(options_of_test(tmp_path, *test_arguments, "--seed", "5"))
+    loaded.load_networks("latest")
+    for name, network in loaded.networks.items():
+        for key, weight in network.state_dict().items():
+            assert torch.equal(weight, model.networks[name].state_dict()[key]), key
+
+
+def test_the_command_line_wins_and_the_difference_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options_of_training(tmp_path, "--ngf", "8", "--netG", "resnet_6blocks", "--normG", "batch")
+    opt = options_of_test(tmp_path, "--ngf", "16", "--normG", "batch", "--no_antialias")
+    assert (opt.ngf, opt.netG, opt.normG, opt.no_antialias) == (16, "resnet_6blocks", "batch", True)
+    assert capsys.readouterr().out.splitlines() == [
+        "note: --ngf is 16 here, but the run was trained with 8",
+        "note: --no_antialias is True here, but the run was trained with False",
+    ]
+
+
+def test_a_value_given_wins_although_it_is_the_default(tmp_path: Path) -> None:
+    options_of_training(tmp_path, "--ngf", "8", "--direction", "BtoA", "--no_dropout", "no")
+    opt = options_of_test(tmp_path, "--ngf", "64", "--direction", "AtoB", "--no_dropout")
+    assert (opt.ngf, opt.direction, opt.no_dropout) == (64, "AtoB", True)
+
+
+def test_nothing_is_taken_over_or_told_where_there_is_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--checkpoints_dir", str(tmp_path), "--name", "run", "--gpu_ids", "-1", "--ngf", "8"]
+    assert options_of_test(tmp_path, "--ngf", "8") == TestOptions().parse(arguments)
+    assert architecture_arguments(TestOptions().parse(arguments)) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_an_option_that_an_older_record_lacks_has_its_default(tmp_path: Path) -> None:
+    leave(tmp_path, '{"ngf": 8, "normG": null, "of another time": 3}')
+    assert architecture(options_of_test(tmp_path)) == architecture(TestOptions().parse(["--ngf", "8"]))
+
+
+def test_the_records_are_for_programs_and_for_people(tmp_path: Path) -> None:
+    opt = options_of_training(tmp_path, "--ngf", "8", "--dataroot", "pictures\udcff", "--nce_idt", "no")
+
+    def refuse_constant(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    recorded = json.loads((tmp_path / "run" / MACHINE_READABLE).read_text("ascii"), parse_constant=refuse_constant)
+    expected = {name: value for name, value in vars(opt).items() if name not in ("given", "isTrain")}
+    assert recorded == expected | {"max_dataset_size": None}  # which is infinity
+
+    lines = [line.split() for line in (tmp_path / "run" / TEXT).read_text("utf-8").splitlines()[1:-1]]
+    assert [line[0] for line in lines] == [f"{name}:" for name in sorted(expected)]
+    assert {line[0] for line in lines if line[-1] == "[given]"} == {f"{name}:" for name in opt.given}
+    assert ["ngf:", "8", "[given]"] in lines
+    assert ["ndf:", "64"] in lines
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        '{"ngf": 8',
+        "not json",
+        "[1, 2]",
+        '"ngf"',
+        "3",
+        "null",
+        b"\xff\xfe\x00{}",
+        "[" * 200_000,
+        '{"ngf": ' + "9" * 5000 + "}",
+        "<html>404</html>",
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+def test_a_damaged_record_is_named(tmp_path: Path, content: str | bytes) -> None:
+    path = leave(tmp_path, content)
+    with pytest.raises(UserError) as refused:
+        options_of_test(tmp_path)
+    assert str(refused.value).startswith(f"{path} is damaged (")
+    assert str(refused.value).endswith("); remove it, and give the architecture options by hand")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_in_the_place_of_a_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run" / MACHINE_READABLE).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"train_opt\.json is damaged \(.*Is a directory"):
+        options_of_test(tmp_path)
+
+
+HOSTILE = [
+    *[("ngf", value) for value in ("x", -5, 0, 1.5, True, [64], {"a": 1}, float("inf"), "--help", " " * 9999, [[]] * 9999)],
+    *[("netG", value) for value in ("bogus", 7, ["resnet_9blocks"], "--help", "resnet_9blocks --help", "x\ny", "\ud800")],
+    *[("model", value) for value in ("bogus", ["cut"], {"cut": 1}, 3, True)],
+    *[("no_antialias", value) for value in ("yes", 1, [], "--help")],
+    *[("no_dropout", value) for value in ("--help", 7, [], "maybe")],
+    *[("direction", value) for value in ("sideways", "-1", 0)],
+]
+
+
+@pytest.mark.parametrize(("option", "value"), HOSTILE, ids=lambda value: str(value)[:12].encode("ascii", "replace").decode())
+def test_a_hostile_record_is_named(tmp_path: Path, option: str, value: Any) -> None:
+    path = leave(tmp_path, json.dumps({option: value}))
+    with pytest.raises(UserError) as refused:
+        options_of_test(tmp_path)
+    said = str(refused.value)
+    assert said.startswith(f"{path} is damaged (")
+    assert "\n" not in said
+    assert len(said) < len(str(path)) + 300
+
+
+def test_a_hostile_record_of_sincut_is_named(tmp_path: Path) -> None:
+    path = leave(tmp_path, '{"model": "sincut", "load_size": "wide"}')
+    with pytest.raises(UserError, match="load_size is 'wide'"):
+        options_of_test(tmp_path)
+    path.write_text('{"model": "cut", "load_size": "wide"}')
+    assert options_of_test(tmp_path).load_size == 256
+
+
+def test_networks_of_monstrous_width_are_refused(tmp_path: Path) -> None:
+    leave(tmp_path, '{"ngf": 1000000000000}')
+    with pytest.raises(UserError, match="--netG resnet_9blocks"):
+        create_model(options_of_test(tmp_path))
+
+
+def test_the_program_ends_with_one_sentence(tmp_path: Path) -> None:
+    leave(tmp_path, '{"netG": ["resnet_9blocks"], "model": ["\\ud800"]}')
+    line = refuse(tmp_path, "test.py", "--checkpoints_dir", str(tmp_path), "--name", "run")
+    assert line.startswith(f"error: {tmp_path / 'run' / MACHINE_READABLE} is damaged (model is ")

@@ -1,0 +1,289 @@
+"""Command lines to options: what beats what, what is refused and how, and that nothing but the command line counts."""
+
+import os
+import re
+import sys
+from argparse import Action, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from programs import succeed
+
+from models import MODELS
+from options import TestOptions, TrainOptions
+
+OPTIONS = {"train": TrainOptions, "test": TestOptions}
+COMMANDS = [(command, "--model", model) for command in OPTIONS for model in MODELS]
+MODES = [*COMMANDS, ("train", "--CUT_mode", "FastCUT"), ("test", "--CUT_mode", "fastcut")]
+FASTCUT = {"lambda_NCE": 10.0, "nce_idt": False, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
+CUT = {"lambda_NCE": 1.0, "nce_idt": True, "flip_equivariance": False, "n_epochs": 200, "n_epochs_decay": 200}
+BOOLEANS = ("nce_idt", "flip_equivariance", "no_dropout", "nce_includes_all_negatives_from_minibatch")
+
+
+def parse(command: str, *arguments: str) -> Namespace:
+    return OPTIONS[command]().parse(arguments)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -> str:
+    """What is said about a wrong command line; fails unless that is one sentence and the exit status 2."""
+    with pytest.raises(SystemExit) as stop:
+        parse(command, *arguments)
+    said = capsys.readouterr()
+    assert (stop.value.code, said.out) == (2, "")
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert "usage" not in line
+    return line
+
+
+def declared(command: str, *arguments: str) -> list[Action]:
+    """The options that this command line may set, but for those that other options follow from."""
+    actions = OPTIONS[command]().parser(arguments)._actions
+    return [action for action in actions if action.dest not in ("help", "model", "CUT_mode", "dataset_mode", "suffix")]
+
+
+# Values that go with the defaults of the other options; another string goes with them anyway.
+FITTING = {"preprocess": "patch", "load_size": "1600", "crop_size": "16"}
+
+
+def another_value(action: Action) -> tuple[list[str], Any]:
+    """What to give to the option to set it otherwise than by default, and the value that this is."""
+    if action.nargs == 0:
+        return [], True
+    candidates = action.choices or ("7", "0.25", "1.5", "yes", "no", "step", "1,2")
+    for text in [FITTING.get(action.dest, ""), *candidates]:
+        try:
+            value = action.type(text) if callable(action.type) else text
+        except (ArgumentTypeError, ValueError):
+            continue
+        if text and value != action.default:
+            return [text], value
+    raise AssertionError(f"no other value is known for {action.dest}")
+
+
+@pytest.mark.parametrize("case", MODES, ids=" ".join)
+def test_every_option_given_wins(case: tuple[str, ...]) -> None:
+    for action in declared(*case):
+        text, value = another_value(action)
+        opt = parse(*case, *action.option_strings, *text)
+        assert getattr(opt, action.dest) == value != action.default, action.dest
+        assert action.dest in opt.given
+
+
+@pytest.mark.parametrize("case", MODES, ids=" ".join)
+def test_a_value_given_wins_although_it_is_the_shared_default(case: tuple[str, ...]) -> None:
+    shared = {action.dest: action.default for action in declared(case[0])}
+    for action in declared(*case):
+        value = shared.get(action.dest)
+        if action.nargs == 0 or value in (None, float("inf")):
+            continue
+        fitting = ["--preprocess", "none"] if action.dest in ("load_size", "crop_size") else []
+        opt = parse(*case, *fitting, *action.option_strings, str(value))
+        assert getattr(opt, action.dest) == value, action.dest
+        assert action.dest in opt.given
+
+
+def test_the_modes_defaults_beat_the_models() -> None:
+    for mode in ("FastCUT", "fastcut"):
+        opt = parse("train", "--CUT_mode", mode)
+        assert {name: getattr(opt, name) for name in FASTCUT} == FASTCUT
+    for mode in ("CUT", "cut"):
+        opt = parse("train", "--CUT_mode", mode)
+        assert {name: getattr(opt, name) for name in FASTCUT} == CUT
+    layers = [parse("train", "--model", "sincut", *more).nce_layers for more in ([], ["--netG", "smallstylegan2"])]
+    assert layers == ["0,2,4", "0,2,3"]
+
+
+def test_the_models_defaults_beat_the_shared_ones() -> None:
+    def shown(command: str, model: str, names: str) -> list[Any]:
+        opt = parse(command, "--model", model)
+        return [getattr(opt, name) for name in names.split()]
+
+    assert shown("train", "cut", "netG ngf lr pool_size gan_mode") == ["resnet_9blocks", 64, 0.0002, 0, "lsgan"]
+    assert shown("train", "cycle_gan", "netG ngf lr pool_size gan_mode") == ["resnet_9blocks", 64, 0.0002, 50, "lsgan"]
+    assert shown("train", "sincut", "netG ngf lr pool_size gan_mode") == ["stylegan2", 10, 0.002, 0, "nonsaturating"]
+    assert shown("train", "sincut", "dataset_mode preprocess num_patches") == ["singleimage", "zoom_and_patch", 1]
+    assert shown("test", "sincut", "dataset_mode preprocess num_test") == ["singleimage", "none", 1]
+    assert shown("test", "test", "dataset_mode preprocess num_test") == ["single", "resize_and_crop", 50]
+
+
+def test_the_data_set_brings_its_own_defaults() -> None:
+    assert parse("train", "--dataset_mode", "singleimage").preprocess == "zoom_and_patch"
+    assert parse("test", "--dataset_mode", "singleimage").preprocess == "none"
+    assert parse("train", "--dataset_mode", "singleimage", "--preprocess", "none").preprocess == "none"
+
+
+@pytest.mark.parametrize("case", COMMANDS, ids=" ".join)
+def test_options_follow_from_the_command_line_alone(
+    case: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, *arguments = case
+    arguments += ["--gpu_ids", "3", "--dataroot", "nowhere", "--checkpoints_dir", "never", "--name", "x", "--epoch", "9"]
+    expected = parse(command, *arguments)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("parsing looked at a file or a device")
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        elsewhere.setattr(sys, "argv", ["other.py", "--ngf", "7", "--nonsense"])
+        for variable in ("CUDA_VISIBLE_DEVICES", "HOME", "COLUMNS", "PWD"):
+            elsewhere.setenv(variable, "0")
+        elsewhere.setenv("LANGUAGE", "C")  # argparse looks for translations of its own words otherwise
+        for module, names in {
+            os: ("stat", "open", "mkdir", "listdir", "scandir"),
+            torch.cuda: ("is_available", "device_count", "init"),
+            torch.backends.mps: ("is_available",),
+        }.items():
+            for name in names:
+                elsewhere.setattr(module, name, forbidden)
+        elsewhere.setattr("builtins.open", forbidden)
+        elsewhere.setattr("io.open", forbidden)
+        opt = parse(command, *arguments)
+    assert opt == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--CUT_mode", "FastCUT", "--ngf", "7"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    assert TrainOptions().parse() == TrainOptions().parse(arguments) != TrainOptions().parse([])
+    assert arguments == ["--CUT_mode", "FastCUT", "--ngf", "7"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("--model bogus", "--model: invalid choice: 'bogus'"),
+        ("--netG resnet_cat", "--netG: invalid choice: 'resnet_cat'"),
+        ("--CUT_mode C", "--CUT_mode: invalid choice: 'C'"),
+        ("--model cycle_gan --CUT_mode CUT", "unrecognized arguments: --CUT_mode CUT"),
+        ("--ngf x", "--ngf: 'x' is not a whole number of at least 1"),
+        ("--ngf 1.5", "--ngf: '1.5' is not a whole number of at least 1"),
+        ("--ngf -4", "--ngf: '-4' is not a whole number of at least 1"),
+        ("--batch_size 0", "--batch_size: '0' is not a whole number of at least 1"),
+        ("--num_patches 0", "--num_patches: '0' is not a whole number of at least 1"),
+        ("--print_freq 0", "--print_freq: '0' is not a whole number of at least 1"),
+        ("--n_epochs -1", "--n_epochs: '-1' is not a whole number of at least 0"),
+        ("--seed -1", "--seed: '-1' is not a whole number of at least 0"),
+        ("--lr 0", "--lr: '0' is not a number above 0"),
+        ("--lr nan", "--lr: 'nan' is not a number above 0"),
+        ("--lambda_NCE -1", "--lambda_NCE: '-1' is not a number of at least 0"),
+        ("--lambda_GAN inf", "--lambda_GAN: 'inf' is not a number of at least 0"),
+        ("--beta1 1", "--beta1: '1' is not a number from 0 up to, not including, 1"),
+        ("--random_scale_max 0.5", "--random_scale_max: '0.5' is not a number of at least 1"),
+        ("--lr_policy plateau", "--lr_policy: plateau needs a figure .* choose one of linear, step, cosine"),
+        ("--lr_policy bogus", "--lr_policy: 'bogus' is not one of linear, step, cosine"),
+        ("--nce_layers 0,a", "--nce_layers: '0,a' is not a list of layers such as 0,4,8,12,16"),
+        ("--nce_layers 0,,4", "--nce_layers: '0,,4' is not a list"),
+        ("--nce_layers 0;4", "--nce_layers: '0;4' is not a list"),
+        ("--nce_idt maybe", "--nce_idt: 'maybe' is neither yes/true/t/y/1 nor no/false/f/n/0"),
+        ("--load_size 100", "--load_size 100 is below --crop_size 256: .* give --load_size 256 or more"),
+        ("--crop_size 300", "--load_size 286 is below --crop_size 300: .* give --load_size 300 or more"),
+        ("--preprocess resize_und_crop", "--preprocess 'resize_und_crop': 'und' not understood; give none, or .* fixsize"),
+        ("--bogus 3", "unrecognized arguments: --bogus 3"),
+        ("--load 300", "unrecognized arguments: --load 300"),  # no abbreviations: one may become ambiguous
+        ("stray", "unrecognized arguments: stray"),
+        ("--name", "--name: expected one argument"),
+        ("--suffix {bogus}", "--suffix: '{bogus}' cannot be filled in"),
+        ("--suffix {", "--suffix: '{' cannot be filled in"),
+        ("--suffix {0}", r"--suffix: '\{0\}' cannot be filled in"),
+        ("--suffix {model.x}", "--suffix: '{model.x}' cannot be filled in"),
+        ("--suffix {model[x]}", r"--suffix: '{model\[x\]}' cannot be filled in"),
+        ("--suffix {ngf[0]}", r"--suffix: '{ngf\[0\]}' cannot be filled in"),
+        ("--suffix {ngf:s}", "--suffix: '{ngf:s}' cannot be filled in"),
+    ],
+)
+def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: str, reason: str) -> None:
+    assert re.search(reason, refusal(capsys, "train", *arguments.split()))
+
+
+def test_mistakes_of_a_test(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--num_test: '0'" in refusal(capsys, "test", "--num_test", "0")
+    assert "unrecognized arguments: --n_epochs 3" in refusal(capsys, "test", "--n_epochs", "3")
+    assert "--load_size 32 is below --crop_size 64" in refusal(capsys, "test", "--crop_size", "64", "--load_size", "32")
+
+
+@pytest.mark.parametrize("preprocess", ["none", "crop", "scale_width", "zoom_and_patch"])
+def test_a_load_size_below_the_crop_size_matters_only_where_both_are_used(preprocess: str) -> None:
+    assert parse("train", "--load_size", "100", "--preprocess", preprocess).load_size == 100
+
+
+@pytest.mark.parametrize("name", BOOLEANS)
+def test_booleans_take_words_in_any_case_or_none(name: str) -> None:
+    for words, value in (("yes true t y 1 TRUE Yes T", True), ("no false f n 0 FALSE No F", False)):
+        for word in words.split():
+            assert getattr(parse("train", f"--{name}", word), name) is value, word
+    for mode in ("CUT", "FastCUT"):
+        assert getattr(parse("train", f"--{name}", "--CUT_mode", mode), name) is True
+
+
+def test_the_suffix_is_filled_in_and_appended() -> None:
+    published = ["--name", "cats", "--suffix", "{model}_{netG}_size{load_size}"]
+    assert parse("train", *published).name == "cats_cut_resnet_9blocks_size286"
+    assert (
+        parse("train", *published, "--CUT_mode", "FastCUT", "--load_size", "512").name == "cats_cut_resnet_9blocks_size512"
+    )
+    assert parse("train", *published, "--model", "sincut").name == "cats_sincut_stylegan2_size1024"
+    assert parse("test", *published, "--crop_size", "64").name == "cats_cut_resnet_9blocks_size64"
+    assert parse("train", "--name", "cats", "--suffix", "again").name == "cats_again"
+    assert parse("train", "--name", "cats").name == "cats"
+
+
+@pytest.mark.parametrize("gpu_ids", ["auto", "-1", "0", "9", "0,1", "garbage"])
+def test_the_device_is_not_the_parsers_business(gpu_ids: str) -> None:
+    assert parse("train", "--gpu_ids", gpu_ids).gpu_ids == gpu_ids
+    assert parse("train").gpu_ids == "auto"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "load_size"),
+    [
+        ("", 256),
+        ("--crop_size 64", 64),
+        ("--crop_size 64 --load_size 96", 96),
+        ("--crop_size 64 --load_size 286", 286),
+        ("--model cycle_gan --crop_size 128", 128),
+        ("--model test --crop_size 128", 128),
+        ("--model sincut", 1024),
+        ("--model sincut --crop_size 32", 1024),
+        ("--model sincut --load_size 512", 512),
+    ],
+)
+def test_a_tests_load_size_follows_the_crop_size_unless_it_is_given(arguments: str, load_size: int) -> None:
+    assert parse("test", *arguments.split()).load_size == load_size
+
+
+@pytest.mark.parametrize("case", MODES, ids=" ".join)
+def test_help_lists_the_options_with_their_defaults(capsys: pytest.CaptureFixture[str], case: tuple[str, ...]) -> None:
+    command, *arguments = case
+    with pytest.raises(SystemExit) as stop:
+        parse(command, *arguments, "--help")
+    said = capsys.readouterr()
+    assert (stop.value.code, said.err) == (0, "")
+    entries = {entry.split()[0]: "".join(entry.split()) for entry in re.findall(r"^  -.*(?:\n {5,}.*)*", said.out, re.M)}
+    actions = [action for action in OPTIONS[command]().parser(arguments)._actions if action.dest != "help"]
+    for action in actions:
+        (flag,) = action.option_strings
+        assert entries[flag].endswith(f"(default:{action.default})"), flag
+        assert len(entries[flag]) > len(f"{flag}{flag}(default:{action.default})"), f"{flag} says nothing of itself"
+    assert {entry for entry in entries if entry != "-h,"} == {action.option_strings[0] for action in actions}
+
+
+def test_help_speaks_of_the_chosen_model_and_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            parse("train", *arguments, "--help")
+        return "".join(capsys.readouterr().out.split())
+
+    cut, fastcut, cycle_gan = shown(), shown("--CUT_mode", "FastCUT"), shown("--model", "cycle_gan")
+    assert "weightofPatchNCE(default:1.0)" in cut
+    assert "weightofPatchNCE(default:10.0)" in fastcut
+    assert "--lambda_NCE" not in cycle_gan and "--lambda_A" in cycle_gan and "--lambda_A" not in cut
+
+
+def test_help_of_the_program_itself(tmp_path: Path) -> None:
+    assert succeed(tmp_path, "train.py", "--help").startswith("usage: train.py ")
+    assert list(tmp_path.iterdir()) == []

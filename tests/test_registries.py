@@ -1,0 +1,223 @@
+"""Whatever can be chosen is built, trained for two steps, saved, loaded and tested."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import MODELS, create_model
+from models.base_model import BaseModel
+from models.build import training_side
+from models.losses.gan import GAN_LOSSES
+from models.networks import DISCRIMINATORS, GENERATORS, HEADS
+from models.networks.initialisation import INITIALISERS
+from models.networks.normalisation import NORMS, InstanceNorm
+from models.networks.stylegan2_upsampling import DoublingLayer
+from models.schedules import SCHEDULES
+from options import TestOptions, TrainOptions
+from options.record import architecture_arguments, write_options
+from util.errors import UserError
+
+TINY = "--gpu_ids -1 --ngf 2 --ndf 2 --load_size 32 --crop_size 32"
+TINY_HEADS = "--netF_nc 4 --num_patches 8"
+
+REGISTRIES = {
+    "--model": MODELS,
+    "--netG": GENERATORS,
+    "--netD": DISCRIMINATORS,
+    "--netF": HEADS,
+    "--gan_mode": GAN_LOSSES,
+    "--normG": NORMS,
+    "--normD": NORMS,
+    "--init_type": INITIALISERS,
+    "--lr_policy": SCHEDULES,
+}
+# Options with choices that are no registry of models/.
+OTHER_CHOICES = {"--direction", "--dataset_mode", "--CUT_mode"}
+
+# How a choice is trained that does not go with the tiny CUT that the others are tried with.
+TRAINED_WITH = {
+    "--model test": "--model cut",
+    "--netG unet_128": "--netG unet_128 --model cycle_gan --load_size 128 --crop_size 128",
+    "--netG unet_256": "--netG unet_256 --model cycle_gan --load_size 256 --crop_size 256 --ngf 1 --ndf 1",
+    "--netD tilestylegan2": "--netD tilestylegan2 --D_patch_size 16",
+    "--normG none": "--normG none --init_gain 0.5",  # with the usual gain nothing arrives at the deep layers
+}
+# Methods and networks that are not met above.
+COMBINATIONS = [
+    "--model cut --CUT_mode FastCUT",
+    "--model sincut --netG smallstylegan2",
+    "--model sincut --netG resnet_4blocks --netD basic",
+    *(f"--model cycle_gan --netG {name}" for name in ("resnet_6blocks", "stylegan2", "smallstylegan2")),
+    *(f"--model cycle_gan --netD {name}" for name in ("pixel", "patch", "stylegan2")),
+    *(f"--model cycle_gan --gan_mode {name}" for name in GAN_LOSSES),
+    "--no_antialias --no_antialias_up",
+]
+
+
+def tiny_model(command: str = "", **options: object) -> BaseModel:
+    """A training model on the CPU, of some thousand weights; `command` and further `options` describe it."""
+    arguments = command.split()
+    heads = [] if {"cycle_gan", "test"} & {*arguments} else TINY_HEADS.split()
+    return create_model(TrainOptions().parse([*TINY.split(), *heads, *arguments, *as_arguments(options)]))
+
+
+def translating_model(command: str, **options: object) -> BaseModel:
+    """The same to translate with; its weights are to be loaded."""
+    return create_model(TestOptions().parse([*TINY.split(), *command.split(), *as_arguments(options)]))
+
+
+def as_arguments(options: dict[str, object]) -> list[str]:
+    return [str(text) for name, value in options.items() for text in (f"--{name}", value)]
+
+
+def random_batch(model: BaseModel, size: int = 2, seed: int = 0) -> dict:
+    """A batch of noise, as the loader would hand it to the model, in the precision of the model's weights."""
+    opt = model.opt
+    side = training_side(opt)
+    dtype = next(next(iter(model.networks.values())).parameters()).dtype
+    draws = torch.Generator().manual_seed(seed)
+
+    def pictures(channels: int) -> Tensor:
+        return torch.rand(size, channels, side, side, generator=draws, dtype=dtype) * 2 - 1
+
+    paths = [f"{index}.png" for index in range(size)]
+    return {"A": pictures(opt.input_nc), "B": pictures(opt.output_nc), "A_paths": paths, "B_paths": paths}
+
+
+def train(model: BaseModel, steps: int = 2, batch_size: int = 2) -> dict[str, float]:
+    """The losses of the last of some steps on noise."""
+    for step in range(steps):
+        model.set_input(random_batch(model, batch_size, seed=step))
+        model.optimize_parameters()
+    return model.get_current_losses()
+
+
+def command_lines() -> list[str]:
+    choices = [f"{flag} {choice}" for flag, registry in REGISTRIES.items() for choice in registry]
+    return [*choices, *COMBINATIONS]
+
+
+@pytest.mark.parametrize("command", command_lines())
+def test_every_choice_trains_and_translates(command: str, tmp_path: Path) -> None:
+    model = tiny_model(TRAINED_WITH.get(command, command), checkpoints_dir=tmp_path, name="run")
+    before = {name: weights_of(network) for name, network in model.networks.items()}
+    losses = train(model)
+    assert list(losses) == list(model.loss_names)
+    assert all(map(math.isfinite, losses.values())), losses
+    for name, network in model.networks.items():
+        after = weights_of(network)
+        still = {key for key in after if torch.equal(after[key], before[name][key])}
+        assert still <= immovable(network) | unmoved_by_loss(model, name), f"weights of {name} that did not move"
+    rate = model.learning_rate
+    model.update_learning_rate()
+    assert 0 <= model.learning_rate <= rate
+
+    model.save_networks("latest")
+    write_options(model.opt, tmp_path / "run")
+    tested = saved_run(model, command if command == "--model test" else "")
+    for name, network in tested.networks.items():
+        assert torch.equal(all_weights(network), all_weights(model.networks[name]))
+
+    picture = random_batch(model, 1)["A"].repeat(1, 1, 1, 2)
+    tested.set_input({"A": picture, "A_paths": ["a.png"]})
+    tested.test()
+    assert tested.get_current_visuals()["fake_B"].shape == picture.shape
+
+
+def saved_run(model: BaseModel, command: str) -> BaseModel:
+    """The run that `model` saved, as test.py opens it."""
+    folder, name, side = model.opt.checkpoints_dir, model.opt.name, training_side(model.opt)
+    own = as_arguments({"gpu_ids": -1, "checkpoints_dir": folder, "name": name, "crop_size": side}) + command.split()
+    recorded = architecture_arguments(TestOptions().parse(own))
+    tested = create_model(TestOptions().parse([*recorded, *own]))
+    tested.load_networks("latest")
+    return tested
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+def all_weights(network: nn.Module) -> Tensor:
+    """Everything in the network's state dict, in one vector; empty for heads that learn nothing."""
+    return torch.cat([torch.zeros(0), *(value.flatten() for value in network.state_dict().values())])
+
+
+def immovable(network: nn.Module) -> set[str]:
+    """Weights without a say: biases that an instance norm takes out again, strengths of noise that is not injected."""
+    names = set()
+    for path, layer in network.named_modules():
+        if isinstance(layer, nn.Sequential):
+            names |= {
+                f"{path}.{key}.bias"
+                for (key, _), (_, following) in pairwise(layer.named_children())
+                if isinstance(following, InstanceNorm)
+            }
+        if isinstance(layer, DoublingLayer) and layer.source is None:
+            names.add(f"{path}.noise.weight")
+    return names
+
+
+def unmoved_by_loss(model: BaseModel, name: str) -> set[str]:
+    """WGAN's critic is the same up to a constant: its last bias."""
+    if model.opt.gan_mode == "wgangp" and name.startswith("D"):
+        return {[key for key, _ in model.networks[name].named_parameters()][-1]}
+    return set()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_the_command_line_offers_is_what_is_tried(model: str) -> None:
+    for options in (TrainOptions(), TestOptions()):
+        for action in options.parser(["--model", model])._actions:
+            flag = action.option_strings[0]
+            if flag == "--lr_policy":  # its type checks it, for the sake of a sentence about plateau
+                assert action.metavar == "{" + ",".join(SCHEDULES) + "}"
+            elif action.choices and flag not in OTHER_CHOICES:
+                assert action.choices == list(REGISTRIES[flag])
+
+
+class TestFiles:
+    def test_are_named_after_label_and_network(self, tmp_path: Path) -> None:
+        tiny_model("--netG resnet_4blocks", checkpoints_dir=tmp_path, name="run").save_networks("5")
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["5_net_D.pth", "5_net_F.pth", "5_net_G.pth"]
+
+    def test_weights_of_another_run(self, tmp_path: Path) -> None:
+        first, second = (
+            tiny_model("--netG resnet_4blocks", checkpoints_dir=tmp_path, name=name, seed=seed)
+            for name, seed in (("first", 1), ("second", 2))
+        )
+        first.save_networks("latest")
+        second.load_networks("latest", run="first")
+        for name in first.networks:
+            assert torch.equal(all_weights(first.networks[name]), all_weights(second.networks[name]))
+        with pytest.raises(UserError, match=r"there is no .*second/latest_net_G\.pth"):
+            second.load_networks("latest")
+
+
+class TestOneSidedTesting:
+    @pytest.mark.parametrize(("trained", "suffix"), [("cut", ""), ("cycle_gan", "_A"), ("cycle_gan", "_B")])
+    def test_takes_one_generator_of_any_run(self, trained: str, suffix: str, tmp_path: Path) -> None:
+        model = tiny_model(f"--netG resnet_4blocks --model {trained}", checkpoints_dir=tmp_path, name="run")
+        model.save_networks("latest")
+        command = "--model test --netG resnet_4blocks" + (f" --model_suffix {suffix}" if suffix else "")
+        tested = translating_model(command, checkpoints_dir=tmp_path, name="run")
+        tested.load_networks("latest")
+        picture = torch.rand(1, 3, 32, 32)
+        tested.set_input({"A": picture, "A_paths": ["a.png"]})
+        tested.test()
+        assert list(tested.get_current_visuals()) == ["real_A", "fake_B"]
+        torch.testing.assert_close(tested.get_current_visuals()["fake_B"], model.networks[f"G{suffix}"](picture).detach())
+
+    def test_does_not_train(self) -> None:
+        with pytest.raises(UserError, match=r"--model test is for test\.py"):
+            tiny_model("--model test --dataset_mode unaligned")
+
+    def test_names_the_picture_that_a_network_cannot_take(self) -> None:
+        model = translating_model("--model test --netG unet_128")
+        model.set_input({"A": torch.rand(1, 3, 100, 128), "A_paths": ["odd.png"]})
+        with pytest.raises(UserError, match=r"^odd\.png: .* multiples of 128 pixels, not 128x100$"):
+            model.test()

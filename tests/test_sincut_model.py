@@ -1,0 +1,148 @@
+"""SinCUT: what it adds to CUT's step, whichever way it is computed."""
+
+import pytest
+import torch
+from test_cut_model import assert_same_step, double_model
+from test_registries import random_batch, tiny_model, train, translating_model
+
+from models.base_model import BaseModel
+from models.losses.gradient_penalty import r1_penalty
+from options import TrainOptions
+
+# Crops of 64 pixels, in which one patch's window is less than the whole.
+SINCUT = "--model sincut --ngf 1 --ndf 1 --load_size 64 --crop_size 64 --num_patches 1"
+CUT_NAMES = ("G_GAN", "D_real", "D_fake", "G", "NCE")
+
+
+def encoded_sizes(model: BaseModel) -> list[int]:
+    """The sides of what goes into the generator's encoder, from now on."""
+    sides: list[int] = []
+    model.G.encoder.convs[0].register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2]))
+    return sides
+
+
+class TestWindows:
+    @pytest.mark.parametrize("command", ["", "--netG smallstylegan2", "--nce_idt False", "--netF sample"])
+    def test_equal_whole_crops(self, command: str) -> None:
+        """Encoding what single patches see, and encoding whole crops."""
+        windows, whole = (double_model(f"{SINCUT} {command}") for _ in range(2))
+        whole.encodes_windows = False
+        sides = [encoded_sizes(model) for model in (windows, whole)]
+        assert_same_step(windows, whole)
+        assert min(sides[0]) < 64
+        assert set(sides[1]) == {64}
+
+    def test_equal_the_published_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Neither windows nor keys from the generator's own pass."""
+        windows = double_model(SINCUT)
+        monkeypatch.setattr("models.cut_model.mixes_images", lambda network: True)
+        published = double_model(SINCUT)
+        sides = encoded_sizes(published)
+        assert_same_step(windows, published)
+        assert sides == [64] * 5
+
+    @pytest.mark.parametrize(
+        ("command", "expected"),
+        [
+            ("--netF reshape", {64}),  # looks at the whole map
+            ("--num_patches 64", {64}),  # see more than there is
+            ("--flip_equivariance", {64}),
+        ],
+    )
+    def test_are_left_where_they_do_not_help(self, command: str, expected: set, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: True)
+        model = tiny_model(f"{SINCUT} {command}")
+        sides = encoded_sizes(model)
+        train(model, steps=1)
+        assert set(sides) == expected
+
+
+class TestLosses:
+    def test_names_of_losses_and_pictures(self) -> None:
+        model = tiny_model(SINCUT)
+        assert tuple(train(model, steps=1)) == (*CUT_NAMES, "NCE_Y", "D_R1", "idt")
+        assert tuple(model.get_current_visuals()) == ("real_A", "fake_B", "real_B", "idt_B")
+
+    def test_without_identity(self) -> None:
+        model = tiny_model(f"{SINCUT} --nce_idt False")
+        assert tuple(train(model)) == (*CUT_NAMES, "D_R1")
+        assert tuple(model.get_current_visuals()) == ("real_A", "fake_B", "real_B")
+
+    def test_total_contains_the_pixels_identity(self) -> None:
+        losses = train(tiny_model(f"{SINCUT} --lambda_identity 7"), steps=1)
+        assert losses["G"] == pytest.approx(losses["G_GAN"] + (losses["NCE"] + losses["NCE_Y"]) / 2 + losses["idt"])
+        assert losses["idt"] == pytest.approx(7 * train(tiny_model(SINCUT), steps=1)["idt"])
+
+    def test_without_contrast(self) -> None:
+        losses = train(tiny_model(f"{SINCUT} --lambda_NCE 0"))
+        assert losses["NCE"] == losses["NCE_Y"] == 0
+        assert losses["G"] == pytest.approx(losses["G_GAN"] + losses["idt"])
+
+    def test_r1_is_half_of_its_weight_times_the_penalty_on_real_crops(self) -> None:
+        model = tiny_model(f"{SINCUT} --lambda_R1 6")
+        for step in range(2):
+            model.set_input(random_batch(model, seed=step))
+            model.forward()
+            loss = model.discriminator_loss()
+            expected = 3 * r1_penalty(model.D, model.real_B)
+            assert expected > 0
+            torch.testing.assert_close(model.losses["D_R1"], expected)
+            torch.testing.assert_close(loss, (model.losses["D_real"] + model.losses["D_fake"]) / 2 + expected)
+            model.optimize_parameters()
+
+    def test_without_r1(self) -> None:
+        assert train(tiny_model(f"{SINCUT} --lambda_R1 0"))["D_R1"] == 0
+
+    def test_negatives_come_from_the_whole_minibatch(self) -> None:
+        """One patch of each crop: alone in its crop it would have nobody to be confused with, and cost nothing."""
+        minibatch = train(tiny_model(SINCUT), steps=1, batch_size=4)["NCE"]
+        alone = train(tiny_model(f"{SINCUT} --nce_includes_all_negatives_from_minibatch no"), steps=1, batch_size=4)["NCE"]
+        assert minibatch > 0.1
+        assert alone == pytest.approx(0, abs=1e-6)
+
+
+class TestOptions:
+    def test_defaults(self) -> None:
+        opt = TrainOptions().parse(["--model", "sincut"])
+        assert (opt.netG, opt.netD, opt.gan_mode, opt.num_patches, opt.nce_layers) == (
+            *("stylegan2", "stylegan2", "nonsaturating", 1, "0,2,4"),
+        )
+
+    def test_small_generator_has_taps_of_its_own(self) -> None:
+        assert tiny_model(f"{SINCUT} --netG smallstylegan2").layers == [0, 2, 3]
+
+    @pytest.mark.parametrize(("size", "option"), [(1, 3), (3, 1)])
+    def test_step_goes_by_the_batch_not_by_the_option(self, size: int, option: int) -> None:
+        steps = [train(tiny_model(f"{SINCUT} --batch_size {number}"), batch_size=size) for number in (option, size)]
+        assert steps[0] == steps[1]
+
+
+class TestNoise:
+    def test_of_steps_follows_from_the_seed(self) -> None:
+        results = []
+        for index, seed in enumerate((3, 3, 4)):
+            model = tiny_model(SINCUT, seed=seed)
+            torch.manual_seed(index)  # nothing may depend on it
+            results.append(train(model, steps=3))
+        assert results[0] == results[1] != results[2]
+
+    @pytest.mark.parametrize("method", ["cut", "sincut", "cycle_gan", "test"])
+    def test_of_a_translation_follows_from_the_seed(self, method: str) -> None:
+        first, same = (self.noisy(translating_model(f"--model {method} --netG stylegan2 --ngf 1")) for _ in range(2))
+        pictures = []
+        for index, model in enumerate((first, same, first)):
+            torch.manual_seed(index)  # nothing may depend on it
+            model.test()
+            pictures.append(model.fake_B)
+        assert torch.equal(pictures[0], pictures[1])
+        assert not torch.equal(pictures[0], pictures[2]), "drawn anew for every picture"
+
+    @staticmethod
+    def noisy(model: BaseModel) -> BaseModel:
+        """With a strength of the noise that is not zero, as it is at first."""
+        for network in model.networks.values():
+            for key, strength in network.named_parameters():
+                if key.endswith("noise.weight"):
+                    torch.nn.init.ones_(strength)
+        model.set_input({"A": torch.zeros(1, 3, 32, 48), "A_paths": ["a.png"]})
+        return model
