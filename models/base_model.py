@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from models.losses.gradient_penalty import wgan_gp_penalty
+from models.networks.stylegan2_generator import StyleGAN2Generator
 from models.schedules import SCHEDULES, Epochs
 from util.errors import UserError
 from util.runtime.checkpoints import load_weights, save_weights
@@ -69,9 +70,13 @@ class BaseModel(ABC):
         At test time the target domain may be missing.
         """
         source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A: Tensor = batch[source].to(self.device, non_blocking=True)
-        self.real_B = batch[target].to(self.device, non_blocking=True) if target in batch else None
+        self.real_A = self._placed(batch[source])
+        self.real_B = self._placed(batch.get(target))
         self.image_paths = batch[f"{source}_paths"]
+
+    def _placed(self, images: Any) -> Any:
+        """The pictures on the model's device; None where there are none."""
+        return None if images is None else images.to(self.device, non_blocking=True)
 
     def test(self) -> None:
         """The outputs alone, without gradients. Raises UserError for pictures that the network cannot take."""
@@ -149,7 +154,9 @@ class BaseModel(ABC):
         return Path(self.opt.checkpoints_dir) / run / f"{label}_net_{name}.pth"
 
     def add_network(self, name: str, network: nn.Module) -> nn.Module:
-        """Takes the network into `networks`, on the model's device."""
+        """Takes the network into `networks`, on the model's device; noise that it injects follows from the seed."""
+        if isinstance(network, StyleGAN2Generator):
+            network.noise_source.generator = self.generator
         self.networks[name] = network.to(self.device)
         return network
 

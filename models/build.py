@@ -22,7 +22,7 @@ def build_generator(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
         dropout=not opt.no_dropout,
         antialias=not opt.no_antialias,
         antialias_up=not opt.no_antialias_up,
-        size=min(opt.load_size, opt.crop_size),
+        size=training_side(opt),
         downsamplings=opt.stylegan2_G_num_downsampling,
     )
     return _checked("--netG", opt.netG, lambda: GENERATORS[opt.netG](settings), input_nc, opt)
@@ -36,20 +36,29 @@ def build_discriminator(opt: Namespace, input_nc: int) -> nn.Module:
         n_layers=opt.n_layers_D,
         norm=opt.normD,
         antialias=not opt.no_antialias,
-        size=min(opt.load_size, opt.crop_size),
+        size=training_side(opt),
         tile=opt.D_patch_size,
     )
     return _checked("--netD", opt.netD, lambda: DISCRIMINATORS[opt.netD](settings), input_nc, opt)
 
 
+def training_side(opt: Namespace) -> int:
+    """The side of the square training pictures, in pixels: crops, or pictures that are only scaled."""
+    return min(opt.load_size, opt.crop_size)
+
+
 def _checked(flag: str, name: str, build: Callable[[], nn.Module], channels: int, opt: Namespace) -> nn.Module:
-    """Builds the network and draws its weights. Raises UserError where it cannot take the crops it shall be trained on."""
+    """Builds the network and draws its weights. Raises UserError where it cannot take the pictures it shall be
+    trained on."""
+    side = training_side(opt)
     try:
         network = build()
         if opt.isTrain:
             # Shapes alone: on the meta device nothing is computed.
-            copy.deepcopy(network).to("meta")(torch.empty(1, channels, opt.crop_size, opt.crop_size, device="meta"))
+            copy.deepcopy(network).to("meta")(torch.empty(1, channels, side, side, device="meta"))
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{flag} {name} does not go with --crop_size {opt.crop_size}: {error}") from None
+        raise UserError(
+            f"{flag} {name} does not go with training pictures of {side}x{side} pixels (--load_size, --crop_size): {error}"
+        ) from None
     init_weights(network, opt.init_type, opt.init_gain)
     return network

@@ -14,6 +14,8 @@ from models.losses.patch_nce import patch_nce
 from models.networks import GENERATORS, HEADS
 from models.networks.initialisation import init_weights
 from models.networks.normalisation import mixes_images
+from models.networks.patch_sampler import PatchSampler
+from models.networks.taps import TappedGenerator
 from util.errors import UserError
 from util.option_types import (
     boolean,
@@ -109,7 +111,12 @@ class CUTModel(BaseModel):
                 f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ: CUT's generator encodes its own "
                 "output to compare it with its input, so both domains need the same number of channels"
             )
-        self.F = self.add_network("F", HEADS[opt.netF](self._feature_widths(), opt.netF_nc))
+        if opt.lambda_GAN == opt.lambda_NCE == 0:
+            raise UserError(
+                "--lambda_GAN 0 and --lambda_NCE 0 together leave nothing to learn from; give one of them a weight"
+            )
+        self.F: PatchSampler = HEADS[opt.netF](self._feature_widths(), opt.netF_nc)
+        self.add_network("F", self.F)
         init_weights(self.F, opt.init_type, opt.init_gain)
         self.D = self.add_network("D", build_discriminator(opt, opt.output_nc))
 
@@ -123,7 +130,7 @@ class CUTModel(BaseModel):
         self.joins_scores = not mixes_images(self.D)
 
     def _feature_widths(self) -> list[int]:
-        if not hasattr(self.G, "feature_widths"):
+        if not isinstance(self.G, TappedGenerator):
             tapped = [name for name in GENERATORS if not name.startswith("unet")]
             raise UserError(
                 f"--netG {self.opt.netG} has no encoder whose layers PatchNCE could compare: for --model {self.opt.model} "
@@ -133,6 +140,16 @@ class CUTModel(BaseModel):
             return self.G.feature_widths(self.layers)
         except ValueError as error:
             raise UserError(f"--nce_layers {self.opt.nce_layers} do not fit --netG {self.opt.netG}: {error}") from None
+
+    def set_input(self, batch: Mapping[str, Any]) -> None:
+        """As for every model. Raises UserError where the identity term cannot translate both domains in one pass."""
+        super().set_input(batch)
+        if self.with_identity and self.real_A.shape[2:] != self.real_B.shape[2:]:
+            sizes = " and ".join(f"{image.shape[3]}x{image.shape[2]}" for image in (self.real_A, self.real_B))
+            raise UserError(
+                f"pictures of {sizes} pixels cannot be translated together: crop them to one size (--preprocess "
+                "resize_and_crop), or leave out the identity term (--nce_idt false)"
+            )
 
     def optimize_parameters(self) -> None:
         """One step: translate, update D on the detached translations, then G and F against the updated D."""
@@ -168,11 +185,11 @@ class CUTModel(BaseModel):
         loss = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
         return loss + self.gradient_penalty(self.D, self.real_B, self.fake_B)
 
-    def _scores(self, *images: Tensor) -> Sequence[Tensor]:
-        """D's scores for each batch of pictures."""
-        if self.joins_scores:
-            return self.D(torch.cat(images)).chunk(len(images))
-        return [self.D(image) for image in images]
+    def _scores(self, fake: Tensor, real: Tensor) -> Sequence[Tensor]:
+        """D's scores for both batches of pictures."""
+        if self.joins_scores and fake.shape == real.shape:
+            return self.D(torch.cat((fake, real))).chunk(2)
+        return self.D(fake), self.D(real)
 
     def generator_loss(self) -> Tensor:
         """The adversarial loss plus PatchNCE (CUT, equation 5)."""

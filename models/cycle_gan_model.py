@@ -90,7 +90,7 @@ class CycleGANModel(BaseModel):
 
     def forward(self) -> None:
         """Translations and reconstructions of both domains, or of A alone where there is no B (in a test)."""
-        if self.with_identity and self.joins_translations:
+        if self.with_identity and self.joins_translations and self.real_A.shape == self.real_B.shape:
             self.fake_B, self.idt_A = self.G_A(torch.cat((self.real_A, self.real_B))).chunk(2)
             self.fake_A, self.idt_B = self.G_B(torch.cat((self.real_B, self.real_A))).chunk(2)
             self.rec_A = self.G_B(self.fake_B)
@@ -125,7 +125,7 @@ class CycleGANModel(BaseModel):
         return self.losses["D_A"] + self.losses["D_B"]
 
     def _score(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        if self.joins_scores:
+        if self.joins_scores and real.shape == fake.shape:
             real_scores, fake_scores = discriminator(torch.cat((real, fake))).chunk(2)
         else:
             real_scores, fake_scores = discriminator(real), discriminator(fake)

@@ -61,10 +61,6 @@ class SinCUTModel(CUTModel):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.loss_names = (*self.loss_names, "D_R1", *(["idt"] if self.with_identity else []))
-        if isinstance(self.G, StyleGAN2Generator):
-            self.G.noise_source.generator = self.generator
-        if self.is_train:
-            self.encodes_windows = isinstance(self.G, StyleGAN2Generator) and not isinstance(self.F, GridPooling)
 
     def discriminator_loss(self) -> Tensor:
         loss = super().discriminator_loss()
@@ -82,7 +78,7 @@ class SinCUTModel(CUTModel):
 
     def _nce_terms(self) -> list[Tensor]:
         """As in CUT; but so few patches of a crop are looked at that only what they see of it is encoded."""
-        if not self.encodes_windows or self.key_features is None:
+        if not isinstance(self.G, StyleGAN2Generator) or isinstance(self.F, GridPooling) or self.key_features is None:
             return super()._nce_terms()
         outputs = [self.fake_B, self.idt_B] if self.with_identity else [self.fake_B]
         terms = []

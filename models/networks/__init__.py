@@ -79,7 +79,7 @@ DISCRIMINATORS: dict[str, Callable[[DiscriminatorSettings], nn.Module]] = {
 }
 
 # The projection heads, from the widths of the tapped feature maps and the length of the projected vectors.
-HEADS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
+HEADS: dict[str, Callable[[Sequence[int], int], PatchSampler]] = {
     "sample": lambda widths, nc: PatchSampler(widths, project=False),
     "mlp_sample": lambda widths, nc: PatchSampler(widths, project=True, nc=nc),
     "reshape": lambda widths, nc: GridPooling(),

@@ -45,7 +45,7 @@ class PatchSampler(nn.Module):
 
     def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
         """Feature maps (N, C_i, H_i, W_i) at positions (S_i,) -> (N, C_i, S_i). No whole map is moved or permuted."""
-        return [feature.flatten(2)[:, :, position] for feature, position in zip(features, positions, strict=True)]
+        return [feature.flatten(2).index_select(2, where) for feature, where in zip(features, positions, strict=True)]
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
         """Gathered patches (N, C_i, S_i) -> unit vectors (N*S_i, nc), picture by picture."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.networks.normalisation import NORMS, keeps_bias
 from models.networks.resampling import Downsample, Upsample
-from models.networks.taps import check_taps
+from models.networks.taps import TappedGenerator, check_taps
 
 
 class ResnetBlock(nn.Module):
@@ -34,7 +34,7 @@ class ResnetBlock(nn.Module):
         return features + self.conv_block(features)
 
 
-class ResnetGenerator(nn.Module):
+class ResnetGenerator(TappedGenerator):
     """Translates pictures (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; H and W are multiples of 4.
 
     `norm` is a key of `NORMS`; `antialias` and `antialias_up` choose blurred over strided and transposed convolutions;
@@ -100,10 +100,12 @@ class ResnetGenerator(nn.Module):
         for index, entry in enumerate(self.model):
             image = entry(image)
             if index in layers:
-                last = index == layers[-1]
-                if last and encode_only:
-                    return [*features, image]
-                features.append(image.clone() if last and self._feeds_relu(index) else image)
+                features.append(image)
+                if index == layers[-1]:
+                    if encode_only:
+                        return features
+                    if self._feeds_relu(index):
+                        image = image.clone()
         return (image, features) if layers else image
 
     def _feeds_relu(self, index: int) -> bool:

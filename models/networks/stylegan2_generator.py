@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.networks.stylegan2_layers import ConvLayer, ResBlock, channels_last
 from models.networks.stylegan2_upsampling import DoublingLayer, NoiseSource
 from models.networks.stylegan2_windows import Reach, cut_windows
-from models.networks.taps import check_taps
+from models.networks.taps import TappedGenerator, check_taps
 
 
 class Convolutions(nn.Module):
@@ -32,7 +32,7 @@ def generator_width(ngf: int, resolution: float) -> int:
     return min(512, width) if resolution <= 32 else width
 
 
-class StyleGAN2Generator(nn.Module):
+class StyleGAN2Generator(TappedGenerator):
     """Translates pictures (N, input_nc, H, W) in [-1, 1] to unbounded (N, output_nc, H, W); H and W are multiples of
     2**downsamplings, otherwise free.
 

@@ -1,7 +1,19 @@
-"""What a legal list of encoder taps is, for every generator that has them."""
+"""What it takes to be a generator whose encoder PatchNCE can look into."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+
+from torch import nn
+
+
+class TappedGenerator(nn.Module, ABC):
+    """A generator with taps: `G(x)` is the translation, `G(x, layers)` the translation and the features at these layers,
+    `G(x, layers, encode_only=True)` the features alone."""
+
+    @abstractmethod
+    def feature_widths(self, layers: Sequence[int]) -> list[int]:
+        """Channels of the feature maps tapped at `layers`. Raises ValueError where these are no legal taps."""
 
 
 def check_taps(layers: Sequence[int], entries: int) -> None:
