@@ -13,17 +13,21 @@ from data import create_dataset
 from models import create_model
 from options import TestOptions
 from options.record import architecture_arguments, describe_options, overridden_architecture
-from util.errors import exit_on_user_error
+from util.errors import INTERRUPTED_STATUS, exit_on_user_error
+from util.report.console import print_any_name
 from util.report.results_page import ResultsPage
 from util.runtime.device import describe_device
+from util.runtime.output_folder import make_output_folder
 
 
 def parse_as_trained(arguments: list[str]) -> Namespace:
     """The options of the command line, over the architecture that the run was trained with."""
-    opt = TestOptions().parse(arguments)
-    for line in overridden_architecture(opt):
+    asked = TestOptions().parse(arguments)
+    for line in overridden_architecture(asked):
         print(f"note: {line}")
-    return TestOptions().parse([*architecture_arguments(opt), *arguments])
+    opt = TestOptions().parse([*architecture_arguments(asked), *arguments])
+    opt.given = asked.given
+    return opt
 
 
 def test(opt: Namespace) -> None:
@@ -45,8 +49,10 @@ def test(opt: Namespace) -> None:
     advice = " (raise --num_test for more)" if count < len(dataset) else ""
     print(f"{count} of {len(dataset)} images{advice}, on {describe_device(model.device)}")
 
+    results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}"
+    make_output_folder(results_dir, "--results_dir and --name")
     page = ResultsPage(
-        Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}",
+        results_dir,
         title=opt.name,
         source_root=Path(dataset.source_folder),
         facts={"phase": opt.phase, "epoch": opt.epoch},
@@ -61,8 +67,13 @@ def test(opt: Namespace) -> None:
 
 
 def main() -> None:
+    print_any_name()
     with exit_on_user_error():
-        test(parse_as_trained(sys.argv[1:]))
+        try:
+            test(parse_as_trained(sys.argv[1:]))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED_STATUS)
 
 
 if __name__ == "__main__":

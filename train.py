@@ -13,23 +13,25 @@ from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
 from options.record import describe_options, write_options
-from util.errors import exit_on_user_error
+from util.errors import INTERRUPTED_STATUS, exit_on_user_error
+from util.report.console import print_any_name
 from util.report.training_report import TrainingReport
 from util.report.visdom_sink import open_visdom
+from util.runtime.deferred_interrupt import DeferredInterrupt
 from util.runtime.device import describe_device
 from util.runtime.image_counter import ImageCounter
-
-INTERRUPTED_STATUS = 130
+from util.runtime.output_folder import make_output_folder
 
 
 def train(opt: Namespace) -> None:
-    """Runs the epochs from --epoch_count to the last. Whatever ends it, the newest weights are saved as "latest"."""
+    """Runs the epochs from --epoch_count to the last. Whatever ends it, what it has learnt is saved as "latest"."""
     dataset = create_dataset(opt)
     model = create_model(opt)
     if opt.continue_train:
         model.load_networks(opt.epoch, opt.pretrained_name)
 
     run_dir = Path(opt.checkpoints_dir) / opt.name
+    make_output_folder(run_dir, "--checkpoints_dir and --name")
     write_options(opt, run_dir)
     print(describe_options(opt))
     print(model.describe(opt.verbose))
@@ -52,17 +54,28 @@ def train(opt: Namespace) -> None:
         opt.display_ncols,
         opt.display_winsize,
     )
-    with TrainingReport(
-        run_dir, opt.name, opt.epoch_count, last_epoch, len(dataset), web_page=not opt.no_html, live_view=live_view
-    ) as report:
-        try:
-            run_epochs(opt, model, dataset, report, last_epoch)
-        finally:
-            model.save_networks("latest")
-
-
-def run_epochs(opt: Namespace, model: BaseModel, dataset: PictureLoader, report: TrainingReport, last_epoch: int) -> None:
     images = ImageCounter()
+    report = TrainingReport(
+        run_dir, opt.name, opt.epoch_count, last_epoch, len(dataset), web_page=not opt.no_html, live_view=live_view
+    )
+    with DeferredInterrupt() as interrupt, report:
+        try:
+            run_epochs(opt, model, dataset, report, images, interrupt, last_epoch)
+        finally:
+            if images.seen:  # before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil
+                model.save_networks("latest")
+                report.say(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
+
+
+def run_epochs(
+    opt: Namespace,
+    model: BaseModel,
+    dataset: PictureLoader,
+    report: TrainingReport,
+    images: ImageCounter,
+    interrupt: DeferredInterrupt,
+    last_epoch: int,
+) -> None:
     for epoch in range(opt.epoch_count, last_epoch + 1):
         started = time.monotonic()
         dataset.set_epoch(epoch)
@@ -71,12 +84,14 @@ def run_epochs(opt: Namespace, model: BaseModel, dataset: PictureLoader, report:
             model.optimize_parameters()
             images.advance(len(model.image_paths))
 
-            if images.crossed(opt.display_freq):
-                report.visuals(model.get_current_visuals(), to_page=images.crossed(opt.update_html_freq))
+            to_page = images.crossed(opt.update_html_freq)
+            if to_page or images.crossed(opt.display_freq):
+                report.visuals(model.get_current_visuals(), to_page)
             if images.crossed(opt.print_freq):
                 report.losses(model.get_current_losses())
             if images.crossed(opt.save_latest_freq):
                 model.save_networks(f"iter_{images.seen}" if opt.save_by_iter else "latest")
+            interrupt.raise_if_asked()
 
         if epoch % opt.save_epoch_freq == 0:
             model.save_networks("latest")
@@ -91,13 +106,13 @@ def run_epochs(opt: Namespace, model: BaseModel, dataset: PictureLoader, report:
 
 
 def main() -> None:
+    print_any_name()
     with exit_on_user_error():
         opt = TrainOptions().parse()
         try:
             train(opt)
         except KeyboardInterrupt:
-            folder = Path(opt.checkpoints_dir) / opt.name
-            print(f"\ninterrupted; the weights so far are in {folder} as latest", file=sys.stderr)
+            print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED_STATUS)
 
 

@@ -1,5 +1,6 @@
 """Reads batches in worker processes ahead of the training, and reports what went wrong there."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ class PictureLoader:
             num_workers=num_threads,
             persistent_workers=num_threads > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=ignore_interrupts,
             generator=torch.Generator(),  # keeps torch from advancing the global generator at each epoch
         )
 
@@ -85,6 +87,11 @@ class PictureLoader:
             if path not in self.skipped:
                 self.skipped[path] = reason
                 print(f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)", file=sys.stderr)
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to the workers as well, to the program that they work for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate(samples: list[Sample]) -> Batch:

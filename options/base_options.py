@@ -55,17 +55,12 @@ class BaseOptions:
         arguments = sys.argv[1:] if argv is None else list(argv)
         parser = self.parser(arguments)
         opt = parser.parse_args(arguments)
-        opt.given = self._given(parser, arguments)
-        opt.isTrain = self.is_train
-        if opt.suffix:
-            try:
-                opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"
-            except (KeyError, IndexError, ValueError, AttributeError) as error:
-                parser.error(f"argument --suffix: {opt.suffix!r} names no option: {error}")
         try:
             self.complete(opt)
         except UserError as error:
             parser.error(str(error))
+        opt.given = self._given(parser, arguments)
+        opt.isTrain = self.is_train
         return opt
 
     def parser(self, arguments: Sequence[str]) -> ArgumentParser:
@@ -152,6 +147,12 @@ class BaseOptions:
                 f"--load_size {opt.load_size} is below --crop_size {opt.crop_size}: pictures scaled to the first are too "
                 f"small for crops of the second; give --load_size {opt.crop_size} or more"
             )
+
+        if opt.suffix:
+            try:
+                opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"
+            except (LookupError, ValueError, TypeError, AttributeError) as error:
+                raise UserError(f"argument --suffix: {opt.suffix!r} cannot be filled in from the options: {error}") from None
 
     @staticmethod
     def _given(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:

@@ -2,9 +2,10 @@
 
 import json
 import math
-from argparse import Action, Namespace
+from argparse import Action, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from models import MODELS
@@ -40,10 +41,13 @@ def architecture_arguments(opt: Namespace) -> list[str]:
     arguments: list[str] = []
     for action in _architecture_actions(recorded.get("model")):
         value = recorded.get(action.dest)
+        if not _suits(action, value):
+            raise _damaged(opt, f"{action.dest} is {value!r}")
+        (flag,) = action.option_strings
         if action.nargs == 0:
-            arguments += action.option_strings if value else []
+            arguments += [flag] if value else []
         elif value is not None:
-            arguments += [*action.option_strings, str(value)]
+            arguments.append(f"{flag}={value}")
     return arguments
 
 
@@ -64,21 +68,43 @@ def _recorded(opt: Namespace) -> dict[str, Any]:
 
 
 def _read_record(opt: Namespace) -> dict[str, Any]:
-    path = Path(opt.checkpoints_dir) / opt.name / MACHINE_READABLE
     try:
-        recorded = json.loads(path.read_text())
+        recorded = json.loads(_record_path(opt).read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it, and give the architecture options by hand") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(opt, str(error)) from None
     if not isinstance(recorded, dict):
-        raise UserError(f"{path} is damaged (no table of options); remove it, and give the architecture options by hand")
+        raise _damaged(opt, "no table of options")
     return recorded
+
+
+def _record_path(opt: Namespace) -> Path:
+    return Path(opt.checkpoints_dir) / opt.name / MACHINE_READABLE
+
+
+def _damaged(opt: Namespace, why: str) -> UserError:
+    return UserError(
+        f"{_record_path(opt)} is damaged ({shorten(why, 200)}); remove it, and give the architecture options by hand"
+    )
+
+
+def _suits(action: Action, value: Any) -> bool:
+    """Whether a recorded value is one that the option could have been given; None stands for an option not recorded."""
+    if value is None:
+        return True
+    if action.nargs == 0:
+        return isinstance(value, bool)
+    try:
+        parsed = action.type(str(value)) if callable(action.type) else value
+    except ArgumentTypeError:
+        return False
+    return action.choices is None or parsed in action.choices
 
 
 def _architecture_actions(model: Any) -> list[Action]:
     """The options that a trained run dictates: the group `ARCHITECTURE`, and what the model adds to it."""
-    known = model in MODELS
+    known = isinstance(model, str) and model in MODELS
     parser = TestOptions().parser(["--model", model] if known else [])
     own = MODELS[model].architecture_options if known else ()
     shared = next(group for group in parser._action_groups if group.title == ARCHITECTURE)._group_actions

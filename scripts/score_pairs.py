@@ -37,7 +37,9 @@ def read(path: Path) -> np.ndarray:
 def main() -> None:
     parser = ArgumentParser(description="PSNR and SSIM of translations against their paired truth.")
     parser.add_argument("--results", type=Path, required=True, help="a page's folder, such as results/demo/test_latest")
-    parser.add_argument("--truth", type=Path, required=True, help="folder of the true translations, such as datasets/demo/testB")
+    parser.add_argument(
+        "--truth", type=Path, required=True, help="folder of the true translations, such as datasets/demo/testB"
+    )
     arguments = parser.parse_args()
     with exit_on_user_error():
         for title, visual in (("input left as it is", "real_A"), ("translation", "fake_B")):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 USAGE_STATUS = 2
+INTERRUPTED_STATUS = 130
 
 
 class UserError(Exception):

@@ -1,7 +1,6 @@
 """Weights on disk: plain state dicts, written atomically, that load on any device and never run code."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,15 +38,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises UserError where the file is missing, is no state dict, or belongs to a network of another shape.
     """
-    state = _without_leftovers(_read_state(path), network)
-    expected = network.state_dict()
+    expected = {_without_prefixes(key): tensor for key, tensor in network.state_dict().items()}
+    state = _without_leftovers(_read_state(path), expected)
     difference = _difference(expected, state)
     if difference:
         raise UserError(
             f"{path} holds the weights of another network: {difference}. Give the architecture options that it was "
             "trained with (--netG, --ngf, --input_nc, --no_antialias ...; train_opt.txt beside it lists them)"
         )
-    network.load_state_dict(state)
+    network.load_state_dict({key: state[_without_prefixes(key)] for key in network.state_dict()})
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -55,10 +54,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; {_what_is_there(path)}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a readable checkpoint ({reason}); it may be cut short: fetch it again") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except Exception:  # torch's reader trips over damage in every way, and its messages advise to run what it refused
+        raise UserError(
+            f"{path} is not a checkpoint of plain weights: it is cut short, damaged, or holds code, which is never run; "
+            "fetch it again"
+        ) from None
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} is not a state dict: expected names of weights with a tensor each")
     return {_without_prefixes(key): value for key, value in state.items()}
 
@@ -76,11 +79,8 @@ def _without_prefixes(key: str) -> str:
     return key
 
 
-def _without_leftovers(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    expected = network.state_dict()
-    return {
-        key: value for key, value in state.items() if key in expected or key.rpartition(".")[2] not in NORM_LEFTOVERS
-    }
+def _without_leftovers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key in expected or key.rpartition(".")[2] not in NORM_LEFTOVERS}
 
 
 def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

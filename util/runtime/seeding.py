@@ -10,5 +10,5 @@ import torch
 def seeded(seed: int) -> Iterator[None]:
     """In the body PyTorch's global CPU generator starts from `seed`; afterwards it is as it was before."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU's generator as well
         yield
