@@ -8,6 +8,8 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+
 from data import PictureLoader, create_dataset
 from models import create_model
 from models.base_model import BaseModel
@@ -25,10 +27,18 @@ from util.runtime.output_folder import make_output_folder
 
 def train(opt: Namespace) -> None:
     """Runs the epochs from --epoch_count to the last. Whatever ends it, what it has learnt is saved as "latest"."""
+    torch.manual_seed(opt.seed)  # dropout has no generator of its own
     dataset = create_dataset(opt)
     model = create_model(opt)
     if opt.continue_train:
         model.load_networks(opt.epoch, opt.pretrained_name)
+
+    last_epoch = opt.n_epochs + opt.n_epochs_decay
+    if opt.epoch_count > last_epoch:
+        print(
+            f"nothing left to train: --epoch_count {opt.epoch_count} is past the last epoch, {last_epoch}; raise --n_epochs"
+        )
+        return
 
     run_dir = Path(opt.checkpoints_dir) / opt.name
     make_output_folder(run_dir, "--checkpoints_dir and --name")
@@ -39,12 +49,6 @@ def train(opt: Namespace) -> None:
         print("note: --gan_mode wgangp without a gradient penalty, as published, is unstable; --lambda_gp 10 adds it")
     print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}")
 
-    last_epoch = opt.n_epochs + opt.n_epochs_decay
-    if opt.epoch_count > last_epoch:
-        print(
-            f"nothing left to train: --epoch_count {opt.epoch_count} is past the last epoch, {last_epoch}; raise --n_epochs"
-        )
-        return
     live_view = open_visdom(
         opt.name,
         opt.display_id,

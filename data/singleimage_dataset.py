@@ -18,6 +18,7 @@ from data.folders import list_pictures
 from data.picture_set import PictureSet
 from data.transforms import Transform, grid_cells, resize, square, zoomed_size
 from util.errors import UserError
+from util.option_types import set_declared_defaults
 
 CROPS_PER_EPOCH = 100_000
 
@@ -53,7 +54,7 @@ class SingleImageDataset(BaseDataset):
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
-        parser.set_defaults(preprocess="zoom_and_patch" if is_train else "none")
+        set_declared_defaults(parser, preprocess="zoom_and_patch" if is_train else "none", num_test=1)
         if is_train:
             parser.add_argument(
                 "--singleimage_published_sampling",

@@ -8,6 +8,7 @@ from pathlib import Path
 from data.base_dataset import BaseDataset, Position, Sample
 from data.folders import list_pictures, phase_or_val
 from data.picture_set import PictureSet
+from util.errors import UserError
 
 
 class UnalignedDataset(BaseDataset):
@@ -19,8 +20,14 @@ class UnalignedDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         phase = phase_or_val(opt.dataroot, opt.phase, "A")
-        paths = {d: list_pictures(str(Path(opt.dataroot, phase + d)), self.limit) for d in "AB"}
-        self.source_folder = Path(opt.dataroot, phase + self.source)
+        self.source_folder, target_folder = (Path(opt.dataroot, phase + domain) for domain in (self.source, self.target))
+        paths = {self.source: list_pictures(str(self.source_folder), self.limit)}
+        if not self.is_train and not target_folder.is_dir():
+            raise UserError(
+                f"{target_folder} is not a folder, but --dataset_mode unaligned shows its pictures beside the results; "
+                f"--dataset_mode single translates {self.source_folder} alone"
+            )
+        paths[self.target] = list_pictures(str(target_folder), self.limit)
         self.pictures = {d: PictureSet(paths[d]) for d in "AB"}
         self.domains = self.pictures["A"], self.pictures["B"]
         self.draws_partner = self.is_train and not opt.serial_batches

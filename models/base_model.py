@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from models.losses.gradient_penalty import wgan_gp_penalty
 from models.networks.stylegan2_generator import StyleGAN2Generator
 from models.schedules import SCHEDULES, Epochs
-from util.errors import UserError
+from util.errors import PictureSizeError, UserError
 from util.runtime.checkpoints import load_weights, save_weights
 from util.runtime.device import choose_device
 
@@ -25,8 +25,6 @@ class BaseModel(ABC):
     it is for testing alone, `optimize_parameters`. Pictures are (N, C, H, W) tensors in [-1, 1].
     """
 
-    #: Options, beside the shared architecture options, that the networks' shapes follow from.
-    architecture_options: ClassVar[tuple[str, ...]] = ()
     #: Attributes that hold a picture, in the order they are shown.
     visual_names: tuple[str, ...]
     #: The losses that a step leaves in `losses`, in the order they are reported.
@@ -95,6 +93,8 @@ class BaseModel(ABC):
         """lambda_gp times WGAN-GP's penalty; zero for the other --gan_mode."""
         if self.opt.gan_mode != "wgangp" or self.opt.lambda_gp == 0:
             return real.new_zeros(())
+        if real.shape != fake.shape:
+            raise PictureSizeError("--lambda_gp needs real and translated pictures of one size: crop them to one")
         return wgan_gp_penalty(discriminator, real, fake, self.generator) * self.opt.lambda_gp
 
     def minimise(self, loss: Tensor, *names: str) -> None:

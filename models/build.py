@@ -22,7 +22,7 @@ def build_generator(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
         dropout=not opt.no_dropout,
         antialias=not opt.no_antialias,
         antialias_up=not opt.no_antialias_up,
-        size=training_side(opt),
+        size=opt.net_size,
         downsamplings=opt.stylegan2_G_num_downsampling,
     )
     return _checked("--netG", opt.netG, lambda: GENERATORS[opt.netG](settings), input_nc, opt)
@@ -36,21 +36,16 @@ def build_discriminator(opt: Namespace, input_nc: int) -> nn.Module:
         n_layers=opt.n_layers_D,
         norm=opt.normD,
         antialias=not opt.no_antialias,
-        size=training_side(opt),
+        size=opt.net_size,
         tile=opt.D_patch_size,
     )
     return _checked("--netD", opt.netD, lambda: DISCRIMINATORS[opt.netD](settings), input_nc, opt)
 
 
-def training_side(opt: Namespace) -> int:
-    """The side of the square training pictures, in pixels: crops, or pictures that are only scaled."""
-    return min(opt.load_size, opt.crop_size)
-
-
 def _checked(flag: str, name: str, build: Callable[[], nn.Module], channels: int, opt: Namespace) -> nn.Module:
     """Builds the network and draws its weights. Raises UserError where it cannot take the pictures it shall be
     trained on."""
-    side = training_side(opt)
+    side = min(opt.load_size, opt.crop_size)
     try:
         network = build()
         if opt.isTrain:

@@ -11,7 +11,7 @@ from models.base_model import BaseModel
 from models.build import build_discriminator, build_generator
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
-from models.networks import GENERATORS, HEADS
+from models.networks import DEFAULT_TAPS, HEADS
 from models.networks.initialisation import init_weights
 from models.networks.normalisation import mixes_images
 from models.networks.patch_sampler import PatchSampler
@@ -26,8 +26,6 @@ from util.option_types import (
     set_declared_defaults,
 )
 
-# Layers that PatchNCE compares, for generators to which the default of --nce_layers does not apply.
-TAPS = {"stylegan2": "0,2,4", "smallstylegan2": "0,2,3"}
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
 
@@ -90,10 +88,7 @@ class CUTModel(BaseModel):
 
     @staticmethod
     def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
-        defaults: dict[str, Any] = {"nce_layers": TAPS[opt.netG]} if opt.netG in TAPS else {}
-        if opt.CUT_mode.lower() == "fastcut":
-            defaults |= FASTCUT
-        return defaults
+        return {**default_taps(opt), **(FASTCUT if opt.CUT_mode.lower() == "fastcut" else {})}
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
@@ -131,10 +126,9 @@ class CUTModel(BaseModel):
 
     def _feature_widths(self) -> list[int]:
         if not isinstance(self.G, TappedGenerator):
-            tapped = [name for name in GENERATORS if not name.startswith("unet")]
             raise UserError(
                 f"--netG {self.opt.netG} has no encoder whose layers PatchNCE could compare: for --model {self.opt.model} "
-                f"choose one of {', '.join(tapped)}"
+                f"choose one of {', '.join(DEFAULT_TAPS)}"
             )
         try:
             return self.G.feature_widths(self.layers)
@@ -243,6 +237,11 @@ class CUTModel(BaseModel):
         queries = self.F(query_patches)
         per_layer = [patch_nce(q, k, groups, self.opt.nce_T).mean() for q, k in zip(queries, keys, strict=True)]
         return torch.stack(per_layer).mean() * self.opt.lambda_NCE
+
+
+def default_taps(opt: Namespace) -> dict[str, str]:
+    """The default of --nce_layers for the generator that --netG names; none where it has no taps."""
+    return {"nce_layers": DEFAULT_TAPS[opt.netG]} if opt.netG in DEFAULT_TAPS else {}
 
 
 def split(features: Sequence[Tensor], parts: int) -> list[list[Tensor]]:

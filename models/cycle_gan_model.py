@@ -19,6 +19,7 @@ from models.networks.normalisation import mixes_images
 from util.errors import UserError
 from util.option_types import non_negative_float
 
+GENERATOR_LOSSES = ("G_A", "cycle_A", "idt_A", "G_B", "cycle_B", "idt_B")
 BETA2 = 0.999  # fixed, whatever --beta2 says, as published
 
 
@@ -116,7 +117,7 @@ class CycleGANModel(BaseModel):
         losses["G_B"] = self.gan_loss(self.D_B(self.fake_A), True).mean()
         losses["cycle_A"] = F.l1_loss(self.rec_A, self.real_A) * opt.lambda_A
         losses["cycle_B"] = F.l1_loss(self.rec_B, self.real_B) * opt.lambda_B
-        return torch.stack([losses[name] for name in self.loss_names if not name.startswith("D_")]).sum()
+        return torch.stack([losses[name] for name in GENERATOR_LOSSES]).sum()
 
     def discriminator_loss(self) -> Tensor:
         """What both discriminators minimise; each has networks of its own, so one backward pass serves both."""

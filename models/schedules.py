@@ -30,8 +30,11 @@ def step(epoch: int, run: Epochs) -> float:
 
 def cosine(epoch: int, run: Epochs) -> float:
     """Half a cosine, from 1 in the first epoch down towards 0, once over the whole run."""
-    half_period = run.constant if run.cosine_climbs else run.constant + run.decay
-    return 0.5 * (1.0 + math.cos(math.pi * (epoch - run.first) / max(1, half_period)))
+    if run.cosine_climbs:
+        done, half_period = epoch - run.first, run.constant
+    else:
+        done, half_period = epoch - 1, run.constant + run.decay
+    return 0.5 * (1.0 + math.cos(math.pi * done / max(1, half_period)))
 
 
 SCHEDULES: dict[str, Callable[[int, Epochs], float]] = {"linear": linear, "step": step, "cosine": cosine}

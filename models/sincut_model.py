@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.cut_model import TAPS, CUTModel, split
+from models.cut_model import CUTModel, default_taps, split
 from models.losses.gradient_penalty import r1_penalty
 from models.networks.patch_sampler import GridPooling
 from models.networks.stylegan2_generator import StyleGAN2Generator
@@ -17,8 +17,6 @@ from util.option_types import non_negative_float, set_declared_defaults
 class SinCUTModel(CUTModel):
     """CUT with R1 regularisation of D in every step, an identity loss on pixels, and one patch per crop, whose negatives
     are the patches of the other crops."""
-
-    architecture_options = ("load_size", "crop_size")  # the widths of StyleGAN2's layers follow from them
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
@@ -35,7 +33,6 @@ class SinCUTModel(CUTModel):
             netD="stylegan2",
             gan_mode="nonsaturating",
             num_patches=1,
-            nce_layers="0,2,4",
             lambda_NCE=4.0,
             ngf=10,
             ndf=8,
@@ -48,15 +45,15 @@ class SinCUTModel(CUTModel):
             n_epochs_decay=8,
             save_epoch_freq=1,
             save_latest_freq=20000,
-            num_test=1,
+            preprocess="zoom_and_patch" if is_train else "none",
         )
         if is_train:
-            set_declared_defaults(parser, batch_size=16, preprocess="zoom_and_patch")
+            set_declared_defaults(parser, batch_size=16)
         return parser
 
     @staticmethod
     def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
-        return {"nce_layers": TAPS[opt.netG]} if opt.netG in TAPS else {}
+        return default_taps(opt)
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)

@@ -1,10 +1,14 @@
 """One-sided testing: a generator of any run, on a folder of pictures."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
 
 from models.base_model import BaseModel
 from models.build import build_generator
 from util.errors import UserError
+
+SINGLE_IMAGE_GENERATORS = ("stylegan2", "smallstylegan2")  # trained on crops, for whole pictures
 
 
 class TestModel(BaseModel):
@@ -21,6 +25,10 @@ class TestModel(BaseModel):
         group.add_argument("--model_suffix", default="", help="which generator: _A loads latest_net_G_A.pth")
         parser.set_defaults(dataset_mode="single")
         return parser
+
+    @staticmethod
+    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
+        return {"preprocess": "none"} if opt.netG in SINGLE_IMAGE_GENERATORS else {}
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)

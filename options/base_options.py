@@ -83,7 +83,7 @@ class BaseOptions:
         group = parser.add_argument_group("run")
         group.add_argument("--dataroot", default="placeholder", help="folder of the pictures: trainA, trainB, testA, testB")
         group.add_argument("--name", default="experiment_name", help="name of the run, and of its folder")
-        group.add_argument("--easy_label", default="experiment_name", help="readable name for tables and pages")
+        group.add_argument("--easy_label", default="experiment_name", help="readable name, for tables of yours; unused here")
         group.add_argument(
             "--gpu_ids", default=AUTO, help="number of the GPU, such as 0; -1 for the CPU; auto: a GPU if there is one"
         )
@@ -110,6 +110,12 @@ class BaseOptions:
         group.add_argument("--no_antialias_up", action="store_true", help="transposed convolutions instead of blurred ones")
         group.add_argument(
             "--stylegan2_G_num_downsampling", type=positive_int, default=1, help="halvings in StyleGAN2 generators"
+        )
+        group.add_argument(
+            "--net_size",
+            type=positive_int,
+            default=None,
+            help="side of the pictures that StyleGAN2's layers are laid out for; by default that of the training pictures",
         )
         group.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which way to translate")
 
@@ -140,6 +146,8 @@ class BaseOptions:
 
     def complete(self, opt: Namespace) -> None:
         """Settles what follows from several options together. Raises UserError where they do not fit."""
+        if opt.net_size is None:
+            opt.net_size = min(opt.load_size, opt.crop_size)
         steps = parse_preprocess(opt.preprocess)
         scales = {"resize", "scale_width", "scale_shortside"} & set(steps)
         if scales and "crop" in steps and opt.load_size < opt.crop_size:

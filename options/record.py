@@ -8,7 +8,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from models import MODELS
 from options.base_options import ARCHITECTURE
 from options.test_options import TestOptions
 from util.errors import UserError
@@ -39,7 +38,7 @@ def architecture_arguments(opt: Namespace) -> list[str]:
     """
     recorded = _read_record(opt)
     arguments: list[str] = []
-    for action in _architecture_actions(recorded.get("model")):
+    for action in _architecture_actions():
         value = recorded.get(action.dest)
         if not _suits(action, value):
             raise _damaged(opt, f"{action.dest} is {value!r}")
@@ -54,7 +53,9 @@ def architecture_arguments(opt: Namespace) -> list[str]:
 def overridden_architecture(opt: Namespace) -> Sequence[str]:
     """A line for each option that the command line sets otherwise than the run was trained with."""
     recorded = _read_record(opt)
-    names = [action.dest for action in _architecture_actions(recorded.get("model"))]
+    if opt.model == "test":
+        recorded.pop("model", None)  # any run may be tested one-sidedly
+    names = [action.dest for action in _architecture_actions()]
     return [
         f"--{name} is {getattr(opt, name)} here, but the run was trained with {recorded[name]}"
         for name in names
@@ -102,10 +103,7 @@ def _suits(action: Action, value: Any) -> bool:
     return action.choices is None or parsed in action.choices
 
 
-def _architecture_actions(model: Any) -> list[Action]:
-    """The options that a trained run dictates: the group `ARCHITECTURE`, and what the model adds to it."""
-    known = isinstance(model, str) and model in MODELS
-    parser = TestOptions().parser(["--model", model] if known else [])
-    own = MODELS[model].architecture_options if known else ()
-    shared = next(group for group in parser._action_groups if group.title == ARCHITECTURE)._group_actions
-    return [*shared, *(action for action in parser._actions if action.dest in own)]
+def _architecture_actions() -> list[Action]:
+    """The options that a trained run dictates."""
+    groups = TestOptions().parser([])._action_groups
+    return next(group for group in groups if group.title == ARCHITECTURE)._group_actions

@@ -44,7 +44,12 @@ class TrainOptions(BaseOptions):
         group = parser.add_argument_group("checkpoints")
         group.add_argument("--save_latest_freq", type=positive_int, default=5000, help="images between saves of latest")
         group.add_argument("--save_epoch_freq", type=positive_int, default=5, help="epochs between saves under their number")
-        group.add_argument("--evaluation_freq", type=positive_int, default=5000, help="images between evaluations")
+        group.add_argument(
+            "--evaluation_freq",
+            type=positive_int,
+            default=5000,
+            help="accepted as published; nothing is evaluated during training",
+        )
         group.add_argument("--save_by_iter", action="store_true", help="label those saves iter_<images>, not latest")
         group.add_argument("--continue_train", action="store_true", help="start from the weights of --epoch")
         group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the first epoch")

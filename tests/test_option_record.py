@@ -66,11 +66,19 @@ def test_a_test_takes_the_architecture_over(tmp_path: Path, arguments: list[str]
     assert architecture(options_of_test(tmp_path)) == expected
 
 
-def test_a_test_of_sincut_takes_the_sizes_over_and_of_cut_it_does_not(tmp_path: Path) -> None:
-    options_of_training(tmp_path, "--model", "sincut", "--load_size", "256", "--crop_size", "32")
-    assert (options_of_test(tmp_path).load_size, options_of_test(tmp_path).crop_size) == (256, 32)
-    options_of_training(tmp_path, "--model", "cut", "--load_size", "128", "--crop_size", "64")
-    assert (options_of_test(tmp_path).load_size, options_of_test(tmp_path).crop_size) == (256, 256)
+@pytest.mark.parametrize("model", ["cut", "sincut", "cycle_gan"])
+def test_a_test_takes_over_what_the_layers_are_laid_out_for_and_not_how_pictures_are_cut(tmp_path: Path, model: str) -> None:
+    untrained = options_of_test(tmp_path, "--model", model)
+    options_of_training(tmp_path, "--model", model, "--load_size", "128", "--crop_size", "32")
+    opt = options_of_test(tmp_path)
+    assert opt.net_size == 32
+    assert (opt.load_size, opt.crop_size) == (untrained.load_size, untrained.crop_size)
+
+
+def test_a_sincut_run_is_tested_on_whole_pictures_in_every_way(tmp_path: Path) -> None:
+    options_of_training(tmp_path, "--model", "sincut")
+    for way in ([], ["--dataset_mode", "single"], ["--model", "test"]):
+        assert options_of_test(tmp_path, *way).preprocess == "none", way
 
 
 def test_a_test_takes_nothing_else_over(tmp_path: Path) -> None:
@@ -203,9 +211,9 @@ def test_a_hostile_record_is_named(tmp_path: Path, option: str, value: Any) -> N
     assert len(said) < len(str(path)) + 300
 
 
-def test_a_hostile_record_of_sincut_is_named(tmp_path: Path) -> None:
-    path = leave(tmp_path, '{"model": "sincut", "load_size": "wide"}')
-    with pytest.raises(UserError, match="load_size is 'wide'"):
+def test_of_a_hostile_record_only_the_architecture_counts(tmp_path: Path) -> None:
+    path = leave(tmp_path, '{"model": "sincut", "net_size": "wide"}')
+    with pytest.raises(UserError, match="net_size is 'wide'"):
         options_of_test(tmp_path)
     path.write_text('{"model": "cut", "load_size": "wide"}')
     assert options_of_test(tmp_path).load_size == 256

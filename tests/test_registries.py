@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from models import MODELS, create_model
 from models.base_model import BaseModel
-from models.build import training_side
 from models.losses.gan import GAN_LOSSES
 from models.networks import DISCRIMINATORS, GENERATORS, HEADS
 from models.networks.initialisation import INITIALISERS
@@ -77,7 +76,7 @@ def as_arguments(options: dict[str, object]) -> list[str]:
 def random_batch(model: BaseModel, size: int = 2, seed: int = 0) -> dict:
     """A batch of noise, as the loader would hand it to the model, in the precision of the model's weights."""
     opt = model.opt
-    side = training_side(opt)
+    side = min(opt.load_size, opt.crop_size)
     dtype = next(next(iter(model.networks.values())).parameters()).dtype
     draws = torch.Generator().manual_seed(seed)
 
@@ -130,7 +129,7 @@ def test_every_choice_trains_and_translates(command: str, tmp_path: Path) -> Non
 
 def saved_run(model: BaseModel, command: str) -> BaseModel:
     """The run that `model` saved, as test.py opens it."""
-    folder, name, side = model.opt.checkpoints_dir, model.opt.name, training_side(model.opt)
+    folder, name, side = model.opt.checkpoints_dir, model.opt.name, model.opt.net_size
     own = as_arguments({"gpu_ids": -1, "checkpoints_dir": folder, "name": name, "crop_size": side}) + command.split()
     recorded = architecture_arguments(TestOptions().parse(own))
     tested = create_model(TestOptions().parse([*recorded, *own]))

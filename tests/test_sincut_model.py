@@ -35,11 +35,12 @@ class TestWindows:
         assert min(sides[0]) < 64
         assert set(sides[1]) == {64}
 
-    def test_equal_the_published_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("command", ["", "--netF reshape"])
+    def test_equal_the_published_passes(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Neither windows nor keys from the generator's own pass."""
-        windows = double_model(SINCUT)
+        windows = double_model(f"{SINCUT} {command}")
         monkeypatch.setattr("models.cut_model.mixes_images", lambda network: True)
-        published = double_model(SINCUT)
+        published = double_model(f"{SINCUT} {command}")
         sides = encoded_sizes(published)
         assert_same_step(windows, published)
         assert sides == [64] * 5

@@ -69,6 +69,15 @@ GENERATORS: dict[str, Callable[[GeneratorSettings], nn.Module]] = {
     "smallstylegan2": _stylegan2(blocks=2, inject_noise=False),
 }
 
+# The layers that PatchNCE compares unless --nce_layers says otherwise; generators that are not named here have no taps.
+DEFAULT_TAPS: dict[str, str] = {
+    "resnet_9blocks": "0,4,8,12,16",
+    "resnet_6blocks": "0,4,8,12,16",
+    "resnet_4blocks": "0,4,8,12,16",
+    "stylegan2": "0,2,4",
+    "smallstylegan2": "0,2,3",
+}
+
 DISCRIMINATORS: dict[str, Callable[[DiscriminatorSettings], nn.Module]] = {
     "basic": lambda s: PatchGAN(s.input_nc, s.ndf, 3, s.norm, s.antialias),
     "n_layers": lambda s: PatchGAN(s.input_nc, s.ndf, s.n_layers, s.norm, s.antialias),

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from models.networks.normalisation import NORMS, keeps_bias
 from models.networks.resampling import Downsample
+from util.errors import PictureSizeError
 
 
 class PatchGAN(nn.Module):
@@ -44,7 +45,7 @@ class PatchGAN(nn.Module):
 class TiledPatchGAN(PatchGAN):
     """A two-layer PatchGAN that judges tiles of 16 pixels each on its own; what is left over at the far edges is not seen.
 
-    (N, input_nc, H, W) -> (N * tiles, 1, h, w). Raises ValueError for pictures below one tile.
+    (N, input_nc, H, W) -> (N * tiles, 1, h, w). Raises PictureSizeError for pictures below one tile.
     """
 
     TILE = 16
@@ -57,11 +58,11 @@ class TiledPatchGAN(PatchGAN):
 
 
 def cut_into_tiles(image: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) -> (N * tiles, C, side, side), row by row; raises ValueError where not one tile fits."""
+    """(N, C, H, W) -> (N * tiles, C, side, side), row by row; raises PictureSizeError where not one tile fits."""
     height, width = image.shape[-2:]
     rows, columns = height // side, width // side
     if not rows * columns:
-        raise ValueError(f"a picture of {width}x{height} is smaller than one tile of {side}x{side}")
+        raise PictureSizeError(f"a picture of {width}x{height} is smaller than one tile of {side}x{side}")
     image = image[..., : rows * side, : columns * side]
     tiles = image.unflatten(3, (columns, side)).unflatten(2, (rows, side))
     return tiles.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.networks.patchgan import cut_into_tiles
 from models.networks.stylegan2_layers import ActivatedLinear, ConvLayer, EqualizedLinear, ResBlock, channels_last
+from util.errors import PictureSizeError
 
 FINAL_SIDE = 4  # of the feature maps that the linear layers read
 
@@ -23,8 +24,8 @@ def discriminator_width(ndf: int, resolution: int) -> int:
 class StyleGAN2Discriminator(nn.Module):
     """(N, input_nc, size, size) in [-1, 1] -> (N, 1) unbounded scores.
 
-    Maps are halved until their side is 4, as often as it takes from `size` rounded to a power of two. Raises ValueError
-    for a `size`, and later for pictures, where this does not lead to 4.
+    Maps are halved until their side is 4, as often as it takes from `size` rounded to a power of two. Raises
+    PictureSizeError for a `size`, and later for pictures, where this does not lead to 4.
     """
 
     def __init__(self, input_nc: int, ndf: int, size: int) -> None:
@@ -50,7 +51,7 @@ class StyleGAN2Discriminator(nn.Module):
     def _check(self, height: int, width: int) -> None:
         if any(side // self.reduction != FINAL_SIDE for side in (height, width)):
             least = FINAL_SIDE * self.reduction
-            raise ValueError(
+            raise PictureSizeError(
                 f"this StyleGAN2 discriminator halves pictures until {FINAL_SIDE}x{FINAL_SIDE} is left: their sides "
                 f"must have {least} to {least + self.reduction - 1} pixels, not {width}x{height}"
             )
@@ -59,7 +60,7 @@ class StyleGAN2Discriminator(nn.Module):
 class TiledStyleGAN2Discriminator(StyleGAN2Discriminator):
     """Judges tiles of `tile` pixels each on its own, (N, input_nc, H, W) -> (N * tiles, 1).
 
-    What is left over at the far edges is not seen. Raises ValueError for pictures below one tile.
+    What is left over at the far edges is not seen. Raises PictureSizeError for pictures below one tile.
     """
 
     def __init__(self, input_nc: int, ndf: int, tile: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.normalisation import NORMS, keeps_bias
+from util.errors import PictureSizeError
 
 
 class UnetBlock(nn.Module):
@@ -52,7 +53,7 @@ class UnetGenerator(nn.Module):
     """Translates pictures (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1].
 
     Maps are halved `halvings` times, at least 5: 7 for pictures of 128 pixels, 8 for 256. `norm` is a key of `NORMS`;
-    `dropout` adds a layer of it to the inner blocks that keep their width. Raises ValueError for pictures whose sides
+    `dropout` adds a layer of it to the inner blocks that keep their width. Raises PictureSizeError for pictures whose sides
     are no multiples of 2**halvings.
     """
 
@@ -72,7 +73,7 @@ class UnetGenerator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
         if height % self.multiple or width % self.multiple:
-            raise ValueError(
+            raise PictureSizeError(
                 f"a U-Net of this depth takes pictures whose sides are multiples of {self.multiple} pixels, "
                 f"not {width}x{height}"
             )

@@ -1,12 +1,15 @@
-"""Ctrl-C, held back until the program is at a point where it can stop."""
+"""Ctrl-C and SIGTERM, held back until the program is at a point where it can stop."""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Self
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class DeferredInterrupt:
-    """While it is entered, a first Ctrl-C is only noted, for `raise_if_asked`; a second one interrupts at once.
+    """While it is entered, a first Ctrl-C, or the SIGTERM of a job scheduler, is only noted, for `raise_if_asked`; a second
+    one interrupts at once.
 
     Python would raise KeyboardInterrupt wherever it happens to be: within a step, or where a worker process is being
     forked, which swallows it. To be entered in the main thread.
@@ -16,12 +19,13 @@ class DeferredInterrupt:
         self.asked = False
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Raises KeyboardInterrupt where one was asked for, unless something else ends the program already."""
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         if kind is None:
             self.raise_if_asked()
 
