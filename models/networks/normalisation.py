@@ -9,7 +9,7 @@ class InstanceNorm(nn.Module):
 
     Computed as a group norm with one channel to a group, which is the same function. PyTorch's own instance norm returns
     a wrong input gradient on the CPU for a single picture whose gradient comes in channels-last strides; this one does
-    not, and is twice as fast there.
+    not, and its forward pass takes half the time there.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
