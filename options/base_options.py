@@ -128,7 +128,9 @@ class BaseOptions:
         group.add_argument("--serial_batches", action="store_true", help="pictures in order instead of shuffled")
         group.add_argument("--num_threads", type=non_negative_int, default=4, help="processes that load pictures")
         group.add_argument("--batch_size", type=positive_int, default=1, help="pictures per step")
-        group.add_argument("--load_size", type=positive_int, default=286, help="pixels that pictures are scaled to")
+        group.add_argument(
+            "--load_size", type=positive_int, default=286, help="pixels that pictures are scaled to; None: as --crop_size"
+        )
         group.add_argument("--crop_size", type=positive_int, default=256, help="pixels that they are then cropped to")
         group.add_argument("--max_dataset_size", type=positive_int, default=float("inf"), help="use only the first pictures")
         group.add_argument(
