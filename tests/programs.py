@@ -23,7 +23,7 @@ def command(program: str, *arguments: str) -> list[str]:
 def run(folder: Path, program: str, *arguments: str) -> Finished:
     """Runs a program of the project in `folder` to its end, whatever that is."""
     return subprocess.run(
-        command(program, *arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+        command(program, *arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=250
     )
 
 

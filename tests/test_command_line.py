@@ -193,7 +193,7 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
     ) as training:
         assert any(line.startswith("(epoch: 1, ") for line in training.stdout)
         os.killpg(training.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-        told, complained = training.communicate(timeout=60)
+        told, complained = training.communicate(timeout=250)
     assert (training.returncode, complained) == (130, "interrupted\n")
     assert told.endswith("the newest weights: checkpoints/long/latest_net_*.pth\n")
     long = tmp_path / "checkpoints" / "long"
