@@ -129,8 +129,8 @@ def test_every_choice_trains_and_translates(command: str, tmp_path: Path) -> Non
 
 def saved_run(model: BaseModel, command: str) -> BaseModel:
     """The run that `model` saved, as test.py opens it."""
-    folder, name, side = model.opt.checkpoints_dir, model.opt.name, model.opt.net_size
-    own = as_arguments({"gpu_ids": -1, "checkpoints_dir": folder, "name": name, "crop_size": side}) + command.split()
+    run = as_arguments({"checkpoints_dir": model.opt.checkpoints_dir, "name": model.opt.name})
+    own = ["--gpu_ids", "-1", *run, *command.split()]
     recorded = architecture_arguments(TestOptions().parse(own))
     tested = create_model(TestOptions().parse([*recorded, *own]))
     tested.load_networks("latest")
