@@ -10,6 +10,7 @@ from data.single_dataset import SingleDataset
 from data.singleimage_dataset import SingleImageDataset
 from data.unaligned_dataset import UnalignedDataset
 from util.errors import UserError
+from util.runtime.distributed import check_batch_size
 
 # The choices of --dataset_mode.
 DATASETS: dict[str, type[BaseDataset]] = {
@@ -27,8 +28,10 @@ def create_dataset(opt: Namespace) -> PictureLoader:
     (--direction is the model's), and lists of paths. --dataset_mode single has no B. `set_epoch` chooses the epoch.
 
     Raises:
-        UserError: a folder is missing or empty, nothing in it can be read, or a batch is larger than the data set.
+        UserError: a folder is missing or empty, nothing in it can be read, or a batch is larger than the data set or
+            cannot be shared out among the processes.
     """
+    check_batch_size(opt.batch_size)
     dataset = DATASETS[opt.dataset_mode](opt)
     if opt.isTrain and len(dataset) < opt.batch_size:
         raise UserError(

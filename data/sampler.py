@@ -6,10 +6,13 @@ import numpy as np
 
 from data.base_dataset import Position
 from data.draws import Purpose, generator
+from util.runtime.distributed import own_rows
 
 
 class EpochBatches:
     """The batches of the current epoch, as lists of positions; their order follows from seed and epoch alone.
+
+    `batch_size` is that of all processes together; each gets the positions of its own pictures.
 
     Positions carry the epoch, so that a loader's worker, which lives longer than an epoch, always knows it.
     """
@@ -33,4 +36,4 @@ class EpochBatches:
             generator(Purpose.ORDER, self.seed, epoch).shuffle(order)
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [Position(epoch, int(index)) for index in chosen]
+            yield [Position(epoch, int(index)) for index in own_rows(chosen)]

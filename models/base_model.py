@@ -16,6 +16,7 @@ from models.schedules import SCHEDULES, Epochs
 from util.errors import PictureSizeError, UserError
 from util.runtime.checkpoints import load_weights, save_weights
 from util.runtime.device import choose_device
+from util.runtime.distributed import is_main, mean_over_processes, parallel
 
 
 class BaseModel(ABC):
@@ -107,11 +108,12 @@ class BaseModel(ABC):
             optimizer.step()
 
     def get_current_losses(self) -> dict[str, float]:
-        """The losses of the last step by their published names; waits for the device once."""
+        """The losses of the last step by their published names, for the whole batch; waits for the device once. Where
+        several processes train together, each has to ask."""
         if not self.losses:
             return {}
-        values = torch.stack([self.losses[name].detach().float() for name in self.loss_names]).tolist()
-        return dict(zip(self.loss_names, values, strict=True))
+        values = mean_over_processes(torch.stack([self.losses[name].detach().float() for name in self.loss_names]))
+        return dict(zip(self.loss_names, values.tolist(), strict=True))
 
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The pictures of the last step by their published names, (N, C, H, W) in [-1, 1]."""
@@ -129,7 +131,9 @@ class BaseModel(ABC):
         return next(iter(self.optimizers.values())).param_groups[0]["lr"]
 
     def save_networks(self, label: str) -> None:
-        """Writes `<label>_net_<name>.pth` for every network into the run's folder."""
+        """Writes `<label>_net_<name>.pth` for every network into the run's folder; the main process alone does."""
+        if not is_main():
+            return
         for name, network in self.networks.items():
             save_weights(network, self._weights_path(self.opt.name, label, name))
 
@@ -154,11 +158,14 @@ class BaseModel(ABC):
         return Path(self.opt.checkpoints_dir) / run / f"{label}_net_{name}.pth"
 
     def add_network(self, name: str, network: nn.Module) -> nn.Module:
-        """Takes the network into `networks`, on the model's device; noise that it injects follows from the seed."""
+        """Takes the network into `networks`, on the model's device; noise that it injects follows from the seed.
+
+        Returns what a training step shall call in its place.
+        """
         if isinstance(network, StyleGAN2Generator):
             network.noise_source.generator = self.generator
         self.networks[name] = network.to(self.device)
-        return network
+        return parallel(network)
 
     def add_optimizer(self, name: str, parameters: Iterable[nn.Parameter], beta2: float | None = None) -> None:
         """An Adam with the options' rates, and its schedule; nothing where there is nothing to learn."""

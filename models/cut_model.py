@@ -25,6 +25,7 @@ from util.option_types import (
     positive_int,
     set_declared_defaults,
 )
+from util.runtime.distributed import from_others
 
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
@@ -111,8 +112,8 @@ class CUTModel(BaseModel):
                 "--lambda_GAN 0 and --lambda_NCE 0 together leave nothing to learn from; give one of them a weight"
             )
         self.F: PatchSampler = HEADS[opt.netF](self._feature_widths(), opt.netF_nc)
-        self.add_network("F", self.F)
         init_weights(self.F, opt.init_type, opt.init_gain)
+        self.project = self.add_network("F", self.F)
         self.D = self.add_network("D", build_discriminator(opt, opt.output_nc))
 
         self.gan_loss = GAN_LOSSES[opt.gan_mode]
@@ -125,13 +126,14 @@ class CUTModel(BaseModel):
         self.joins_scores = not mixes_images(self.D)
 
     def _feature_widths(self) -> list[int]:
-        if not isinstance(self.G, TappedGenerator):
+        generator = self.networks["G"]
+        if not isinstance(generator, TappedGenerator):
             raise UserError(
                 f"--netG {self.opt.netG} has no encoder whose layers PatchNCE could compare: for --model {self.opt.model} "
                 f"choose one of {', '.join(DEFAULT_TAPS)}"
             )
         try:
-            return self.G.feature_widths(self.layers)
+            return generator.feature_widths(self.layers)
         except ValueError as error:
             raise UserError(f"--nce_layers {self.opt.nce_layers} do not fit --netG {self.opt.netG}: {error}") from None
 
@@ -231,11 +233,15 @@ class CUTModel(BaseModel):
 
     def nce_at(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
         """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 4)."""
-        groups = 1 if self.opt.nce_includes_all_negatives_from_minibatch else len(query_patches[0])
+        whole_minibatch = self.opt.nce_includes_all_negatives_from_minibatch
+        groups = 1 if whole_minibatch else len(query_patches[0])
         with torch.no_grad():
-            keys = self.F(key_patches)
-        queries = self.F(query_patches)
-        per_layer = [patch_nce(q, k, groups, self.opt.nce_T).mean() for q, k in zip(queries, keys, strict=True)]
+            keys = self.project(key_patches)
+        queries = self.project(query_patches)
+        others = [from_others(k) if whole_minibatch else None for k in keys]
+        per_layer = [
+            patch_nce(q, k, groups, self.opt.nce_T, more).mean() for q, k, more in zip(queries, keys, others, strict=True)
+        ]
         return torch.stack(per_layer).mean() * self.opt.lambda_NCE
 
 

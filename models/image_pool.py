@@ -3,10 +3,15 @@
 import torch
 from torch import Tensor
 
+from util.runtime.distributed import own_rows, whole_batch
+
 
 class ImagePool:
     """Keeps up to `size` pictures. A full pool answers, with probability 1/2 for each picture, with one that it kept,
-    and keeps the new one in its place. `size` 0 keeps nothing."""
+    and keeps the new one in its place. `size` 0 keeps nothing.
+
+    Where several processes share the batches, each keeps the history of the whole batches.
+    """
 
     def __init__(self, size: int, generator: torch.Generator) -> None:
         self.size = size
@@ -17,7 +22,7 @@ class ImagePool:
         """(N, C, H, W) detached translations -> as many, some of them older ones."""
         if self.size == 0:
             return images
-        return torch.stack([self._exchange(image) for image in images])
+        return own_rows(torch.stack([self._exchange(image) for image in whole_batch(images)]))
 
     def _exchange(self, image: Tensor) -> Tensor:
         if len(self.images) < self.size:

@@ -75,12 +75,13 @@ class SinCUTModel(CUTModel):
 
     def _nce_terms(self) -> list[Tensor]:
         """As in CUT; but so few patches of a crop are looked at that only what they see of it is encoded."""
-        if not isinstance(self.G, StyleGAN2Generator) or isinstance(self.F, GridPooling) or self.key_features is None:
+        generator = self.networks["G"]
+        if not isinstance(generator, StyleGAN2Generator) or isinstance(self.F, GridPooling) or self.key_features is None:
             return super()._nce_terms()
         outputs = [self.fake_B, self.idt_B] if self.with_identity else [self.fake_B]
         terms = []
         for output, keys in zip(outputs, split(self.key_features, len(outputs)), strict=True):
             positions = self.F.draw(keys, self.opt.num_patches, self.generator)
-            queries = self.G.encode_at(output, self.layers, positions)
+            queries = generator.encode_at(output, self.layers, positions)
             terms.append(self.nce_at(queries, self.F.gather(keys, positions)))
         return terms

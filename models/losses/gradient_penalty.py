@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from util.runtime.distributed import own_rows, world_size
+
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
     """R1 (Mescheder et al., 2018): the squared norm of the score's gradient at real pictures (N, C, H, W), averaged over
@@ -13,7 +15,8 @@ def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
 def wgan_gp_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
     """WGAN-GP (Gulrajani et al., 2017, equation 3): the squared distance of the gradient's norm from 1, at pictures drawn
     uniformly between real and fake ones (N, C, H, W each); a scalar that can be differentiated."""
-    share = torch.rand(len(real), 1, 1, 1, generator=generator, device=generator.device).to(real)
+    shares = torch.rand(len(real) * world_size(), 1, 1, 1, generator=generator, device=generator.device)
+    share = own_rows(shares).to(real)
     between = torch.lerp(fake, real, share)
     return (torch.linalg.vector_norm(_gradient_at(discriminator, between), dim=1) - 1).square().mean()
 

@@ -10,12 +10,15 @@ from torch import Tensor
 NO_NEGATIVE = -10.0
 
 
-def patch_nce(queries: Tensor, keys: Tensor, groups: int, temperature: float) -> Tensor:
+def patch_nce(
+    queries: Tensor, keys: Tensor, groups: int, temperature: float, more_negatives: Tensor | None = None
+) -> Tensor:
     """The cross-entropy of finding each query's own key among all keys of its group.
 
     `queries` and `keys` are (groups * S, C) unit vectors, row i of one belonging to row i of the other. A group is a
-    picture, whose S patches are each other's negatives, or the whole minibatch (`groups` = 1). Returns the loss of every
-    query, (groups * S,); guessing gives ln S. No gradient reaches the keys.
+    picture, whose S patches are each other's negatives, or the whole minibatch (`groups` = 1). `more_negatives` are M keys
+    more, (M, C), that are none of any query's. Returns the loss of every query, (groups * S,); guessing gives ln (S + M).
+    No gradient reaches the keys.
     """
     keys = keys.detach()
     positives = (queries * keys).sum(dim=1, keepdim=True)
@@ -24,6 +27,9 @@ def patch_nce(queries: Tensor, keys: Tensor, groups: int, temperature: float) ->
     negatives = torch.bmm(grouped_queries, grouped_keys.transpose(1, 2))
     own = torch.eye(negatives.shape[1], dtype=torch.bool, device=negatives.device)
     negatives = negatives.masked_fill(own, NO_NEGATIVE).flatten(0, 1)
+
+    if more_negatives is not None:
+        negatives = torch.cat((negatives, queries @ more_negatives.detach().T), dim=1)
 
     logits = torch.cat((positives, negatives), dim=1) / temperature
     first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)

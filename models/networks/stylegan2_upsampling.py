@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.stylegan2_layers import ACTIVATION_GAIN, ActivationBias, Blur, activate
+from util.runtime.distributed import own_rows, world_size
 
 
 class NoiseSource:
@@ -22,8 +23,8 @@ class NoiseSource:
         """Standard normal noise for feature maps (N, C, H, W), the same for all channels: (N, 1, H, W)."""
         batch, _, height, width = features.shape
         device = features.device if self.generator is None else self.generator.device
-        noise = torch.randn(batch, 1, height, width, generator=self.generator, device=device)
-        return noise.to(features)
+        noise = torch.randn(batch * world_size(), 1, height, width, generator=self.generator, device=device)
+        return own_rows(noise).to(features)
 
 
 class NoiseInjection(nn.Module):
@@ -69,6 +70,7 @@ class DoublingLayer(nn.Module):
         self.noise = NoiseInjection()
         self.activate = ActivationBias(outputs)
         self.source = source
+        self.noise.requires_grad_(source is not None)
 
     def forward(self, features: Tensor) -> Tensor:
         features = self.conv(features, ACTIVATION_GAIN, self.activate(ACTIVATION_GAIN))

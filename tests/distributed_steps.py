@@ -1,0 +1,74 @@
+"""A few training steps of every model in float64, each process with its share of the pictures, and what comes out of them.
+
+As a program, under torchrun: `distributed_steps.py FILE` takes the steps of all cases and saves what the main process has.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import create_model
+from options import TrainOptions
+from util.runtime.distributed import is_main, joined, own_rows
+
+STEPS = 3
+BATCH = 4
+SIDE = 32
+SIZES = ["--gpu_ids", "-1", "--load_size", str(SIDE), "--crop_size", str(SIDE), "--batch_size", str(BATCH)]
+# The published gain makes PatchNCE's gradients so large that their rounding noise moves weights that have none.
+RESNET = [*SIZES, "--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--init_gain", "0.3"]
+CUT = [*RESNET, "--netF_nc", "16", "--nce_layers", "0,4,8", "--num_patches", "8"]
+
+# With these seeds FastCUT's coin falls on either side in the three steps.
+CASES: dict[str, list[str]] = {
+    "cut": CUT,
+    "cut_no_identity_wgangp": [*CUT, "--nce_idt", "false", "--gan_mode", "wgangp", "--lambda_gp", "10"],
+    "cut_negatives_from_minibatch": [*CUT, "--nce_includes_all_negatives_from_minibatch"],
+    "cut_positions_only": [*CUT, "--netF", "sample"],
+    "cut_smallstylegan2": [*CUT, "--netG", "smallstylegan2", "--ngf", "1", "--nce_layers", "0,2,3"],
+    "fastcut": [*CUT, "--CUT_mode", "FastCUT"],
+    "cycle_gan": [*RESNET, "--model", "cycle_gan", "--pool_size", "3"],
+    "sincut": [*SIZES, "--model", "sincut", "--ngf", "1", "--ndf", "1", "--netF_nc", "16"],
+}
+
+
+def take_steps(case: str) -> dict[str, Any]:
+    """The gradients of the first step, the losses and flips of all, and the weights after the last."""
+    model = create_model(TrainOptions().parse(CASES[case]))
+    result: dict[str, Any] = {"losses": [], "flips": []}
+    pictures = torch.Generator().manual_seed(1)
+    for step in range(STEPS):
+        A, B = (torch.rand(BATCH, 3, SIDE, SIDE, generator=pictures) * 2 - 1 for _ in "AB")
+        paths = [""] * len(own_rows(A))
+        model.set_input({"A": own_rows(A), "B": own_rows(B), "A_paths": paths, "B_paths": paths})
+        model.optimize_parameters()
+        if step == 0:
+            result["gradients"] = of_all(model.networks, lambda network: gradients(network))
+        result["losses"].append(model.get_current_losses())
+        result["flips"].append(getattr(model, "flipped", False))
+    result["weights"] = of_all(model.networks, lambda network: network.state_dict())
+    return result
+
+
+def of_all(networks: dict[str, torch.nn.Module], read: Any) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": tensor.clone()
+        for name, network in networks.items()
+        for key, tensor in sorted(read(network).items())
+    }
+
+
+def gradients(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+if __name__ == "__main__":
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    with joined(torch.device("cpu")):
+        results = {case: take_steps(case) for case in CASES}
+        if is_main():
+            torch.save(results, Path(sys.argv[1]))

@@ -1,0 +1,68 @@
+"""Several processes that train one model: they take the steps of a single one, and end together."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_steps import CASES, take_steps
+from programs import ENVIRONMENT, ROOT
+
+
+def torchrun(folder: Path, processes: int, program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program in so many processes, which talk through gloo, to its end."""
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            program,
+            *arguments,
+        ],
+        cwd=folder,
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two processes make of every case."""
+    folder = tmp_path_factory.mktemp("steps")
+    finished = torchrun(folder, 2, ROOT / "tests" / "distributed_steps.py", "results.pt")
+    assert finished.returncode == 0, finished.stderr
+    return torch.load(folder / "results.pt", weights_only=True)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_take_the_steps_of_one(case: str, of_two: dict[str, Any], float64: None) -> None:
+    one, two = take_steps(case), of_two[case]
+    assert one["flips"] == two["flips"]
+    for alone, together in zip(one["losses"], two["losses"], strict=True):
+        assert together == pytest.approx(alone, rel=1e-6)  # reported in float32
+    largest = max(gradient.abs().max().item() for gradient in one["gradients"].values())
+    assert difference(one["gradients"], two["gradients"]) <= 1e-12 * largest
+    assert difference(one["weights"], two["weights"]) <= 1e-7, "a step moves a weight by 2e-4"
+
+
+def difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    """The largest of all differences between two tables of tensors."""
+    assert one.keys() == two.keys()
+    return max((two[name] - tensor).abs().max().item() for name, tensor in one.items())
+
+
+def test_the_coin_of_fastcut_falls_on_either_side(of_two: dict[str, Any]) -> None:
+    assert set(of_two["fastcut"]["flips"]) == {False, True}

@@ -1,0 +1,136 @@
+"""Several processes that train one model together, by PyTorch's own means; for a single one everything here does nothing.
+
+The run is that of one process with the whole batch. Whatever is drawn or remembered (positions, flips, noise, the history of
+translations) is therefore the same in every process, and only the pictures differ: of each batch, process r of n has the
+pictures r, r + n, r + 2n ... So arranged, rows r, r + n ... of several joined batches are its own as well.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from util.errors import UserError
+
+# Until a process that waits for the others gives up. Long, for the first of them may evaluate or save meanwhile.
+PATIENCE = timedelta(minutes=30)
+
+Rows = TypeVar("Rows", Tensor, np.ndarray)
+
+
+def started_together() -> int:
+    """How many processes torchrun, or whoever sets its variables, has started for this run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def local_rank() -> int:
+    """The number of this process among those of the run on this machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """In the body this process is one of the group, and talks with the others through NCCL on GPUs, through gloo on CPUs."""
+    if started_together() == 1:
+        yield
+        return
+    if device.type == "mps":
+        raise UserError("several processes compute on CUDA GPUs or on the CPU; --gpu_ids -1 chooses the CPU")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Words between processes, which no GPU shall wait for, go through gloo in any case.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    yield
+    dist.destroy_process_group()  # not after an error: it would wait for those that have gone
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints, logs and saves."""
+    return rank() == 0
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises UserError where so many pictures cannot be shared out evenly among the processes."""
+    if batch_size % world_size():
+        raise UserError(
+            f"--batch_size {batch_size} is that of all processes together and cannot be shared out evenly among "
+            f"{world_size()}; give a multiple of {world_size()}"
+        )
+
+
+def parallel(network: nn.Module) -> nn.Module:
+    """The network as the training step calls it: its gradients come out as means over all processes.
+
+    The network itself may be called as well: whatever reaches its weights in a backward pass is averaged, as long as the
+    one returned was called before that pass.
+
+    Raises UserError for batch norms, which would see the pictures of their own process alone.
+    """
+    if world_size() == 1 or not any(parameter.requires_grad for parameter in network.parameters()):
+        return network
+    if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
+        raise UserError("batch norm does not go with several processes: give another --normG and --normD, or train in one")
+    # Buffers are not sent around: they never change (blur filters), and sending them before each of several passes of a
+    # step would spoil what the first of them has kept for its gradient.
+    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def own_rows(whole: Rows) -> Rows:
+    """Of the rows for the pictures of the whole batch, or of several batches joined, those of this process's pictures."""
+    return whole[rank() :: world_size()]
+
+
+def whole_batch(own: Tensor) -> Tensor:
+    """The rows of all processes, in the order that one process would have; the inverse of `own_rows`. No gradient."""
+    if world_size() == 1:
+        return own
+    return torch.stack(_gathered(own), dim=1).flatten(0, 1)
+
+
+def from_others(own: Tensor) -> Tensor:
+    """The rows of all processes but this one, none for a single process. No gradient."""
+    if world_size() == 1:
+        return own.new_empty(0, *own.shape[1:])
+    rows = _gathered(own)
+    del rows[rank()]
+    return torch.cat(rows)
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of each value over all processes; all of them have to ask for it."""
+    if world_size() == 1:
+        return values
+    return torch.stack(_gathered(values)).mean(dim=0)
+
+
+def anywhere(here: bool) -> bool:
+    """Whether something is so in any process; all of them have to ask."""
+    if world_size() == 1:
+        return here
+    flag = torch.tensor(int(here))
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+def _gathered(own: Tensor) -> list[Tensor]:
+    own = own.detach().contiguous()
+    tensors = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(tensors, own)
+    return tensors
