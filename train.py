@@ -18,7 +18,7 @@ from options.record import describe_options, write_options
 from util.errors import INTERRUPTED_STATUS, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.training_report import TrainingReport
-from util.report.visdom_sink import open_visdom
+from util.report.visdom_view import open_visdom
 from util.runtime.deferred_interrupt import DeferredInterrupt
 from util.runtime.device import describe_device
 from util.runtime.image_counter import ImageCounter
@@ -92,7 +92,7 @@ def run_epochs(
             if to_page or images.crossed(opt.display_freq):
                 report.visuals(model.get_current_visuals(), to_page)
             if images.crossed(opt.print_freq):
-                report.losses(model.get_current_losses())
+                report.losses(model.get_current_losses(), model.learning_rate)
             if images.crossed(opt.save_latest_freq):
                 model.save_networks(f"iter_{images.seen}" if opt.save_by_iter else "latest")
             interrupt.raise_if_asked()

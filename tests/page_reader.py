@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-VOID_ELEMENTS = {"meta", "img"}
+VOID_ELEMENTS = {"meta", "img", "input", "hr"}
 
 
 @dataclass

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import os
 import unicodedata
 from pathlib import Path
@@ -11,6 +13,7 @@ from PIL import Image
 from util.report.results_page import ResultsPage
 from util.report.training_page import TrainingPage
 
+SCRIPT = Path(__file__).resolve().parent.parent / "util/report/page.js"
 HOSTILE_NAMES = [
     "<script>alert(1)</script>.png",
     '"><img src=x onerror=alert(1)>.jpg',
@@ -84,11 +87,22 @@ def test_pictures_are_lazy_and_announce_their_size(tmp_path) -> None:
     assert all((image["loading"], image["width"], image["height"]) == ("lazy", "6", "4") for image in images)
 
 
-def test_nothing_comes_from_elsewhere_and_nothing_is_a_script(tmp_path) -> None:
+def test_nothing_comes_from_elsewhere_and_the_one_script_is_the_projects(tmp_path) -> None:
     path, page = results(tmp_path, ["/data/testA/cat.jpg"])
-    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "iframe", "object"})
-    assert "http" not in path.read_text()
+    assert {tag for tag, _ in page.elements}.isdisjoint({"link", "iframe", "object"})
+    assert [attributes for tag, attributes in page.elements if tag == "script"] == [{}]
+    assert "".join(page.text_of("script")) == SCRIPT.read_text()
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert "://" not in path.read_text()
+    assert not [value for _, attributes in page.elements for value in attributes.values() if (value or "").startswith("//")]
     assert "@import" not in path.read_text() and "url(" not in path.read_text()
+
+
+def test_a_page_lets_a_browser_run_its_own_script_alone(tmp_path) -> None:
+    _, page = results(tmp_path, ["/data/testA/cat.jpg"])
+    (policy,) = (attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes)
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.read_bytes()).digest()).decode()
+    assert policy == f"script-src 'sha256-{digest}'; object-src 'none'; base-uri 'none'"
 
 
 @pytest.mark.parametrize(
@@ -136,8 +150,9 @@ def test_hostile_names_stay_text_and_stay_inside(tmp_path) -> None:
     assert {tag for tag, _ in page.elements} == {
         *("html", "head", "title", "meta", "style", "body", "header", "h1", "dl", "div", "dt", "dd"),
         *("main", "article", "h2", "figure", "a", "img", "figcaption"),
+        *("script", "label", "input", "output", "button", "dialog", "b", "span", "hr", "select", "p", "kbd"),
     }
-    expected = {"src", "alt", "width", "height", "loading", "decoding"}
+    expected = {"src", "alt", "width", "height", "loading", "decoding", "class"}
     assert all(set(attributes) == expected for tag, attributes in page.elements if tag == "img")
     assert all(set(attributes) == {"href"} for tag, attributes in page.elements if tag == "a")
     shown = [linked_file(path, link) for link in page.attributes("img", "src")]
@@ -164,7 +179,7 @@ def test_titles_and_facts_are_escaped_too(tmp_path) -> None:
     read = read_page(tmp_path / "index.html")
     assert read.text_of("h1") == [title[:-1] + "?"]
     assert read.text_of("dt")[0] == "<b>" and read.text_of("dd")[0] == "<i>&"
-    assert "script" not in {tag for tag, _ in read.elements}
+    assert "".join(read.text_of("script")) == SCRIPT.read_text()
 
 
 def test_a_page_is_replaced_in_one_stroke(tmp_path) -> None:

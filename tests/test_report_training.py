@@ -1,5 +1,6 @@
 """The report of a training loop as a whole: console, log, page and live view."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import torch
 from page_reader import read_page
 
 from util.report import step_times
-from util.report.live_view import NoLiveView
+from util.report.live_view import LiveViews, Moment
 from util.report.training_report import TrainingReport
 
 VISUALS = {"real_A": torch.zeros(1, 3, 4, 4), "fake_B": torch.zeros(1, 3, 4, 4)}
@@ -24,11 +25,11 @@ class RecordingView:
     def start(self, say: Callable[[str], None]) -> None:
         say("the view speaks")
 
-    def losses(self, epoch: float, losses: Mapping[str, float]) -> None:
-        self.calls.append(("losses", epoch, dict(losses)))
+    def plot(self, chart: str, moment: Moment, values: Mapping[str, float]) -> None:
+        self.calls.append((chart, moment, dict(values)))
 
-    def pictures(self, visuals: Mapping[str, torch.Tensor]) -> None:
-        self.calls.append(("pictures", list(visuals)))
+    def pictures(self, moment: Moment, visuals: Mapping[str, torch.Tensor]) -> None:
+        self.calls.append(("pictures", moment, list(visuals)))
 
     def close(self) -> None:
         self.calls.append(("close",))
@@ -59,7 +60,7 @@ def report_in(folder, live_view=None, first_epoch=1, web_page=True) -> TrainingR
         2,
         images_per_epoch=5,
         web_page=web_page,
-        live_view=live_view or NoLiveView(),
+        live_view=live_view or LiveViews([]),
     )
 
 
@@ -75,7 +76,7 @@ def test_a_run_leaves_lines_a_log_and_a_page(tmp_path, capsys, clock) -> None:
         for epoch in (1, 2):
             for _ in report.epoch(epoch, batches(clock)):
                 clock.now += 1.0
-                report.losses({"G_GAN": 0.5619, "D_real": 0.1306})
+                report.losses({"G_GAN": 0.5619, "D_real": 0.1306}, 0.0002)
                 report.visuals(VISUALS, to_page=True)
             clock.now += 100.0  # what happens between the epochs belongs to no step
             report.say(f"End of epoch {epoch} / 2")
@@ -99,12 +100,47 @@ def test_a_run_leaves_lines_a_log_and_a_page(tmp_path, capsys, clock) -> None:
     assert read_page(tmp_path / "cats/web/index.html").text_of("h2") == ["epoch 2", "epoch 1"]
 
 
+def test_losses_and_evaluations_are_figures_for_programs_and_curves_on_the_page(tmp_path, clock) -> None:
+    view = RecordingView()
+    with report_in(tmp_path, view) as report:
+        for _ in report.epoch(1, batches(clock)):
+            report.losses({"G": 1.5}, 0.0002)
+        report.evaluation({"FID": 61.7})
+        report.visuals(VISUALS, to_page=True)
+    lines = (tmp_path / "cats/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines[:1] + lines[-1:]] == [
+        {
+            "epoch": 1,
+            "epochs_done": 0.4,
+            "images": 2,
+            "learning_rate": 0.0002,
+            "seconds_per_image": 0.0,
+            "data_seconds_per_image": 0.2,
+            "losses": {"G": 1.5},
+        },
+        {"epoch": 1, "epochs_done": 1.0, "images": 5, "evaluation": {"FID": 61.7}},
+    ]
+    assert ("evaluation", Moment(1, 1.0, 5), {"FID": 61.7}) in view.calls
+    assert read_page(tmp_path / "cats/web/index.html").text_of("b")[:2] == ["FID", "G"]
+
+
+def test_a_run_resumed_within_an_epoch_tells_nothing_twice(tmp_path, clock) -> None:
+    with report_in(tmp_path) as report:
+        for _ in report.epoch(1, batches(clock)):
+            report.losses({"G": 1.0}, 0.0002)
+    with report_in(tmp_path) as report:
+        for _ in report.epoch(1, list(batches(clock))[1:], images_done=2):
+            report.losses({"G": 2.0}, 0.0002)
+    records = [json.loads(line) for line in (tmp_path / "cats/metrics.jsonl").read_text().splitlines()]
+    assert [(record["images"], record["losses"]["G"]) for record in records] == [(2, 1.0), (4, 2.0), (5, 2.0)]
+
+
 def test_times_are_means_over_the_images_since_the_last_line(tmp_path, capsys, clock) -> None:
     with report_in(tmp_path) as report:
         for number, _ in enumerate(report.epoch(1, batches(clock))):
             clock.now += 2.0 if number == 0 else 0.0
             if number == 1:
-                report.losses({})
+                report.losses({}, 0.0002)
     assert capsys.readouterr().out == "(epoch: 1, iters: 4, time: 0.500, data: 0.200) \n"
 
 
@@ -112,7 +148,7 @@ def test_a_continued_run_adds_to_log_and_page(tmp_path, clock) -> None:
     for first_epoch in (1, 2):
         with report_in(tmp_path, first_epoch=first_epoch) as report:
             for _ in report.epoch(first_epoch, batches(clock)):
-                report.losses({"G": 1.0})
+                report.losses({"G": 1.0}, 0.0002)
                 report.visuals(VISUALS, to_page=True)
     log = (tmp_path / "cats/loss_log.txt").read_text()
     assert log.count("Training Loss") == 2
@@ -124,13 +160,13 @@ def test_the_live_view_gets_losses_over_epochs_and_every_picture(tmp_path, capsy
     view = RecordingView()
     with report_in(tmp_path, view, web_page=False) as report:
         for _ in report.epoch(2, batches(clock)):
-            report.losses({"G": 1.0})
+            report.losses({"G": 1.0}, 0.0002)
         report.visuals(VISUALS, to_page=False)
     assert view.calls == [
-        ("losses", 2.4, {"G": 1.0}),
-        ("losses", 2.8, {"G": 1.0}),
-        ("losses", 3.0, {"G": 1.0}),
-        ("pictures", ["real_A", "fake_B"]),
+        ("losses", Moment(2, 1.4, 7), {"G": 1.0}),
+        ("losses", Moment(2, 1.8, 9), {"G": 1.0}),
+        ("losses", Moment(2, 2.0, 10), {"G": 1.0}),
+        ("pictures", Moment(2, 2.0, 10), ["real_A", "fake_B"]),
         ("close",),
     ]
     assert capsys.readouterr().out.startswith("the view speaks\n")

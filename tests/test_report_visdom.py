@@ -17,10 +17,10 @@ pytest.importorskip("visdom")
 
 from visdom_servers import HANG_GUARD_SECONDS, free_port, silent_server, visdom_server, wait_until
 
-from util.report import visdom_board, visdom_worker
-from util.report.live_view import LiveView, NoLiveView
-from util.report.visdom_inbox import MOST_POINTS
-from util.report.visdom_sink import VisdomSink, open_visdom
+from util.report import background_view, visdom_board, visdom_screen
+from util.report.background_view import MOST_POINTS, BackgroundView
+from util.report.live_view import LiveView, LiveViews, Moment
+from util.report.visdom_view import open_visdom
 
 ROOT = Path(__file__).resolve().parent.parent
 PLOT_CALLS = 5000
@@ -34,16 +34,21 @@ def no_server_line(port: int) -> str:
     )
 
 
-def sink_at(port: int, **settings: object) -> VisdomSink:
+def sink_at(port: int, **settings: object) -> BackgroundView:
     sink = open_visdom("cats", display_port=port, **settings)
-    assert isinstance(sink, VisdomSink)
+    assert isinstance(sink, BackgroundView)
     return sink
+
+
+def at(epoch: float) -> Moment:
+    """The moment that visdom's curves show at `epoch`, which begins at 1.0."""
+    return Moment(int(epoch), epoch - 1, round((epoch - 1) * 100))
 
 
 def plot_many(sink: LiveView) -> None:
     for call in range(PLOT_CALLS):
-        sink.losses(1 + call / PLOT_CALLS, {"G_GAN": float(call), "D_real": 0.5})
-        sink.pictures(VISUALS)
+        sink.plot("losses", at(1 + call / PLOT_CALLS), {"G_GAN": float(call), "D_real": 0.5})
+        sink.pictures(at(2), VISUALS)
 
 
 def window(port: int, name: str, env: str = "main") -> dict | None:
@@ -64,8 +69,8 @@ def curves(port: int, name: str) -> dict[str, list[float]]:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """No pauses between looks into the inbox or between attempts."""
-    monkeypatch.setattr(visdom_worker, "SHOW_SECONDS", 0.02)
-    monkeypatch.setattr(visdom_worker, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(background_view, "SHOW_SECONDS", 0.02)
+    monkeypatch.setattr(visdom_screen, "RETRY_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +85,11 @@ def test_curves_and_pictures_arrive_in_a_real_server(server_port: int) -> None:
     said: list[str] = []
     sink = sink_at(server_port, display_id=7)
     sink.start(said.append)
-    sink.losses(1.25, {"G_GAN": 1.0, "D_real": 2.0})
+    sink.plot("losses", at(1.25), {"G_GAN": 1.0, "D_real": 2.0})
     wait_until(lambda: curves(server_port, "7_losses") == {"G_GAN": [1.0], "D_real": [2.0]})
-    sink.losses(1.5, {"G_GAN": 3.0, "D_real": float("nan")})
-    sink.losses(1.75, {"G_GAN": 4.0, "D_real": 5.0})
-    sink.pictures(VISUALS)
+    sink.plot("losses", at(1.5), {"G_GAN": 3.0, "D_real": float("nan")})
+    sink.plot("losses", at(1.75), {"G_GAN": 4.0, "D_real": 5.0})
+    sink.pictures(at(2), VISUALS)
     sink.close()
     wait_until(lambda: not sink.thread.is_alive())
     assert curves(server_port, "7_losses") == {"G_GAN": [1.0, 3.0, 4.0], "D_real": [2.0, None, 5.0]}
@@ -100,7 +105,7 @@ def test_curves_and_pictures_arrive_in_a_real_server(server_port: int) -> None:
 def test_no_columns_means_a_window_per_picture_and_no_id_means_the_runs_name(server_port: int) -> None:
     sink = sink_at(server_port, display_ncols=0, display_winsize=100, display_env="other")
     sink.start(print)
-    sink.pictures(VISUALS)
+    sink.pictures(at(2), VISUALS)
     sink.close()
     wait_until(lambda: not sink.thread.is_alive())
     for name in VISUALS:
@@ -114,13 +119,13 @@ def test_a_server_that_comes_late_or_anew_gets_the_whole_curve(tmp_path) -> None
     said: list[str] = []
     sink = sink_at(port)
     sink.start(said.append)
-    sink.losses(1.25, {"G": 1.0})
+    sink.plot("losses", at(1.25), {"G": 1.0})
     wait_until(lambda: bool(said))
-    sink.losses(1.5, {"G": 2.0})
+    sink.plot("losses", at(1.5), {"G": 2.0})
     with visdom_server(port, tmp_path):
         wait_until(lambda: curves(port, "cats_losses") == {"G": [1.0, 2.0]})
     with visdom_server(port, tmp_path):
-        sink.losses(1.75, {"G": 3.0})
+        sink.plot("losses", at(1.75), {"G": 3.0})
         wait_until(lambda: curves(port, "cats_losses") == {"G": [1.0, 2.0, 3.0]})
         sink.close()
     assert said == [no_server_line(port)]
@@ -133,7 +138,7 @@ def test_a_server_that_dies_midway_is_mentioned_once(tmp_path, capfd) -> None:
     sink = sink_at(port)
     with visdom_server(port, tmp_path) as server:
         sink.start(said.append)
-        sink.losses(1.0, {"G_GAN": 1.0, "D_real": 2.0})
+        sink.plot("losses", at(1.0), {"G_GAN": 1.0, "D_real": 2.0})
         wait_until(lambda: bool(curves(port, "cats_losses")))
         server.kill()
         server.wait()
@@ -147,11 +152,11 @@ def test_a_server_that_dies_midway_is_mentioned_once(tmp_path, capfd) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_long_curve_is_thinned_and_keeps_its_ends(server_port: int, monkeypatch) -> None:
-    monkeypatch.setattr(visdom_worker, "MOST_POINTS", 10)
+    monkeypatch.setattr(visdom_screen, "MOST_POINTS", 10)
     sink = sink_at(server_port, display_id=9)
     sink.start(print)
     for step in range(100):
-        sink.losses(step, {"G": float(step)})
+        sink.plot("losses", at(step), {"G": float(step)})
         wait_until(lambda: not sink.inbox.points)
     sink.close()
     wait_until(lambda: not sink.thread.is_alive())
@@ -221,7 +226,7 @@ def test_whatever_else_listens_there_is_survived(answer: bytes, capfd) -> None:
         said: list[str] = []
         sink = sink_at(port)
         sink.start(said.append)
-        sink.losses(1, {"G": 1.0})
+        sink.plot("losses", at(1), {"G": 1.0})
         wait_until(lambda: bool(said))
         sink.close()
         wait_until(lambda: not sink.thread.is_alive())
@@ -235,14 +240,15 @@ import sys
 import threading
 import torch
 from util.report import visdom_board
-from util.report.visdom_sink import open_visdom
+from util.report.live_view import Moment
+from util.report.visdom_view import open_visdom
 visdom_board.ANSWER_SECONDS = 10_000
 said = threading.Event()
 view = open_visdom("cats", display_port=int(sys.argv[1]))
 view.start(lambda line: (print(line), said.set()))
 for call in range(100):
-    view.losses(call, {"G": 1.0})
-    view.pictures({"fake_B": torch.zeros(1, 3, 8, 8)})
+    view.plot("losses", Moment(1, call, call), {"G": 1.0})
+    view.pictures(Moment(1, call, call), {"fake_B": torch.zeros(1, 3, 8, 8)})
 if sys.argv[2] == "expecting a line":
     said.wait()
 view.close()
@@ -252,10 +258,11 @@ print("end of the run")
 RUN_WITHOUT_VISDOM = """
 import sys
 sys.modules["visdom"] = None  # makes its import fail
-from util.report.visdom_sink import open_visdom
+from util.report.live_view import Moment
+from util.report.visdom_view import open_visdom
 view = open_visdom("cats")
 view.start(print)
-view.losses(1, {"G": 1.0})
+view.plot("losses", Moment(1, 0.5, 1), {"G": 1.0})
 view.close()
 """
 
@@ -292,7 +299,7 @@ def test_a_missing_package_is_one_line() -> None:
 @pytest.mark.parametrize("display_id", [0, -1])
 def test_zero_or_less_switches_the_view_off(display_id: int) -> None:
     view = open_visdom("cats", display_id=display_id)
-    assert isinstance(view, NoLiveView)
+    assert isinstance(view, LiveViews) and not view.views
     view.start(print)
     plot_many(view)
     view.close()

@@ -1,9 +1,25 @@
-"""What a live view of a run is: something to show losses and pictures in that training never waits for."""
+"""What a live view of a run is: something to show curves and pictures in that training never waits for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point in the life of a run.
+
+    Attributes:
+        epoch: the current one, counted from 1.
+        epochs_done: with its fraction: 2.4 is two fifths into epoch 3.
+        images: trained on so far, each earlier epoch counted as the whole data set.
+    """
+
+    epoch: int
+    epochs_done: float
+    images: int
 
 
 class LiveView(Protocol):
@@ -12,27 +28,34 @@ class LiveView(Protocol):
     def start(self, say: Callable[[str], None]) -> None:
         """Begins to show. `say` prints a line for the user; it may be called from another thread."""
 
-    def losses(self, epoch: float, losses: Mapping[str, float]) -> None:
-        """Continues the loss curves at `epoch`, whose fraction tells how much of the epoch is done."""
+    def plot(self, chart: str, moment: Moment, values: Mapping[str, float]) -> None:
+        """Continues the curves of a chart, such as "losses", each under its name."""
 
-    def pictures(self, visuals: Mapping[str, torch.Tensor]) -> None:
-        """Shows the first picture of each tensor (N, C, H, W) in [-1, 1] in place of those before."""
+    def pictures(self, moment: Moment, visuals: Mapping[str, torch.Tensor]) -> None:
+        """Shows the first picture of each tensor (N, C, H, W) in [-1, 1]."""
 
     def close(self) -> None:
         """Ends the view; what it has been given last may still be shown."""
 
 
-class NoLiveView:
-    """Stands in for a live view that is switched off."""
+class LiveViews:
+    """Several live views at once, or none."""
+
+    def __init__(self, views: Sequence[LiveView]) -> None:
+        self.views = views
 
     def start(self, say: Callable[[str], None]) -> None:
-        """Does nothing."""
+        for view in self.views:
+            view.start(say)
 
-    def losses(self, epoch: float, losses: Mapping[str, float]) -> None:
-        """Does nothing."""
+    def plot(self, chart: str, moment: Moment, values: Mapping[str, float]) -> None:
+        for view in self.views:
+            view.plot(chart, moment, values)
 
-    def pictures(self, visuals: Mapping[str, torch.Tensor]) -> None:
-        """Does nothing."""
+    def pictures(self, moment: Moment, visuals: Mapping[str, torch.Tensor]) -> None:
+        for view in self.views:
+            view.pictures(moment, visuals)
 
     def close(self) -> None:
-        """Does nothing."""
+        for view in self.views:
+            view.close()

@@ -1,16 +1,18 @@
-"""The web page of a run: pictures of each epoch, the newest first."""
+"""The web page of a run: its curves, and pictures of each epoch, the newest first."""
 
 import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 from util.report.page import Picture, card, write_page
 from util.report.pictures import save_picture, to_uint8
+from util.report.run_charts import run_charts
 
 PICTURE_NAME = re.compile(r"epoch(?P<epoch>\d+)_(?P<visual>.+)\.png")
 
@@ -35,12 +37,13 @@ class TrainingPage:
         self.picture_width = picture_width
         self.cards: dict[int, str] | None = None
 
-    def update(self, epoch: int, visuals: Mapping[str, torch.Tensor]) -> None:
+    def update(self, epoch: int, visuals: Mapping[str, torch.Tensor], records: Sequence[Mapping[str, Any]] = ()) -> None:
         """Shows these pictures as the row of the epoch, in place of what it showed.
 
         Args:
             epoch: counted from 1.
             visuals: published names and tensors (N, C, H, W) in [-1, 1]; the first picture of each is taken.
+            records: reports of the run so far (see metrics_log.py), for the curves.
         """
         if self.cards is None:
             self.cards = _earlier_cards(self.web_dir, self.first_epoch, tuple(visuals))
@@ -55,6 +58,7 @@ class TrainingPage:
             self.web_dir / "index.html",
             title=self.name,
             facts={"epoch": f"{epoch} of {self.last_epoch}", "updated": time.strftime("%Y-%m-%d %H:%M")},
+            charts=run_charts(records),
             cards=[self.cards[shown] for shown in sorted(self.cards, reverse=True)],
             visuals=len(visuals),
             picture_width=self.picture_width,
@@ -64,7 +68,7 @@ class TrainingPage:
 class NoTrainingPage:
     """Stands in for a page that is not wanted."""
 
-    def update(self, epoch: int, visuals: Mapping[str, torch.Tensor]) -> None:
+    def update(self, epoch: int, visuals: Mapping[str, torch.Tensor], records: Sequence[Mapping[str, Any]] = ()) -> None:
         """Does nothing."""
 
 

@@ -1,4 +1,4 @@
-"""What a training loop tells its user: bar, lines, log, page and live view behind one object."""
+"""What a training loop tells its user: bar, lines, logs, page and live view behind one object."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import torch
 
-from util.report.live_view import LiveView
+from util.report.live_view import LiveView, Moment
 from util.report.loss_log import LossLog, format_losses
+from util.report.metrics_log import MetricsLog
 from util.report.progress import Progress
 from util.report.step_times import StepTimes
 from util.report.training_page import NoTrainingPage, TrainingPage
@@ -17,7 +18,7 @@ from util.report.training_page import NoTrainingPage, TrainingPage
 class TrainingReport:
     """Reports on the epochs of a run, from `first_epoch` to `last_epoch`, counted from 1.
 
-    Writes `<run_dir>/loss_log.txt` and, if wanted, `<run_dir>/web/index.html`.
+    Writes `<run_dir>/loss_log.txt`, `<run_dir>/metrics.jsonl` and, if wanted, `<run_dir>/web/index.html`.
 
     Args:
         run_dir: folder of the run.
@@ -25,7 +26,7 @@ class TrainingReport:
         first_epoch, last_epoch: greater than 1 the first where another run is continued.
         images_per_epoch: that the bar counts on; an epoch may turn out shorter.
         web_page: whether to keep a page of pictures.
-        live_view: where to show the run while it lasts; `NoLiveView()` for nowhere.
+        live_view: where to show the run while it lasts; `LiveViews([])` for nowhere.
         picture_width: shown width of a picture on the page in pixels, roughly.
     """
 
@@ -46,6 +47,7 @@ class TrainingReport:
             TrainingPage(run_dir / "web", name, first_epoch, last_epoch, picture_width) if web_page else NoTrainingPage()
         )
         self.log = LossLog(run_dir / "loss_log.txt")
+        self.metrics = MetricsLog(run_dir / "metrics.jsonl")
         self.progress = Progress(first_epoch, last_epoch, images_per_epoch)
         self.times = StepTimes()
         self.current_epoch = first_epoch
@@ -59,10 +61,12 @@ class TrainingReport:
         self.live_view.close()
         self.progress.close()
 
-    def epoch(self, epoch: int, batches: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """Hands on the batches of an epoch, `len(batch["A"])` images each, and counts and times them."""
+    def epoch(self, epoch: int, batches: Iterable[Mapping[str, Any]], images_done: int = 0) -> Iterator[Mapping[str, Any]]:
+        """Hands on the batches of an epoch, `len(batch["A"])` images each, and counts and times them; `images_done` come
+        before them, where a run goes on in the midst of an epoch."""
         self.current_epoch = epoch
-        self.images = 0
+        self.images = images_done
+        self.metrics.forget_after(self._moment())
         self.progress.start_epoch(epoch)
         self.times.begin()
         for batch in batches:
@@ -73,20 +77,39 @@ class TrainingReport:
             self.times.step_done()
             self.progress.advance(images)
 
-    def losses(self, losses: Mapping[str, float]) -> None:
-        """Reports the losses of the current step: a line on the console and in the log, and the live curves."""
-        line = format_losses(self.current_epoch, self.images, *self.times.take_means(), losses)
+    def losses(self, losses: Mapping[str, float], learning_rate: float) -> None:
+        """Reports the losses of the current step: a line on the console and in the log, and their curves."""
+        seconds, data_seconds = self.times.take_means()
+        line = format_losses(self.current_epoch, self.images, seconds, data_seconds, losses)
         self.progress.show_losses(losses)
         self.say(line)
         self.log.write(line)
-        self.live_view.losses(self.current_epoch + self.images / self.images_per_epoch, losses)
+        self.metrics.add(
+            self._moment(),
+            {
+                "learning_rate": learning_rate,
+                "seconds_per_image": round(seconds, 6),
+                "data_seconds_per_image": round(data_seconds, 6),
+                "losses": losses,
+            },
+        )
+        self.live_view.plot("losses", self._moment(), losses)
+
+    def evaluation(self, figures: Mapping[str, float]) -> None:
+        """Reports how good the run is now, such as {"FID": 61.7}: in metrics.jsonl, and as curves on page and live view."""
+        self.metrics.add(self._moment(), {"evaluation": figures})
+        self.live_view.plot("evaluation", self._moment(), figures)
 
     def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:
         """Shows the first picture of each tensor (N, C, H, W) in [-1, 1]: live, and on the page when asked."""
-        self.live_view.pictures(visuals)
+        self.live_view.pictures(self._moment(), visuals)
         if to_page:
-            self.page.update(self.current_epoch, visuals)
+            self.page.update(self.current_epoch, visuals, self.metrics.records)
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the bar."""
         self.progress.say(line)
+
+    def _moment(self) -> Moment:
+        images = (self.current_epoch - 1) * self.images_per_epoch + self.images
+        return Moment(self.current_epoch, images / self.images_per_epoch, images)

@@ -1,4 +1,4 @@
-"""The windows of a run on a visdom server: its loss curves and its pictures. Every call waits for the network."""
+"""The windows of a run on a visdom server: its curves and its pictures. Every call waits for the network."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,9 @@ from urllib.request import Request, urlopen
 import numpy as np
 from visdom import Visdom
 
+from util.report.background_view import Point
 from util.report.pictures import picture_grid
-from util.report.visdom_inbox import Point, VisdomSettings
+from util.report.visdom_view import VisdomSettings
 
 ANSWER_SECONDS = 5.0
 
@@ -44,7 +45,6 @@ class VisdomBoard:
     def __init__(self, settings: VisdomSettings) -> None:
         logging.getLogger("visdom").setLevel(logging.CRITICAL)
         self.settings = settings
-        self._curves = f"{settings.window}_losses"
         # The incoming socket would start a thread that reconnects, and logs each failure, as long as the process lives.
         self.client = PromptVisdom(
             server=settings.server,
@@ -53,17 +53,17 @@ class VisdomBoard:
             use_incoming_socket=False,
         )
 
-    def has_curves(self) -> bool:
-        """Whether the server has this run's loss curves; one that was started anew, or told to forget them, has not."""
-        return bool(self.client.win_exists(self._curves))
+    def has_chart(self, chart: str) -> bool:
+        """Whether the server has this run's chart; one that was started anew, or told to forget it, has not."""
+        return bool(self.client.win_exists(self._window(chart)))
 
-    def draw_curves(self, points: Sequence[Point]) -> None:
-        """Draws the loss curves anew."""
-        self._draw(points, update=None)
+    def draw(self, chart: str, points: Sequence[Point]) -> None:
+        """Draws the curves of a chart anew."""
+        self._draw(chart, points, update=None)
 
-    def extend_curves(self, points: Sequence[Point]) -> None:
-        """Continues the loss curves."""
-        self._draw(points, update="append")
+    def extend(self, chart: str, points: Sequence[Point]) -> None:
+        """Continues the curves of a chart."""
+        self._draw(chart, points, update="append")
 
     def show_pictures(self, pictures: Mapping[str, np.ndarray]) -> None:
         """Shows uint8 pictures (H, W[, 3]), in one window or in one each."""
@@ -73,15 +73,18 @@ class VisdomBoard:
             for name, picture in pictures.items():
                 self._show(name, {name: picture})
 
-    def _draw(self, points: Sequence[Point], update: str | None) -> None:
-        names = list(points[-1][1])
-        epochs = np.array([epoch for epoch, _ in points])
+    def _window(self, name: str) -> str:
+        return f"{self.settings.window}_{name}"
+
+    def _draw(self, chart: str, points: Sequence[Point], update: str | None) -> None:
+        names = list(points[-1].values)
+        epochs = np.array([1 + point.moment.epochs_done for point in points])  # as published: epoch 1 begins at 1.0
         self.client.line(
             X=np.tile(epochs[:, None], len(names)),
-            Y=np.array([[losses.get(name, np.nan) for name in names] for _, losses in points]),
-            win=self._curves,
+            Y=np.array([[point.values.get(name, np.nan) for name in names] for point in points]),
+            win=self._window(chart),
             update=update,
-            opts={"title": f"{self.settings.title}: losses", "legend": names, "xlabel": "epoch", "ylabel": "loss"},
+            opts={"title": f"{self.settings.title}: {chart}", "legend": names, "xlabel": "epoch", "ylabel": chart},
         )
 
     def _show(self, window: str, pictures: Mapping[str, np.ndarray]) -> None:
@@ -90,7 +93,7 @@ class VisdomBoard:
         width = columns * self.settings.picture_width
         self.client.image(
             pixels.transpose(2, 0, 1),
-            win=f"{self.settings.window}_{window}",
+            win=self._window(window),
             opts={
                 "title": f"{self.settings.title}: {' | '.join(pictures)}",
                 "width": width,
