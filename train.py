@@ -21,22 +21,26 @@ from util.report.training_report import TrainingReport
 from util.report.visdom_view import open_visdom
 from util.runtime.deferred_interrupt import DeferredInterrupt
 from util.runtime.device import describe_device
+from util.runtime.distributed import world_size
 from util.runtime.image_counter import ImageCounter
 from util.runtime.output_folder import make_output_folder
+from util.runtime.seeding import step_seed
 
 
 def train(opt: Namespace) -> None:
-    """Runs the epochs from --epoch_count to the last. Whatever ends it, what it has learnt is saved as "latest"."""
-    torch.manual_seed(opt.seed)  # dropout has no generator of its own
+    """Runs the epochs from the first that is left to the last. Whatever ends it, what it has learnt is saved as "latest"."""
     dataset = create_dataset(opt)
     model = create_model(opt)
+    images = ImageCounter(opt.epoch_count)
+    model.stateful["images"] = images
     if opt.continue_train:
-        model.load_networks(opt.epoch, opt.pretrained_name)
+        take_up(opt, model, images)
 
     last_epoch = opt.n_epochs + opt.n_epochs_decay
-    if opt.epoch_count > last_epoch:
+    if images.epoch > last_epoch:
         print(
-            f"nothing left to train: --epoch_count {opt.epoch_count} is past the last epoch, {last_epoch}; raise --n_epochs"
+            f"nothing left to train: epoch {images.epoch} would be next, and {last_epoch} is the last; raise --n_epochs or "
+            "--n_epochs_decay"
         )
         return
 
@@ -58,17 +62,29 @@ def train(opt: Namespace) -> None:
         opt.display_ncols,
         opt.display_winsize,
     )
-    images = ImageCounter()
     report = TrainingReport(
-        run_dir, opt.name, opt.epoch_count, last_epoch, len(dataset), web_page=not opt.no_html, live_view=live_view
+        run_dir, opt.name, images.epoch, last_epoch, len(dataset), web_page=not opt.no_html, live_view=live_view
     )
+    images_before = images.seen
     with DeferredInterrupt() as interrupt, report:
         try:
             run_epochs(opt, model, dataset, report, images, interrupt, last_epoch)
         finally:
-            if images.seen:  # before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil
-                model.save_networks("latest")
+            # Before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil.
+            if images.seen > images_before and model.is_between_steps:
+                model.save_run("latest")
                 report.say(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
+
+
+def take_up(opt: Namespace, model: BaseModel, images: ImageCounter) -> None:
+    """--continue_train: goes on where the run stopped. Where that is not known, or --epoch, --epoch_count or
+    --pretrained_name ask for another beginning, starts from weights alone."""
+    goes_on = opt.epoch == "latest" and opt.pretrained_name is None and "epoch_count" not in opt.given
+    if goes_on and model.resume():
+        print(f"going on in epoch {images.epoch}, after {images.seen_in_epoch} of its images and {images.seen} in all")
+        return
+    model.load_networks(opt.epoch, opt.pretrained_name)
+    print(f"starting from the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimisers start anew")
 
 
 def run_epochs(
@@ -80,13 +96,14 @@ def run_epochs(
     interrupt: DeferredInterrupt,
     last_epoch: int,
 ) -> None:
-    for epoch in range(opt.epoch_count, last_epoch + 1):
+    for epoch in range(images.epoch, last_epoch + 1):
         started = time.monotonic()
-        dataset.set_epoch(epoch)
-        for batch in report.epoch(epoch, dataset):
+        dataset.set_epoch(epoch, images.seen_in_epoch)
+        for batch in report.epoch(epoch, dataset, images.seen_in_epoch):
+            torch.manual_seed(step_seed(opt.seed, model.steps_done))  # dropout has no generator of its own
             model.set_input(batch)
             model.optimize_parameters()
-            images.advance(len(model.image_paths))
+            images.advance(len(model.image_paths) * world_size())
 
             to_page = images.crossed(opt.update_html_freq)
             if to_page or images.crossed(opt.display_freq):
@@ -94,15 +111,15 @@ def run_epochs(
             if images.crossed(opt.print_freq):
                 report.losses(model.get_current_losses(), model.learning_rate)
             if images.crossed(opt.save_latest_freq):
-                model.save_networks(f"iter_{images.seen}" if opt.save_by_iter else "latest")
+                model.save_run(f"iter_{images.seen}" if opt.save_by_iter else "latest")
             interrupt.raise_if_asked()
 
-        if epoch % opt.save_epoch_freq == 0:
-            model.save_networks("latest")
-            model.save_networks(str(epoch))
-        report.visuals(model.get_current_visuals(), to_page=True)
         rate = model.learning_rate
         model.update_learning_rate()
+        images.end_epoch()
+        if epoch % opt.save_epoch_freq == 0:
+            model.save_run("latest", str(epoch))
+        report.visuals(model.get_current_visuals(), to_page=True)
         report.say(
             f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - started:.0f} sec \t "
             f"learning rate {rate:.7f} -> {model.learning_rate:.7f}"

@@ -68,9 +68,11 @@ class PictureLoader:
         """Images in an epoch, the last incomplete batch and unreadable pictures included."""
         return self.n_images
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch (from 1) of the next iteration."""
+    def set_epoch(self, epoch: int, first_sample: int = 0) -> None:
+        """Chooses the epoch (from 1) of the next iteration, and how many of its samples are left out because they were
+        trained on before the run was interrupted."""
         self._positions.epoch = epoch
+        self._positions.first_sample = first_sample
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises a UserError where the pictures leave nothing to go on with."""

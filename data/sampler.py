@@ -25,15 +25,17 @@ class EpochBatches:
         self.drop_last = drop_last
         self.seed = seed
         self.epoch = 1
+        self.first_sample = 0  # of the epoch, in its order; more than 0 where a run goes on in its midst
 
     def __len__(self) -> int:
-        return self.n_samples // self.batch_size if self.drop_last else -(-self.n_samples // self.batch_size)
+        remaining = self.n_samples - self.first_sample
+        return remaining // self.batch_size if self.drop_last else -(-remaining // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Position]]:
-        epoch = self.epoch
+        epoch, first = self.epoch, self.first_sample
         order = np.arange(self.n_samples)
         if self.shuffle:
             generator(Purpose.ORDER, self.seed, epoch).shuffle(order)
         for batch in range(len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            chosen = order[first + batch * self.batch_size : first + (batch + 1) * self.batch_size]
             yield [Position(epoch, int(index)) for index in own_rows(chosen)]

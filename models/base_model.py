@@ -8,22 +8,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from models.losses.gradient_penalty import wgan_gp_penalty
 from models.networks.stylegan2_generator import StyleGAN2Generator
-from models.schedules import SCHEDULES, Epochs
+from models.schedules import Epochs, LearningRate
 from util.errors import PictureSizeError, UserError
-from util.runtime.checkpoints import load_weights, save_weights
+from util.runtime.checkpoints import load_plain_state, load_weights, plain_state, save_weights, write_files
 from util.runtime.device import choose_device
 from util.runtime.distributed import is_main, mean_over_processes, parallel
+from util.runtime.run_state import FILE_NAME, Moments, Stateful, read_run_state
+from util.runtime.seeding import step_seed
 
 
 class BaseModel(ABC):
     """A method: it owns its networks and knows how one step of its training goes.
 
     A subclass fills `networks` (and, for training, `optimizers`) in its constructor, and implements `forward` and, unless
-    it is for testing alone, `optimize_parameters`. Pictures are (N, C, H, W) tensors in [-1, 1].
+    it is for testing alone, `training_step`. Pictures are (N, C, H, W) tensors in [-1, 1].
     """
 
     #: Attributes that hold a picture, in the order they are shown.
@@ -35,11 +36,20 @@ class BaseModel(ABC):
         self.opt = opt
         self.is_train: bool = opt.isTrain
         self.device = choose_device(opt.gpu_ids)
-        #: Every random draw of a step comes from here.
+        #: Every random draw of a step comes from here, or from `host_generator` where the program itself needs the outcome.
         self.generator = torch.Generator(self.device).manual_seed(opt.seed)
+        self.host_generator = torch.Generator().manual_seed(opt.seed)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.schedulers: list[LambdaLR] = []
+        #: What a run that goes on needs besides the weights. Whoever remembers something from step to step adds it.
+        self.stateful: dict[str, Stateful] = {}
+        self.steps_done = 0
+        #: Whether the last step was completed: in its midst D may have moved and G not.
+        self.is_between_steps = True
+        if self.is_train:
+            run = Epochs(opt.epoch_count, opt.n_epochs, opt.n_epochs_decay, opt.lr_decay_iters, opt.published_cosine)
+            self.rate = LearningRate(opt.lr, opt.lr_policy, run)
+            self.stateful["learning_rate"] = self.rate
         self.losses: dict[str, Tensor] = {}
         self.image_paths: list[str] = []
         self.real_A: Tensor
@@ -60,7 +70,20 @@ class BaseModel(ABC):
         """Computes the outputs from the input that `set_input` placed."""
 
     def optimize_parameters(self) -> None:
-        """One training step on the input that `set_input` placed."""
+        """One training step on the input that `set_input` placed.
+
+        Its random draws follow from the seed and the number of steps before it alone.
+        """
+        self.is_between_steps = False
+        seed = step_seed(self.opt.seed, self.steps_done)
+        self.generator.manual_seed(seed)
+        self.host_generator.manual_seed(seed)
+        self.training_step()
+        self.steps_done += 1
+        self.is_between_steps = True
+
+    def training_step(self) -> None:
+        """The method: what `optimize_parameters` does once the draws are seeded."""
         raise NotImplementedError(f"{type(self).__name__} is for testing alone")
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
@@ -122,13 +145,13 @@ class BaseModel(ABC):
 
     def update_learning_rate(self) -> None:
         """To be called at the end of every epoch."""
-        for scheduler in self.schedulers:
-            scheduler.step()
+        self.rate.epoch += 1
+        self.rate.set_in(self.optimizers.values())
 
     @property
     def learning_rate(self) -> float:
         """The rate that the next step is taken with."""
-        return next(iter(self.optimizers.values())).param_groups[0]["lr"]
+        return self.rate.value
 
     def save_networks(self, label: str) -> None:
         """Writes `<label>_net_<name>.pth` for every network into the run's folder; the main process alone does."""
@@ -145,6 +168,39 @@ class BaseModel(ABC):
         for name, network in self.networks.items():
             load_weights(network, self._weights_path(run or self.opt.name, label, name))
 
+    def save_run(self, *labels: str) -> None:
+        """Writes the networks under each label, as `save_networks` does, and what `resume` needs to go on from here.
+
+        All files are complete on the disk before the first takes its place, that of `resume` before the others. The main
+        process alone writes.
+        """
+        if not is_main():
+            return
+        weights = {name: plain_state(network) for name, network in self.networks.items()}
+        state = {
+            "steps_done": self.steps_done,
+            "networks": weights,
+            "stateful": {name: thing.state_dict() for name, thing in self.stateful.items()},
+        }
+        exports = {self._weights_path(self.opt.name, label, name): weights[name] for label in labels for name in weights}
+        write_files({self._state_path: state, **exports})
+
+    def resume(self) -> bool:
+        """Goes on from where `save_run` was last called in the run's folder; False where it never was.
+
+        Raises UserError where what it left is damaged or belongs to other networks.
+        """
+        state = read_run_state(self._state_path)
+        if state is None:
+            return False
+        for name, network in self.networks.items():
+            load_plain_state(network, state["networks"][name], self._state_path)
+        for name, thing in self.stateful.items():
+            thing.load_state_dict(state["stateful"][name])
+        self.rate.set_in(self.optimizers.values())
+        self.steps_done = state["steps_done"]
+        return True
+
     def describe(self, layer_by_layer: bool) -> str:
         """The networks and their sizes, for people."""
         lines = []
@@ -153,6 +209,10 @@ class BaseModel(ABC):
             lines += [str(network)] if layer_by_layer else []
             lines.append(f"[Network {name}] Total number of parameters : {millions:.3f} M")
         return "\n".join(lines)
+
+    @property
+    def _state_path(self) -> Path:
+        return Path(self.opt.checkpoints_dir) / self.opt.name / FILE_NAME
 
     def _weights_path(self, run: str, label: str, name: str) -> Path:
         return Path(self.opt.checkpoints_dir) / run / f"{label}_net_{name}.pth"
@@ -168,13 +228,12 @@ class BaseModel(ABC):
         return parallel(network)
 
     def add_optimizer(self, name: str, parameters: Iterable[nn.Parameter], beta2: float | None = None) -> None:
-        """An Adam with the options' rates, and its schedule; nothing where there is nothing to learn."""
+        """An Adam with the options' rates, on the model's schedule; nothing where there is nothing to learn."""
         parameters = list(parameters)
         if not parameters:
             return
         opt = self.opt
         optimizer = torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, opt.beta2 if beta2 is None else beta2))
-        run = Epochs(opt.epoch_count, opt.n_epochs, opt.n_epochs_decay, opt.lr_decay_iters, opt.published_cosine)
-        factor = SCHEDULES[opt.lr_policy]
+        self.rate.set_in([optimizer])
         self.optimizers[name] = optimizer
-        self.schedulers.append(LambdaLR(optimizer, lambda epochs_done: factor(run.first + epochs_done, run)))
+        self.stateful[f"optimizer_{name}"] = Moments(optimizer)

@@ -147,7 +147,7 @@ class CUTModel(BaseModel):
                 "resize_and_crop), or leave out the identity term (--nce_idt false)"
             )
 
-    def optimize_parameters(self) -> None:
+    def training_step(self) -> None:
         """One step: translate, update D on the detached translations, then G and F against the updated D."""
         self.forward()
 

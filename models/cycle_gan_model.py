@@ -70,14 +70,14 @@ class CycleGANModel(BaseModel):
         self.gan_loss = GAN_LOSSES[opt.gan_mode]
         self.add_optimizer("G", [*self.G_A.parameters(), *self.G_B.parameters()], beta2=BETA2)
         self.add_optimizer("D", [*self.D_A.parameters(), *self.D_B.parameters()], beta2=BETA2)
-        draws = torch.Generator().manual_seed(opt.seed)
-        self.pool_A, self.pool_B = ImagePool(opt.pool_size, draws), ImagePool(opt.pool_size, draws)
+        self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.host_generator) for _ in "AB")
+        self.stateful |= {"pool_A": self.pool_A, "pool_B": self.pool_B}
 
         # Where no layer looks across the batch, passes over several batches can be joined.
         self.joins_translations = not mixes_images(self.G_A)
         self.joins_scores = not mixes_images(self.D_A)
 
-    def optimize_parameters(self) -> None:
+    def training_step(self) -> None:
         """One step: translate and back, update both generators, then both discriminators on pooled translations."""
         self.forward()
 

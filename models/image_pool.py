@@ -1,5 +1,7 @@
 """The history of translations that CycleGAN shows its discriminators (Shrivastava et al., 2017)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,14 @@ class ImagePool:
             return images
         return own_rows(torch.stack([self._exchange(image) for image in whole_batch(images)]))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The pictures that are kept, in their places."""
+        return {"images": [image.clone() for image in self.images]}  # an image may be a view of a whole batch
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes pictures back, as many as this pool may keep. They may lie on another device than those to come."""
+        self.images = state["images"][: self.size]
+
     def _exchange(self, image: Tensor) -> Tensor:
         if len(self.images) < self.size:
             self.images.append(image)
@@ -32,4 +42,4 @@ class ImagePool:
             return image
         index = int(torch.randint(self.size, (), generator=self.generator))
         kept, self.images[index] = self.images[index], image
-        return kept
+        return kept.to(image.device)

@@ -1,8 +1,11 @@
 """Learning-rate schedules: the factor on --lr as a pure function of the epoch, stepped once per epoch."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,37 @@ def cosine(epoch: int, run: Epochs) -> float:
 
 
 SCHEDULES: dict[str, Callable[[int, Epochs], float]] = {"linear": linear, "step": step, "cosine": cosine}
+
+
+class LearningRate:
+    """The learning rate of a run's optimisers, from epoch to epoch.
+
+    What it remembers of a run is the epoch; the rates themselves are the options'.
+    """
+
+    def __init__(self, rate: float, policy: str, run: Epochs) -> None:
+        """Args: rate is the full one; policy one of `SCHEDULES`."""
+        self.full_rate = rate
+        self.factor = SCHEDULES[policy]
+        self.run = run
+        self.epoch = run.first
+
+    @property
+    def value(self) -> float:
+        """The rate of the current epoch."""
+        return self.full_rate * self.factor(self.epoch, self.run)
+
+    def set_in(self, optimizers: Iterable[Optimizer]) -> None:
+        """Gives the optimisers the rate of the current epoch."""
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.value
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, and the one that the run began with, which the step policy counts from."""
+        return {"epoch": self.epoch, "first": self.run.first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the epoch of `state`; to be followed by `set_in`."""
+        self.epoch = state["epoch"]
+        self.run = replace(self.run, first=state["first"])

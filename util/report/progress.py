@@ -27,10 +27,11 @@ class Progress:
             disable=None,  # None: disabled unless standard error is a terminal
         )
 
-    def start_epoch(self, epoch: int) -> None:
-        """Names the epoch and stands at its first image, also when the one before was shorter than announced."""
+    def start_epoch(self, epoch: int, images_done: int = 0) -> None:
+        """Names the epoch and stands behind its first `images_done` images, also when the one before was shorter than
+        announced."""
         self.bar.set_description_str(f"epoch {epoch}/{self.last_epoch}", refresh=False)
-        self.advance((epoch - self.first_epoch) * self.images_per_epoch - self.bar.n)
+        self.advance((epoch - self.first_epoch) * self.images_per_epoch + images_done - self.bar.n)
 
     def advance(self, images: int) -> None:
         """Counts images that have been trained on."""

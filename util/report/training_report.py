@@ -67,7 +67,7 @@ class TrainingReport:
         self.current_epoch = epoch
         self.images = images_done
         self.metrics.forget_after(self._moment())
-        self.progress.start_epoch(epoch)
+        self.progress.start_epoch(epoch, images_done)
         self.times.begin()
         for batch in batches:
             images = len(batch["A"])
@@ -102,6 +102,8 @@ class TrainingReport:
 
     def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:
         """Shows the first picture of each tensor (N, C, H, W) in [-1, 1]: live, and on the page when asked."""
+        if not visuals:  # the run goes on at the very end of an epoch, and has taken no step yet
+            return
         self.live_view.pictures(self._moment(), visuals)
         if to_page:
             self.page.update(self.current_epoch, visuals, self.metrics.records)

@@ -3,34 +3,60 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
 
+PARTIAL = ".part"  # ends the names of files that are being written
 # What DataParallel, DDP and torch.compile put in front of every key.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 # What instance norms without parameters left in the checkpoints of old PyTorch releases.
 NORM_LEFTOVERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Writes the network's state dict, on the CPU and without wrapper prefixes.
+def plain_state(network: nn.Module) -> dict[str, Tensor]:
+    """The network's state dict, on the CPU and without wrapper prefixes."""
+    return {_without_prefixes(key): tensor.detach().cpu() for key, tensor in network.state_dict().items()}
 
-    The file is complete or not there: it is written beside its place and renamed.
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Writes the network's state dict; the file is complete or as it was before."""
+    write_files({path: plain_state(network)})
+
+
+def write_files(contents: Mapping[Path, Any]) -> None:
+    """Writes what torch.load shall read from each path.
+
+    All are written beside their places and brought to the disk before the first is renamed to its place, in the order
+    given: a file is complete or as it was, and where one cannot be written all are as they were.
     """
-    state = {_without_prefixes(key): tensor.detach().cpu() for key, tensor in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
+    partials = {path: path.with_name(path.name + PARTIAL) for path in contents}
     try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partials[path].open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, partial in partials.items():
+            partial.replace(path)
+        for folder in {path.parent for path in contents}:
+            _sync_folder(folder)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Brings the names of a folder's files to the disk, so that a renaming outlasts a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -38,8 +64,13 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises UserError where the file is missing, is no state dict, or belongs to a network of another shape.
     """
+    load_plain_state(network, _read_state(path), path)
+
+
+def load_plain_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Loads a state dict without prefixes, strictly. Raises UserError, with its `path`, where it does not fit."""
     expected = {_without_prefixes(key): tensor for key, tensor in network.state_dict().items()}
-    state = _without_leftovers(_read_state(path), expected)
+    state = _without_leftovers(state, expected)
     difference = _difference(expected, state)
     if difference:
         raise UserError(

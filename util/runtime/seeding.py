@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -12,3 +13,9 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU's generator as well
         yield
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of the random draws of step number `step` (from 0): whoever knows the number can draw them again, so that a
+    run that stops and goes on has no random state to keep."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])

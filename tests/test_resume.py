@@ -1,0 +1,78 @@
+"""--continue_train: a run that was interrupted ends, bit for bit, as one that was not."""
+
+import filecmp
+import itertools
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pictures import two_domains
+from programs import ENVIRONMENT, command, succeed
+
+from util.runtime.run_state import FILE_NAME
+
+TINY = ["--ngf", "2", "--ndf", "2", "--load_size", "36", "--crop_size", "32", "--print_freq", "1", "--no_html"]
+RESNET = ["--netG", "resnet_4blocks"]
+PATCHES = ["--netF_nc", "4", "--num_patches", "8", "--nce_layers", "0,4,8"]
+MODELS = {
+    "cut": [*RESNET, *PATCHES, "--batch_size", "2", "--no_dropout", "no"],
+    "fastcut": ["--CUT_mode", "FastCUT", *RESNET, *PATCHES],
+    "cycle_gan": ["--model", "cycle_gan", *RESNET, "--pool_size", "2"],
+    "sincut": ["--model", "sincut", "--netF_nc", "4", "--load_size", "56", "--batch_size", "2", "--max_dataset_size", "8"],
+}
+THREE_EPOCHS = ["--n_epochs", "2", "--n_epochs_decay", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    two_domains(folder / "many", n_A=7, n_B=5, size=(40, 32))
+    two_domains(folder / "one", n_A=1, n_B=1, size=(56, 40))
+    return folder
+
+
+def arguments(model: str, name: str) -> list[str]:
+    dataroot = "one" if model == "sincut" else "many"
+    return ["--dataroot", dataroot, "--name", name, *TINY, *THREE_EPOCHS, *MODELS[model]]
+
+
+def killed_after(lines: int, number: int, folder: Path, *arguments: str) -> int:
+    """Starts training, sends it the signal when it has reported on so many steps, and returns its exit status."""
+    with subprocess.Popen(
+        command("train.py", *arguments), cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ) as training:
+        list(itertools.islice(reports(training.stdout), lines))
+        os.kill(training.pid, number)
+        training.communicate(timeout=250)
+        return training.returncode
+
+
+def reports(output: Iterator[str]) -> Iterator[str]:
+    return (line for line in output if line.startswith("(epoch: "))
+
+
+def same_end(folder: Path, one: str, other: str) -> bool:
+    """Whether two runs ended with the same weights, optimisers, pools and counters, byte for byte."""
+    files = sorted(path.name for path in (folder / "checkpoints" / one).glob("latest_net_*.pth"))
+    assert files
+    match, mismatch, errors = filecmp.cmpfiles(
+        folder / "checkpoints" / one, folder / "checkpoints" / other, [*files, FILE_NAME], shallow=False
+    )
+    return (mismatch, errors) == ([], []) and len(match) == len(files) + 1
+
+
+@pytest.mark.parametrize("num_threads", ["0", "4"])
+@pytest.mark.parametrize("model", MODELS)
+def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, model: str, num_threads: str) -> None:
+    whole, parts = (f"{model}_{num_threads}_{end}" for end in ("whole", "parts"))
+    succeed(folder, "train.py", *arguments(model, whole), "--num_threads", num_threads)
+
+    going_on = [*arguments(model, parts), "--num_threads", num_threads, "--save_latest_freq", "3"]
+    assert killed_after(2, signal.SIGTERM, folder, *going_on) in (130, 0)
+    going_on.append("--continue_train")
+    assert killed_after(4, signal.SIGKILL, folder, *going_on) in (-9, 0)
+    succeed(folder, "train.py", *going_on)
+    assert same_end(folder, whole, parts)
