@@ -1,16 +1,15 @@
 """--continue_train: a run that was interrupted ends, bit for bit, as one that was not."""
 
 import filecmp
-import itertools
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pictures import two_domains
-from programs import ENVIRONMENT, command, succeed
+from training_processes import Ended, TrainingProcesses
 
 from util.runtime.run_state import FILE_NAME
 
@@ -27,6 +26,14 @@ THREE_EPOCHS = ["--n_epochs", "2", "--n_epochs_decay", "1"]
 
 
 @pytest.fixture(scope="module")
+def train() -> Iterator[Callable[..., Ended]]:
+    """Runs train.py in a process of its own."""
+    processes = TrainingProcesses()
+    yield processes.run
+    processes.close()
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     two_domains(folder / "many", n_A=7, n_B=5, size=(40, 32))
@@ -39,19 +46,15 @@ def arguments(model: str, name: str) -> list[str]:
     return ["--dataroot", dataroot, "--name", name, *TINY, *THREE_EPOCHS, *MODELS[model]]
 
 
-def killed_after(lines: int, number: int, folder: Path, *arguments: str) -> int:
-    """Starts training, sends it the signal when it has reported on so many steps, and returns its exit status."""
-    with subprocess.Popen(
-        command("train.py", *arguments), cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ) as training:
-        list(itertools.islice(reports(training.stdout), lines))
-        os.kill(training.pid, number)
-        training.communicate(timeout=250)
-        return training.returncode
+def kill(number: int, after: int) -> Callable[[int, Path], None]:
+    """Sends a training process the signal when it has reported on so many steps."""
 
+    def wait_and_kill(pid: int, output: Path) -> None:
+        while not output.exists() or output.read_text().count("\n(epoch: ") < after:
+            time.sleep(0.01)
+        os.kill(pid, number)
 
-def reports(output: Iterator[str]) -> Iterator[str]:
-    return (line for line in output if line.startswith("(epoch: "))
+    return wait_and_kill
 
 
 def same_end(folder: Path, one: str, other: str) -> bool:
@@ -66,13 +69,13 @@ def same_end(folder: Path, one: str, other: str) -> bool:
 
 @pytest.mark.parametrize("num_threads", ["0", "4"])
 @pytest.mark.parametrize("model", MODELS)
-def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, model: str, num_threads: str) -> None:
+def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, train, model: str, num_threads: str) -> None:
     whole, parts = (f"{model}_{num_threads}_{end}" for end in ("whole", "parts"))
-    succeed(folder, "train.py", *arguments(model, whole), "--num_threads", num_threads)
+    assert train(folder, *arguments(model, whole), "--num_threads", num_threads).status == 0
 
     going_on = [*arguments(model, parts), "--num_threads", num_threads, "--save_latest_freq", "3"]
-    assert killed_after(2, signal.SIGTERM, folder, *going_on) in (130, 0)
+    assert train(folder, *going_on, meanwhile=kill(signal.SIGTERM, after=2)).status in (130, 0)
     going_on.append("--continue_train")
-    assert killed_after(4, signal.SIGKILL, folder, *going_on) in (-9, 0)
-    succeed(folder, "train.py", *going_on)
+    assert train(folder, *going_on, meanwhile=kill(signal.SIGKILL, after=4)).status in (-9, 0)
+    assert train(folder, *going_on).status == 0
     assert same_end(folder, whole, parts)
