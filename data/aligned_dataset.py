@@ -1,8 +1,11 @@
 """Paired pictures side by side in one file, A left and B right: <dataroot>/<phase>."""
 
 from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -10,6 +13,7 @@ from data.base_dataset import BaseDataset, Position, Sample
 from data.folders import list_pictures, phase_or_val
 from data.images import PictureError
 from data.picture_set import PictureSet
+from data.transforms import Transform
 
 
 class AlignedDataset(BaseDataset):
@@ -20,24 +24,45 @@ class AlignedDataset(BaseDataset):
         self.source_folder = Path(opt.dataroot, phase_or_val(opt.dataroot, opt.phase))
         self.pairs = PictureSet(list_pictures(str(self.source_folder), self.limit))
         self.domains = (self.pairs,)
+        self.transform = PairTransform(self.transforms["A"], self.transforms["B"])
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, position: Position) -> Sample | None:
-        def halves(image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
-            # The halves have one size, so that equal generators draw the same crop and flip for both.
-            left, right = split_pair(image)
-            A = self.transforms["A"](left, self.draws_at(position))
-            B = self.transforms["B"](right, self.draws_at(position))
-            return A, B
-
         load = self.pairs.load_or_next if self.is_train else self.pairs.load
-        loaded = load(position.index, halves)
+        loaded = load(position.index, self.transform, self.draws_at(position))
         if loaded is None:
             return None
-        (A, B), path = loaded
+        halves, path = loaded
+        A, B = halves.split(self.transform.channels)
         return {"A": A, "B": B, "A_paths": path, "B_paths": path}
+
+    def transforms_at(self, epoch: int) -> Sequence["PairTransform"]:
+        return (self.transform,)
+
+
+@dataclass(frozen=True)
+class PairTransform:
+    """Lays the halves of a pair, which have one size, over each other: the channels of A, then those of B. What is drawn
+    is thus drawn once for both."""
+
+    A: Transform
+    B: Transform
+
+    @property
+    def channels(self) -> list[int]:
+        """How many channels A has, and B."""
+        return [1 if half.grayscale else 3 for half in (self.A, self.B)]
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """The uint8 pixels (channels of A and B, H, W) of a pair."""
+        left, right = split_pair(image)
+        return np.concatenate((self.A.prepare(left), self.B.prepare(right)))
+
+    def finish(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """The tensor of what `prepare` returned; A and B differ in nothing that happens here."""
+        return self.A.finish(pixels, rng)
 
 
 def split_pair(image: Image.Image) -> tuple[Image.Image, Image.Image]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from PIL.Image import Resampling
 
 from data.draws import Purpose, generator
 from data.folders import check_dataroot
-from data.picture_set import PictureSet
+from data.picture_set import PictureSet, PictureTransform
 from data.transforms import create_transform
 from util.errors import UserError
 
@@ -68,6 +69,10 @@ class BaseDataset(ABC):
         Raises:
             UserError: a picture is too small to be cropped, or no picture of a domain can be read any more.
         """
+
+    @abstractmethod
+    def transforms_at(self, epoch: int) -> Sequence[PictureTransform]:
+        """What happens in `epoch` to the pictures of each of the `domains`."""
 
     def draws_at(self, position: Position) -> np.random.Generator:
         """A new generator of the random draws of the sample at `position`."""

@@ -1,12 +1,13 @@
 """One domain without a partner, for testing: any folder of pictures, or one picture."""
 
 from argparse import Namespace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.base_dataset import BaseDataset, Position, Sample
 from data.folders import list_pictures, phase_or_val
 from data.picture_set import PictureSet
+from data.transforms import Transform
 from util.errors import UserError
 
 
@@ -32,9 +33,11 @@ class SingleDataset(BaseDataset):
         return len(self.pictures)
 
     def __getitem__(self, position: Position) -> Sample | None:
-        rng = self.draws_at(position)
-        loaded = self.pictures.load(position.index, partial(self.transforms[self.source], rng=rng))
+        loaded = self.pictures.load(position.index, self.transforms[self.source], self.draws_at(position))
         return None if loaded is None else {self.source: loaded[0], f"{self.source}_paths": loaded[1]}
+
+    def transforms_at(self, epoch: int) -> Sequence[Transform]:
+        return (self.transforms[self.source],)
 
 
 def _folder(dataroot: str, phase: str, domain: str) -> Path:

@@ -4,6 +4,7 @@ Park et al. 2020 (arXiv 2007.15651), section 4.6 and appendix.
 """
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from PIL.Image import Resampling
 from data.base_dataset import BaseDataset, Position, Sample
 from data.draws import Purpose, generator
 from data.folders import list_pictures
-from data.picture_set import PictureSet
-from data.transforms import Transform, grid_cells, resize, square, zoomed_size
+from data.images import PictureError, read_image
+from data.picture_set import PictureTransform
+from data.transforms import Transform, box, grid_cells, resize_planes, zoomed_size
 from util.errors import UserError
 from util.option_types import set_declared_defaults
 
@@ -74,6 +76,9 @@ class SingleImageDataset(BaseDataset):
             A, B = (self.transforms[d](self.images[d], rng) for d in "AB")
         return {"A": A, "B": B, "A_paths": self.path_A, "B_paths": self.path_B}
 
+    def transforms_at(self, epoch: int) -> Sequence[PictureTransform]:
+        return ()
+
 
 class ZoomedCrops:
     """Random crops of one picture, `per_zoom` consecutive ones from the same zoom of it and from distinct places.
@@ -84,11 +89,11 @@ class ZoomedCrops:
 
     def __init__(self, image: Image.Image, transform: Transform, per_zoom: int, key: tuple[int, ...]) -> None:
         """Args: key, with epoch and number of the zoom, decides the draws of zooms and places."""
-        self.image = image.convert("L") if transform.grayscale else image
+        self.pixels = np.ascontiguousarray(transform.prepare(image))
         self.crop_size = transform.crop_size
         self.random_scale_max = transform.random_scale_max
         self.resample = transform.resample
-        self.finish = replace(transform, steps=())
+        self.finish = replace(transform, steps=()).finish
         self.per_zoom = per_zoom
         self.key = key
         self._zoom_at: tuple[int, int] | None = None  # epoch and number of the zoom at hand
@@ -99,16 +104,16 @@ class ZoomedCrops:
         if self._zoom_at != (position.epoch, number):
             self._zoomed, self._places = self._zoom(position.epoch, number)
             self._zoom_at = position.epoch, number
-        return self.finish(square(self._zoomed, *self._places[member], self.crop_size), rng)
+        return self.finish(box(self._zoomed, *self._places[member], self.crop_size, self.crop_size), rng)
 
-    def _zoom(self, epoch: int, number: int) -> tuple[Image.Image, list[tuple[int, int]]]:
-        """The zoomed picture, and the (left, top) of its crops."""
+    def _zoom(self, epoch: int, number: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """The zoomed picture (C, H, W), and the (left, top) of its crops."""
         rng = generator(Purpose.ZOOM, *self.key, epoch, number)
-        size = zoomed_size(self.image, self.random_scale_max, self.crop_size, rng)
+        size = zoomed_size(self.pixels, self.random_scale_max, self.crop_size, rng)
         places: list[tuple[int, int]] = []
         while len(places) < self.per_zoom:
             places += grid_cells(*size, self.crop_size, rng)
-        return resize(self.image, *size, self.resample), places
+        return resize_planes(self.pixels, *size, self.resample), places
 
 
 def _only_picture(folder: Path) -> tuple[Image.Image, str]:
@@ -116,4 +121,7 @@ def _only_picture(folder: Path) -> tuple[Image.Image, str]:
     paths = list_pictures(str(folder))
     if len(paths) > 1:
         raise UserError(f"{folder} holds {len(paths)} pictures, but --dataset_mode singleimage takes exactly one")
-    return PictureSet(paths).load_or_next(0, lambda image: image)
+    try:
+        return read_image(paths[0]), paths[0]
+    except PictureError as error:
+        raise UserError(f"no picture can be read in {folder}; of {paths[0]!r}: {error}") from error

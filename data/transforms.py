@@ -1,4 +1,7 @@
-"""What happens to a picture between file and network: the steps of --preprocess, flip, scaling to [-1, 1]."""
+"""What happens to a picture between file and network: the steps of --preprocess, flip, scaling to [-1, 1].
+
+Up to the first random draw a picture is a PIL image; from there on it is a uint8 array (C, H, W), which --cache can hold.
+"""
 
 import re
 from argparse import Namespace
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.Image import Resampling
 
 from data.images import MAX_PIXELS, PictureError
@@ -22,10 +25,13 @@ class PictureTooSmallError(Exception):
 
 @dataclass(frozen=True)
 class Transform:
-    """Turns a PIL image into a tensor: `steps`, sides rounded to a multiple of 4, a random flip, values in [-1, 1]."""
+    """Turns a PIL image into a tensor: `steps`, sides rounded to a multiple of 4, a random flip, values in [-1, 1].
 
-    steps: tuple[str, ...]  # keys of STEPS, as parse_preprocess returns them
-    load_size: int  # pixels; what the resizing steps aim at
+    `prepare` does what comes out alike every time, `finish` the rest.
+    """
+
+    steps: tuple[str, ...]  # of STEPS, as parse_preprocess returns them
+    load_size: int  # pixels; what the scaling steps aim at
     crop_size: int  # pixels; side of a crop, and lower bound of zooms
     flip: bool  # mirror left and right with probability 1/2
     grayscale: bool = False  # one channel instead of three
@@ -33,33 +39,55 @@ class Transform:
     resample: Resampling = Resampling.BICUBIC
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
-        """The (C, H, W) float32 tensor of an 8-bit RGB `image`; all random draws come from `rng`.
+        """The (C, H, W) float32 tensor of an 8-bit RGB `image`; raises as `prepare` and `finish` do."""
+        return self.finish(self.prepare(image), rng)
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """The uint8 pixels (C, H, W) of an 8-bit RGB `image` after the steps that draw nothing.
 
         Raises:
-            PictureTooSmallError: the step crop or patch meets a picture smaller than `crop_size`.
-            PictureError: a resizing step would make the picture larger than memory should hold.
+            PictureError: a step would make the picture larger than memory should hold.
         """
         if self.grayscale:
             image = image.convert("L")
         for step in self.steps:
-            image = STEPS[step](image, self, rng)
-        image = round_sides(image, self.resample)
+            if step in SCALINGS:
+                image = SCALINGS[step](image, self)
+        if not set(self.steps) & set(DRAWS):
+            image = round_sides(image, self.resample)
+        return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+
+    def finish(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """The (C, H, W) float32 tensor of what `prepare` returned; all random draws come from `rng`.
+
+        Raises:
+            PictureTooSmallError: the step crop or patch meets a picture smaller than `crop_size`.
+            PictureError: as `prepare`.
+        """
+        for step in self.steps:
+            if step in DRAWS:
+                pixels = DRAWS[step](pixels, self, rng)
+        pixels = round_planes(pixels, self.resample)
         if self.flip and rng.random() < 0.5:
-            image = ImageOps.mirror(image)
-        return to_tensor(image)
+            pixels = pixels[:, :, ::-1]
+        return to_tensor(pixels)
 
 
-# The steps by their tokens in --preprocess, in the order in which they are applied.
-STEPS: dict[str, Callable[[Image.Image, Transform, np.random.Generator], Image.Image]] = {
-    "fixsize": lambda image, t, rng: fix_short_side(image, t.load_size, t.resample),
-    "resize": lambda image, t, rng: resize(image, t.load_size, t.load_size, t.resample),
-    "scale_width": lambda image, t, rng: scale_width(image, t.load_size, t.crop_size, t.resample),
-    "scale_shortside": lambda image, t, rng: enlarge_short_side(image, t.load_size, t.resample),
-    "zoom": lambda image, t, rng: resize(image, *zoomed_size(image, t.random_scale_max, t.crop_size, rng), t.resample),
-    "crop": lambda image, t, rng: crop(image, t.crop_size, rng),
-    "patch": lambda image, t, rng: patch(image, t.crop_size, rng),
-    "trim": lambda image, t, rng: trim(image, t.crop_size, rng),
+# The steps by their tokens in --preprocess, in the order in which they are applied: first what scales whole pictures ...
+SCALINGS: dict[str, Callable[[Image.Image, Transform], Image.Image]] = {
+    "fixsize": lambda image, t: fix_short_side(image, t.load_size, t.resample),
+    "resize": lambda image, t: resize(image, t.load_size, t.load_size, t.resample),
+    "scale_width": lambda image, t: scale_width(image, t.load_size, t.crop_size, t.resample),
+    "scale_shortside": lambda image, t: enlarge_short_side(image, t.load_size, t.resample),
 }
+# ... then what draws at random.
+DRAWS: dict[str, Callable[[np.ndarray, Transform, np.random.Generator], np.ndarray]] = {
+    "zoom": lambda pixels, t, rng: zoom(pixels, t.random_scale_max, t.crop_size, t.resample, rng),
+    "crop": lambda pixels, t, rng: crop(pixels, t.crop_size, rng),
+    "patch": lambda pixels, t, rng: patch(pixels, t.crop_size, rng),
+    "trim": lambda pixels, t, rng: trim(pixels, t.crop_size, rng),
+}
+STEPS = (*SCALINGS, *DRAWS)
 _ALTERNATIVES = ("resize", "scale_width", "scale_shortside")
 
 
@@ -124,29 +152,40 @@ def scale_width(image: Image.Image, width: int, min_height: int, resample: Resam
     return resize(image, width, max(int(width * image.height / image.width), min_height), resample)
 
 
-def zoomed_size(image: Image.Image, random_scale_max: float, min_side: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Width and height of `image` times a factor per axis, uniform in [1/random_scale_max, 1]; at least `min_side`."""
+def zoom(
+    pixels: np.ndarray, random_scale_max: float, min_side: int, resample: Resampling, rng: np.random.Generator
+) -> np.ndarray:
+    """`pixels` scaled by a random factor per axis, see `zoomed_size`."""
+    return resize_planes(pixels, *zoomed_size(pixels, random_scale_max, min_side, rng), resample)
+
+
+def zoomed_size(pixels: np.ndarray, random_scale_max: float, min_side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height of `pixels` times a factor per axis, uniform in [1/random_scale_max, 1]; at least `min_side`."""
+    sides = pixels.shape[2], pixels.shape[1]
     factors = rng.uniform(1 / random_scale_max, 1, size=2)
-    width, height = (max(min_side, round(side * factor)) for side, factor in zip(image.size, factors, strict=True))
+    width, height = (max(min_side, round(side * factor)) for side, factor in zip(sides, factors, strict=True))
     return width, height
 
 
-def crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+def crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """A random square of `size` pixels a side. Raises PictureTooSmallError."""
-    if min(image.size) < size:
-        raise PictureTooSmallError(f"{image.width}x{image.height} pixels, less than --crop_size {size}")
-    return _random_box(image, size, size, rng)
+    _, height, width = pixels.shape
+    if min(width, height) < size:
+        raise PictureTooSmallError(f"{width}x{height} pixels, less than --crop_size {size}")
+    return _random_box(pixels, size, size, rng)
 
 
-def patch(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+def patch(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """A random cell of a grid of `size` pixels at a random offset. Raises PictureTooSmallError."""
-    left, top = grid_cells(image.width, image.height, size, rng)[0]
-    return square(image, left, top, size)
+    _, height, width = pixels.shape
+    left, top = grid_cells(width, height, size, rng)[0]
+    return box(pixels, left, top, size, size)
 
 
-def trim(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+def trim(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Sides longer than `size` are cut to it at a random place; shorter ones stay."""
-    return _random_box(image, min(image.width, size), min(image.height, size), rng)
+    _, height, width = pixels.shape
+    return _random_box(pixels, min(width, size), min(height, size), rng)
 
 
 def grid_cells(width: int, height: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -164,30 +203,45 @@ def grid_cells(width: int, height: int, size: int, rng: np.random.Generator) -> 
     return [(left + cell % columns * size, top + cell // columns * size) for cell in cells]
 
 
-def square(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
-    """The square of `size` pixels whose upper left pixel is (left, top)."""
-    return image.crop((left, top, left + size, top + size))
+def box(pixels: np.ndarray, left: int, top: int, width: int, height: int) -> np.ndarray:
+    """The part of `pixels` (C, H, W) whose upper left pixel is (left, top); a view."""
+    return pixels[:, top : top + height, left : left + width]
+
+
+def resize_planes(pixels: np.ndarray, width: int, height: int, resample: Resampling) -> np.ndarray:
+    """`resize` for an array (C, H, W): channel by channel, to which Pillow's scaling of colours is equal."""
+    return np.stack([np.asarray(resize(Image.fromarray(plane), width, height, resample)) for plane in pixels])
 
 
 def round_sides(image: Image.Image, resample: Resampling) -> Image.Image:
     """Resizes each side to the nearest multiple of SIDE_MULTIPLE (halves to the even one), and at least that."""
-    width, height = (max(1, round(side / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in image.size)
-    return image if image.size == (width, height) else resize(image, width, height, resample)
+    size = _rounded(image.width), _rounded(image.height)
+    return image if image.size == size else resize(image, *size, resample)
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """The (C, H, W) float32 tensor of an 8-bit `image`, 0…255 mapped to [-1, 1]."""
-    pixels = np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+def round_planes(pixels: np.ndarray, resample: Resampling) -> np.ndarray:
+    """`round_sides` for an array (C, H, W)."""
+    _, height, width = pixels.shape
+    size = _rounded(width), _rounded(height)
+    return pixels if (width, height) == size else resize_planes(pixels, *size, resample)
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """The (C, H, W) float32 tensor of uint8 `pixels` in any memory order, 0…255 mapped to [-1, 1]."""
     # Divided and shifted in the published order, which settles the last bit. In NumPy, because torch would start
-    # threads for so little, and wait for them where the cores are busy.
+    # threads for so little, and wait for them where the cores are busy. Put in order before they grow to four bytes.
     values = np.ascontiguousarray(pixels).astype(np.float32)
     values /= 255
     values -= 0.5
-    values /= 0.5
+    values *= 2
     return torch.from_numpy(values)
 
 
-def _random_box(image: Image.Image, width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    left = int(rng.integers(image.width - width + 1))
-    top = int(rng.integers(image.height - height + 1))
-    return image.crop((left, top, left + width, top + height))
+def _rounded(side: int) -> int:
+    return max(1, round(side / SIDE_MULTIPLE)) * SIDE_MULTIPLE
+
+
+def _random_box(pixels: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    left = int(rng.integers(pixels.shape[2] - width + 1))
+    top = int(rng.integers(pixels.shape[1] - height + 1))
+    return box(pixels, left, top, width, height)

@@ -1,13 +1,14 @@
 """Two folders of unpaired pictures: <dataroot>/<phase>A and <dataroot>/<phase>B."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from data.base_dataset import BaseDataset, Position, Sample
 from data.folders import list_pictures, phase_or_val
 from data.picture_set import PictureSet
+from data.transforms import Transform
 from util.errors import UserError
 
 
@@ -42,21 +43,25 @@ class UnalignedDataset(BaseDataset):
     def __getitem__(self, position: Position) -> Sample | None:
         return self._training_pair(position) if self.is_train else self._test_pair(position)
 
+    def transforms_at(self, epoch: int) -> Sequence[Transform]:
+        transforms = self.decay_transforms if self.is_train and epoch > self.n_epochs else self.transforms
+        return transforms["A"], transforms["B"]
+
     def _training_pair(self, position: Position) -> Sample:
         index, rng = position.index, self.draws_at(position)
-        transforms = self.decay_transforms if position.epoch > self.n_epochs else self.transforms
         set_A, set_B = self.domains
+        transform_A, transform_B = self.transforms_at(position.epoch)
         index_B = int(rng.integers(len(set_B))) if self.draws_partner else index % len(set_B)
-        A, path_A = set_A.load_or_next(index % len(set_A), partial(transforms["A"], rng=rng))
-        B, path_B = set_B.load_or_next(index_B, partial(transforms["B"], rng=rng))
+        A, path_A = set_A.load_or_next(index % len(set_A), transform_A, rng)
+        B, path_B = set_B.load_or_next(index_B, transform_B, rng)
         return {"A": A, "B": B, "A_paths": path_A, "B_paths": path_B}
 
     def _test_pair(self, position: Position) -> Sample | None:
         rng = self.draws_at(position)
         source, target = self.pictures[self.source], self.pictures[self.target]
-        loaded = source.load(position.index, partial(self.transforms[self.source], rng=rng))
+        loaded = source.load(position.index, self.transforms[self.source], rng)
         if loaded is None:
             return None
-        partner = target.load_or_next(position.index % len(target), partial(self.transforms[self.target], rng=rng))
+        partner = target.load_or_next(position.index % len(target), self.transforms[self.target], rng)
         pair = {self.source: loaded, self.target: partner}
         return {"A": pair["A"][0], "B": pair["B"][0], "A_paths": pair["A"][1], "B_paths": pair["B"][1]}
