@@ -2,6 +2,8 @@
 
 from argparse import Namespace
 
+import torch
+
 from data.aligned_dataset import AlignedDataset
 from data.base_dataset import BaseDataset
 from data.loader import PictureLoader
@@ -10,6 +12,7 @@ from data.single_dataset import SingleDataset
 from data.singleimage_dataset import SingleImageDataset
 from data.unaligned_dataset import UnalignedDataset
 from util.errors import UserError
+from util.runtime.device import CPU
 from util.runtime.distributed import check_batch_size
 
 # The choices of --dataset_mode.
@@ -45,4 +48,11 @@ def create_dataset(opt: Namespace) -> PictureLoader:
         drop_last=opt.isTrain,
         seed=opt.seed,
     )
-    return PictureLoader(dataset, batches, opt.num_threads)
+    return PictureLoader(
+        dataset,
+        batches,
+        opt.num_threads,
+        opt.prefetch_factor,
+        opt.cache if opt.isTrain else None,
+        to_gpu=opt.gpu_ids != CPU and torch.cuda.is_available(),
+    )

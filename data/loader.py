@@ -1,23 +1,21 @@
 """Reads batches in worker processes ahead of the training, and reports what went wrong there."""
 
-import signal
+import os
 import sys
-import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.base_dataset import BaseDataset, Position, Sample
+from data.cache import PictureCache
 from data.sampler import EpochBatches
+from data.workers import read_ahead
 from util.errors import UserError
 
 Batch = dict[str, torch.Tensor | list[str]]  # "A", "B": (N, C, H, W) in [-1, 1]; "A_paths", "B_paths"
-
-# --num_threads is the user's choice, and the published 4 is above the cores of many a machine.
-warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
 
 
 class Delivery(NamedTuple):
@@ -47,22 +45,41 @@ class BatchReader(Dataset[Delivery]):
 class PictureLoader:
     """An iterable of the batches of an epoch: call `set_epoch`, then iterate, and so on for every epoch."""
 
-    def __init__(self, dataset: BaseDataset, batches: EpochBatches, num_threads: int) -> None:
-        """Args: num_threads is the number of worker processes, 0 to read in this one. Batches do not depend on it."""
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        batches: EpochBatches,
+        num_threads: int,
+        prefetch_factor: int = 2,
+        cache_gigabytes: float | None = None,
+        to_gpu: bool = False,
+    ) -> None:
+        """Nothing of this but time depends on what follows `batches`.
+
+        Args:
+            num_threads: worker processes, 0 to read in this one.
+            prefetch_factor: batches that each worker reads ahead.
+            cache_gigabytes: memory for decoded pictures; None: each is read from its file every time.
+            to_gpu: batches lie in pinned memory, which a GPU copies from while it computes.
+
+        Raises:
+            UserError: workers could not share the cache.
+        """
+        if cache_gigabytes is not None and num_threads > 0 and not hasattr(os, "fork"):
+            raise UserError("--cache: worker processes cannot share memory on this system; add --num_threads 0")
         self.n_images = len(dataset)
         self.source_folder = dataset.source_folder
         self.skipped: dict[str, str] = {}  # path -> why; every unusable picture met so far
+        self._dataset = dataset
         self._positions = batches
-        self._deliveries = DataLoader(
-            BatchReader(dataset),
-            batch_size=None,  # the reader makes the batches
-            sampler=batches,
-            num_workers=num_threads,
-            persistent_workers=num_threads > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=ignore_interrupts,
-            generator=torch.Generator(),  # keeps torch from advancing the global generator at each epoch
-        )
+        self._num_threads = num_threads
+        self._cache = None if cache_gigabytes is None else PictureCache(dataset, cache_gigabytes, num_threads)
+        self._settings: dict[str, Any] = {"pin_memory": to_gpu, "persistent_workers": num_threads > 0}
+        if num_threads > 0:
+            self._settings["prefetch_factor"] = prefetch_factor
+            if self._cache is not None:
+                self._settings["multiprocessing_context"] = "fork"
+        self._deliveries: DataLoader | None = None  # made by the first iteration
 
     def __len__(self) -> int:
         """Images in an epoch, the last incomplete batch and unreadable pictures included."""
@@ -76,12 +93,21 @@ class PictureLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises a UserError where the pictures leave nothing to go on with."""
-        for batch, skipped, error in self._deliveries:
+        for batch, skipped, error in self._workers_deliveries():
             self._report(skipped)
             if error is not None:
                 raise error
             if batch is not None:
                 yield batch
+
+    def _workers_deliveries(self) -> DataLoader:
+        """The deliveries of the epoch, from the workers of the one before where those can be had."""
+        if self._cache is not None and not self._cache.is_filled_for(self._positions.epoch):
+            self._deliveries = None  # ends the workers: they see the memory as it was when they began
+            self._cache.fill(self._positions.epoch)
+        if self._deliveries is None:
+            self._deliveries = read_ahead(BatchReader(self._dataset), self._positions, self._num_threads, **self._settings)
+        return self._deliveries
 
     def _report(self, skipped: dict[str, str]) -> None:
         """Names each unusable picture once, with the number of them so far."""
@@ -89,11 +115,6 @@ class PictureLoader:
             if path not in self.skipped:
                 self.skipped[path] = reason
                 print(f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)", file=sys.stderr)
-
-
-def ignore_interrupts(worker: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to the workers as well, to the program that they work for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -112,6 +133,7 @@ def collate(samples: list[Sample]) -> Batch:
                 f"a batch needs pictures of one size, but {paths[0]!r} comes out as {sizes[0]} and {paths[other]!r} as "
                 f"{sizes[other]}: end --preprocess with crop, as in scale_shortside_and_crop, or give --batch_size 1"
             )
-        batch[domain] = torch.from_numpy(np.stack(pictures))  # torch.stack would start threads, as in to_tensor
+        # A single picture need not be copied; and torch.stack would start threads, as in to_tensor.
+        batch[domain] = torch.from_numpy(np.stack(pictures)) if len(pictures) > 1 else pictures[0][None]
         batch[f"{domain}_paths"] = list(paths)
     return batch

@@ -127,6 +127,9 @@ class BaseOptions:
         group.add_argument("--dataset_mode", choices=list(DATASETS), default="unaligned", help="how folders become batches")
         group.add_argument("--serial_batches", action="store_true", help="pictures in order instead of shuffled")
         group.add_argument("--num_threads", type=non_negative_int, default=4, help="processes that load pictures")
+        group.add_argument(
+            "--prefetch_factor", type=positive_int, default=2, help="batches that each of these processes reads ahead"
+        )
         group.add_argument("--batch_size", type=positive_int, default=1, help="pictures per step")
         group.add_argument(
             "--load_size", type=positive_int, default=286, help="pixels that pictures are scaled to; None: as --crop_size"

@@ -30,6 +30,16 @@ class TrainOptions(BaseOptions):
         super().declare(parser)
         parser.add_argument("--phase", default="train", help="which folders to read: <phase>A and <phase>B")
 
+        parser.add_argument(
+            "--cache",
+            metavar="GB",
+            type=positive_float,
+            nargs="?",
+            const=4.0,
+            default=None,
+            help="hold decoded pictures in memory, in at most so many gigabytes (4 if none is given); off by default",
+        )
+
         group = parser.add_argument_group("live view and log")
         group.add_argument("--display_freq", type=positive_int, default=400, help="images between pictures shown")
         group.add_argument("--display_ncols", type=non_negative_int, default=4, help="pictures in a row of the live view")

@@ -50,6 +50,8 @@ def options(dataroot: Path, is_train: bool = True, **changes: Any) -> Namespace:
         output_nc=3,
         serial_batches=not is_train,
         num_threads=0,
+        prefetch_factor=2,
+        gpu_ids="-1",
         batch_size=1,
         load_size=20,
         crop_size=16,
@@ -62,6 +64,7 @@ def options(dataroot: Path, is_train: bool = True, **changes: Any) -> Namespace:
     )
     if is_train:
         opt.n_epochs = 100
+        opt.cache = None
     vars(opt).update(changes)
     return opt
 

@@ -4,7 +4,7 @@ import torch
 
 from util.errors import UserError
 
-AUTO = "auto"
+AUTO, CPU = "auto", "-1"  # of --gpu_ids
 
 
 def choose_device(gpu_ids: str) -> torch.device:

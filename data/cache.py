@@ -1,0 +1,88 @@
+"""Pictures held in memory, decoded and scaled, so that only crop, flip and scaling of values remain of each reading."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from data.base_dataset import BaseDataset
+from data.images import PictureError, read_image
+from data.picture_set import PictureTransform
+from data.workers import read_ahead
+
+GIGABYTE = 1_000_000_000
+
+
+class PictureCache:
+    """The memory of a data set: filled once for the epochs before the learning rate decays and, where pictures are scaled
+    otherwise from then on, once for those after.
+
+    It is to be filled while the loader has no workers. Those that start afterwards by fork see this memory; they get no
+    copies of it.
+    """
+
+    def __init__(self, dataset: BaseDataset, gigabytes: float, num_threads: int) -> None:
+        """Args: gigabytes bounds the memory; num_threads is the number of worker processes that decode, 0 for none."""
+        self.dataset = dataset
+        self.gigabytes = gigabytes
+        self.num_threads = num_threads
+        self._filled_for: Sequence[PictureTransform] | None = None
+
+    def is_filled_for(self, epoch: int) -> bool:
+        """Whether the pictures at hand are prepared as those of `epoch` are."""
+        return self._filled_for == self.dataset.transforms_at(epoch)
+
+    def fill(self, epoch: int) -> None:
+        """Reads the pictures of `epoch` in place of those at hand, until all are there or the memory is used up; says so.
+
+        What cannot be read is not held: whoever wants it meets the file, as without a cache.
+        """
+        started, used, is_full = time.monotonic(), 0, False
+        domains, transforms = self.dataset.domains, self.dataset.transforms_at(epoch)
+        for domain in domains:
+            domain.keep({}, None)  # gives its memory back first
+        kept: list[dict[int, np.ndarray]] = [{} for _ in domains]
+
+        places = [(number, index) for number, domain in enumerate(domains) for index in range(len(domain))]
+        prepared = read_ahead(PreparedPictures(self.dataset, transforms), places, self.num_threads)
+        bar = tqdm(prepared, "cache", len(places), unit=" pictures", leave=False, disable=None)
+        for (number, index), pixels in zip(places, bar, strict=False):
+            if pixels is None:
+                continue
+            is_full = used + pixels.nbytes > self.gigabytes * GIGABYTE
+            if is_full:
+                break
+            kept[number][index] = pixels
+            used += pixels.nbytes
+        bar.close()
+
+        for domain, pictures, transform in zip(domains, kept, transforms, strict=True):
+            domain.keep(pictures, transform)
+        self._filled_for = transforms
+        count = sum(map(len, kept))
+        if is_full:
+            tqdm.write(
+                f"cache: {count} of {len(places)} pictures fill the {self.gigabytes:g} GB that --cache may take; "
+                f"the others are read from their files every time (--cache GB sets how much it may take)"
+            )
+        else:
+            seconds = time.monotonic() - started
+            tqdm.write(f"cache: {count} pictures in {used / GIGABYTE:.3g} GB of memory, read in {seconds:.0f} seconds")
+
+
+class PreparedPictures(Dataset[np.ndarray | None]):
+    """Maps (number of a domain, index of a picture) to the prepared picture, None where it cannot be used."""
+
+    def __init__(self, dataset: BaseDataset, transforms: Sequence[PictureTransform]) -> None:
+        """Args: transforms has one for each domain of `dataset`."""
+        self.paths = [domain.paths for domain in dataset.domains]
+        self.transforms = transforms
+
+    def __getitem__(self, place: tuple[int, int]) -> np.ndarray | None:
+        number, index = place
+        try:
+            return np.ascontiguousarray(self.transforms[number].prepare(read_image(self.paths[number][index])))
+        except PictureError:
+            return None
