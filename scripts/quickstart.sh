@@ -16,6 +16,6 @@ bash scripts/setup.sh
 .venv/bin/python test.py --dataroot datasets/demo --name "$NAME" --load_size 64 --crop_size 64
 
 echo
-.venv/bin/python scripts/score_pairs.py --results "results/$NAME/test_latest" --truth datasets/demo/testB
+.venv/bin/python scripts/evaluate.py --results "results/$NAME/test_latest" --dataroot datasets/demo --paired
 echo "the translations: $PWD/results/$NAME/test_latest/index.html"
 echo "the training:     $PWD/checkpoints/$NAME/web/index.html"

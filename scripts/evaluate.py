@@ -1,0 +1,181 @@
+"""Judges translations by numbers:
+
+    python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/horse2zebra --inception
+    python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/maps --paired --lpips
+    python scripts/evaluate.py --results FOLDER OTHER_FOLDER --real FOLDER --features squeezenet1_1_features.pth
+
+Prints a table, and writes every figure with how it was taken to JSON. docs/evaluation.md says what the figures mean.
+"""
+
+import json
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.folders import phase_or_val
+from data.picture_files import PictureFiles, Size, common_size, name_below
+from options.figures import declare_figures, wanted_figures
+from util.errors import INTERRUPTED_STATUS, UserError, exit_on_user_error
+from util.option_types import non_negative_int, positive_int
+from util.report.console import print_any_name
+from util.report.metrics.figure_table import figure_table
+from util.report.metrics.judge import Figure, RealSet, create_judge
+from util.runtime.device import AUTO, choose_device, describe_device
+
+UNTOUCHED = "input left as it is"
+RECORD = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Pictures to judge: what they are called in the table, and the folder whose record they belong to."""
+
+    title: str
+    folder: Path
+    pictures: PictureFiles
+
+
+class WithProgress:
+    """A set of pictures that shows a bar on standard error while it is read."""
+
+    def __init__(self, pictures: PictureFiles, title: str) -> None:
+        self.pictures = pictures
+        self.title = title
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(tqdm(self.pictures, desc=self.title, unit=" pictures", leave=False, disable=None))
+
+
+def candidates(folders: Sequence[Path], visual: str, limit: int | None) -> list[Candidate]:
+    """The pictures of every folder; where the first is a page's, its inputs come before, to compare with. Raises UserError
+    for a folder without pictures."""
+    found: list[Candidate] = []
+    for folder in folders:
+        is_page = (folder / "images").is_dir()
+        pictures = PictureFiles.below(folder / "images" / visual if is_page else folder, limit)
+        inputs = folder / "images" / visual.replace("fake_A", "real_B").replace("fake_B", "real_A")
+        if is_page and not found and inputs.name != visual and inputs.is_dir():
+            found.append(Candidate(UNTOUCHED, folder, PictureFiles.below(inputs, limit)))
+        found.append(Candidate(str(folder), folder, pictures))
+    return found
+
+
+def real_folder(opt: Namespace) -> Path:
+    """The folder of the target domain."""
+    if opt.real is not None:
+        return opt.real
+    domain = "B" if opt.direction == "AtoB" else "A"
+    return opt.dataroot / f"{phase_or_val(str(opt.dataroot), opt.phase, domain)}{domain}"
+
+
+def looks(pictures: PictureFiles) -> tuple[Size | None, bool]:
+    """The size that all these files have, None where they differ, and whether the first one is gray."""
+    sizes, modes = set(), []
+    for path in pictures.paths:
+        with Image.open(path) as image:
+            sizes.add(image.size)
+            modes.append(image.mode)
+    return common_size(sizes), modes[0] == "L"
+
+
+def parse(arguments: list[str]) -> Namespace:
+    parser = ArgumentParser(
+        description="Judges translations by numbers, against real pictures of the target domain.",
+        formatter_class=ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="what to judge: folders of pages that test.py wrote, such as results/RUN/test_latest, or of pictures",
+    )
+    real = parser.add_mutually_exclusive_group(required=True)
+    real.add_argument("--dataroot", type=Path, help="the data set, whose target domain holds the real pictures")
+    real.add_argument("--real", type=Path, metavar="FOLDER", help="the real pictures themselves")
+    parser.add_argument("--phase", default="test", help="which half of --dataroot: <phase>A and <phase>B")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="BtoA: the target domain is A")
+    parser.add_argument("--visual", default="fake_B", help="which pictures of a page: images/<visual>")
+    declare_figures(parser.add_argument_group("figures, at least one of"))
+    parser.add_argument("--max_pictures", type=positive_int, help="judge only the first pictures of each folder")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="decides KID's subsets")
+    parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
+    parser.add_argument("--json", type=Path, help=f"file to write; by default {RECORD} in each folder of --results")
+    return parser.parse_args(arguments)
+
+
+def evaluate(opt: Namespace) -> None:
+    """Judges, prints, and writes. Raises UserError."""
+    wanted = wanted_figures(opt)
+    if not wanted.anything:
+        raise UserError("no figure is asked for: give some of --inception, --features FILE, --paired, --lpips")
+    judged = candidates(opt.results, opt.visual, opt.max_pictures)
+    real = PictureFiles.below(real_folder(opt))
+    device = choose_device(opt.gpu_ids)
+    judge = create_judge(wanted, opt.seed, device)
+
+    print(f"against {len(real)} pictures of {real.root}, on {describe_device(device)}")
+    rows: dict[str, list[Figure]] = {}
+    real_sets: dict[tuple[Size | None, bool], RealSet] = {}  # by size and colour
+    for candidate in judged:
+        look = looks(candidate.pictures)
+        alike = real.like(*look)
+        if wanted.distances and look not in real_sets:
+            real_sets[look] = RealSet(WithProgress(alike, "real pictures"))
+        truth = alike.named(names(candidate.pictures)) if wanted.pairs else None
+        rows[candidate.title] = judge.figures(
+            WithProgress(candidate.pictures, candidate.title), real_sets.get(look), truth, split=real.root.name
+        )
+    print(figure_table(rows))
+    write(judged, rows, real.root, opt.json)
+
+
+def names(pictures: PictureFiles) -> list[str]:
+    """What the pictures go by among those of the other domain."""
+    return [name_below(pictures.root, path) for path in pictures.paths]
+
+
+def write(judged: Sequence[Candidate], rows: Mapping[str, Sequence[Figure]], real: Path, file: Path | None) -> None:
+    """Writes all records into `file`, or each folder's into its own."""
+    records: dict[Path, list[dict[str, Any]]] = defaultdict(list)
+    for candidate in judged:
+        records[file or candidate.folder / RECORD].append(
+            {
+                "judged": candidate.title,
+                "pictures": str(candidate.pictures.root),
+                "real": str(real),
+                "figures": [figure.record() for figure in rows[candidate.title]],
+            }
+        )
+    for path, content in records.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"written: {path}")
+
+
+def main() -> None:
+    print_any_name()
+    with exit_on_user_error():
+        try:
+            evaluate(parse(sys.argv[1:]))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED_STATUS)
+
+
+if __name__ == "__main__":
+    main()
