@@ -1,0 +1,199 @@
+"""Feature networks from files: what they are fed, what they are called, and sentences for files that hold none."""
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from util.errors import UserError
+from util.report.metrics.feature_network import FeatureNetwork, load_features, load_inception
+from util.report.metrics.resizing import clean, legacy
+from util.report.metrics.weights_files import WeightsAbsentError, cached, sha256
+
+CPU = torch.device("cpu")
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+class MeanColour(nn.Module):
+    """A feature network as one might bring along: it resizes nothing, and takes bytes."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures.float().mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SqueezeNet's features with weights of chance, as a state dict."""
+    from torchvision.models import squeezenet1_1
+
+    path = tmp_path_factory.mktemp("weights") / "features.pth"
+    torch.save(squeezenet1_1(weights=None).features.state_dict(), path)
+    return path
+
+
+def test_clean_resize_is_pils_on_every_channel() -> None:
+    """Where nothing overshoots, and so nothing is cut, it is the resize of an 8-bit picture before rounding."""
+    smooth = np.asarray(Image.fromarray(picture(6, 6)).resize((60, 40), Image.Resampling.BILINEAR))
+    resized = clean(smooth, 23)
+    rounded = np.asarray(Image.fromarray(smooth).resize((23, 23), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert resized.shape == (3, 23, 23)
+    assert np.abs(resized.numpy() - rounded).max() <= 1
+    assert (resized != resized.round()).any()
+
+
+def test_legacy_resize_looks_at_four_pixels() -> None:
+    from_above = picture(40, 60)
+    resized = legacy(from_above, 10).numpy()
+    for row, column in [(0, 0), (3, 7), (9, 9)]:
+        y, x = (row + 0.5) * 4 - 0.5, (column + 0.5) * 6 - 0.5
+        top, left, down, right = int(y), int(x), y % 1, x % 1
+        pixels = from_above[top : top + 2, left : left + 2].astype(float)
+        expected = np.einsum("i,j,ijc->c", [1 - down, down], [1 - right, right], pixels)
+        assert resized[:, row, column] == pytest.approx(expected, abs=1e-3)
+
+
+def test_squeezenet_sees_blue_green_red_less_its_mean(squeezenet: Path) -> None:
+    from torchvision.models import squeezenet1_1
+
+    network = load_features(squeezenet)
+    assert (network.name, network.weights_sha256, network.resizes) == (
+        "squeezenet1_1",
+        sha256(squeezenet),
+        ("clean", "legacy"),
+    )
+    shown = picture(227, 227)
+    features = squeezenet1_1(weights=None).features.eval()
+    features.load_state_dict(torch.load(squeezenet, weights_only=True))
+    blue_green_red = shown[:, :, ::-1].astype(np.float32) - np.array([104, 117, 123], np.float32)
+    with torch.inference_mode():
+        direct = features(torch.from_numpy(blue_green_red.transpose(2, 0, 1).copy())[None]).mean((2, 3))
+    for resize in network.resizes:  # which at this size changes nothing
+        found = network.features([shown], resize, CPU)
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, direct.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_features_do_not_depend_on_batches_and_gray_is_shown_as_colour(squeezenet: Path) -> None:
+    network = load_features(squeezenet)
+    shown = [picture(30, 40), picture(50, 20, 1), picture(30, 40, 2)[:, :, 0]]
+    together = network.features(shown, "clean", CPU)
+    assert together.shape == (3, 512)
+    one_by_one = network.features(shown, "clean", CPU, batch_size=1)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-4, atol=1e-4)  # float32 sums of another order
+    in_colour = np.repeat(shown[2][:, :, None], 3, axis=2)
+    torch.testing.assert_close(network.features([in_colour], "clean", CPU), one_by_one[2:])
+
+
+def saved_program(kind: str, path: Path) -> Path:
+    example = torch.zeros(2, 3, 8, 12, dtype=torch.uint8)
+    if kind == "torch.export":
+        auto = torch.export.Dim.AUTO
+        shapes = {"pictures": {0: auto, 2: auto, 3: auto}}
+        torch.export.save(torch.export.export(MeanColour(), (example,), dynamic_shapes=shapes), path.with_suffix(".pt2"))
+        return path.with_suffix(".pt2")
+    with warnings.catch_warnings(action="ignore"):  # deprecated, but such files are about
+        torch.jit.trace(MeanColour(), example).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["torch.export", "torch.jit"])
+def test_a_program_is_fed_bytes_and_named_after_its_file(kind: str, tmp_path: Path) -> None:
+    network = load_features(saved_program(kind, tmp_path / "mean_colour.pt"))
+    assert (network.name, network.resizes) == ("mean_colour", ("its own",))
+    shown = [picture(9, 14), picture(9, 14, 1), picture(20, 6, 2)]
+    expected = np.stack([each.astype(np.float64).mean((0, 1)) for each in shown])
+    assert network.features(shown, "its own", CPU).numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_program_that_gives_no_rows_or_fails_is_named() -> None:
+    def fed(shown: np.ndarray, resize: str) -> Tensor:
+        return torch.from_numpy(shown.transpose(2, 0, 1)).float()
+
+    shapeless = FeatureNetwork("odd", "", ("its own",), nn.Identity(), fed)
+    with pytest.raises(UserError, match=r"odd gives \(1, 3, 8, 8\), not a row for every picture"):
+        shapeless.features([picture(8, 8)], "its own", CPU)
+    too_wide = FeatureNetwork("wide", "", ("its own",), nn.Conv2d(4, 1, 1), fed)
+    with pytest.raises(UserError, match=r"wide cannot take these pictures: .*channels"):
+        too_wide.features([picture(8, 8)], "its own", CPU)
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FID's Inception with weights of chance, under the names of the distributed file."""
+    from torchvision.models import inception_v3
+
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_inception_is_torch_fidelitys(inception: Path) -> None:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    network = load_inception(inception)
+    assert (network.name, network.weights_sha256, network.resizes) == ("inception", sha256(inception), ("clean", "legacy"))
+    shown = picture(299, 299)
+    theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception))
+    with torch.inference_mode():
+        (direct,) = theirs(torch.from_numpy(shown.transpose(2, 0, 1).copy())[None])
+    torch.testing.assert_close(network.features([shown], "clean", CPU), direct.double(), rtol=1e-5, atol=1e-7)
+    assert network.fed(np.full((299, 299, 3), 255, np.uint8), "legacy").unique().tolist() == [1.0]
+    assert network.fed(np.zeros((9, 9, 3), np.uint8), "legacy").unique().tolist() == [-1.0]
+
+
+def test_torchvisions_inception_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "inception_v3_google-0cc3c7bd.pth"
+    torch.save({"fc.weight": torch.zeros(1000, 2048)}, path)
+    with pytest.raises(UserError, match="1008 classes apart; torchvision's, for 1000, is another"):
+        load_inception(path)
+
+
+def test_files_that_hold_no_network_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(WeightsAbsentError, match=r"there is no file .*nowhere\.pth"):
+        load_features(tmp_path / "nowhere.pth")
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"PK\x03\x04 cut short")
+    for load in (load_features, load_inception):
+        with pytest.raises(UserError, match=r"damaged\.pth holds no plain weights"):
+            load(damaged)
+    other = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, other)
+    with pytest.raises(UserError, match="holds neither the features of SqueezeNet"):
+        load_features(other)
+
+
+def test_weights_in_torchs_cache_are_found_and_absent_ones_cost_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    url = "http://127.0.0.1:9/weights.pth"  # port 9 of this machine: nobody listens there
+    with pytest.raises(WeightsAbsentError, match=r"weights.pth is not there, and http.* cannot be fetched \(.*refused\)"):
+        cached(url)
+    there = tmp_path / "hub" / "checkpoints" / "weights.pth"
+    there.write_bytes(b"weights")
+    assert cached(url) == there
+    assert sha256(there) == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_the_squeezenet_at_hand_knows_pictures_apart(root: Path) -> None:
+    """With real weights: ponies drawn with stripes are nearer to each other than to plain ones."""
+    weights = root.parent / "shared" / "weights" / "squeezenet1_1_features.pth"
+    if not weights.is_file():
+        pytest.skip(f"no pretrained weights at {weights}")
+    network = load_features(weights)
+    assert network.weights_sha256.startswith("e833ed8b")
+    stripes = [np.tile(np.uint8([[[40 * k, 0, 0]] * 4 + [[255] * 3] * 4]), (64, 8, 1)) for k in range(3)]
+    flat = [np.full((64, 64, 3), 60 * k, np.uint8) for k in range(1, 4)]
+    features = nn.functional.normalize(network.features(stripes + flat, "clean", CPU))
+    alike = features @ features.T
+    assert alike[:3, :3].min() > alike[:3, 3:].max()
