@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from util.errors import PictureSizeError, UserError
 from util.runtime.checkpoints import load_plain_state, load_weights, plain_state, save_weights, write_files
 from util.runtime.device import choose_device
 from util.runtime.distributed import is_main, mean_over_processes, parallel
+from util.runtime.draws import Draws
 from util.runtime.run_state import FILE_NAME, Moments, Stateful, read_run_state
 from util.runtime.seeding import step_seed
 
@@ -39,6 +40,7 @@ class BaseModel(ABC):
         #: Every random draw of a step comes from here, or from `host_generator` where the program itself needs the outcome.
         self.generator = torch.Generator(self.device).manual_seed(opt.seed)
         self.host_generator = torch.Generator().manual_seed(opt.seed)
+        self.draws = Draws(self.generator, self.host_generator)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         #: What a run that goes on needs besides the weights. Whoever remembers something from step to step adds it.
@@ -83,7 +85,7 @@ class BaseModel(ABC):
         self.is_between_steps = True
 
     def training_step(self) -> None:
-        """The method: what `optimize_parameters` does once the draws are seeded."""
+        """The method: what a step computes, and in which order it updates the networks."""
         raise NotImplementedError(f"{type(self).__name__} is for testing alone")
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
@@ -121,12 +123,19 @@ class BaseModel(ABC):
             raise PictureSizeError("--lambda_gp needs real and translated pictures of one size: crop them to one")
         return wgan_gp_penalty(discriminator, real, fake, self.generator) * self.opt.lambda_gp
 
-    def minimise(self, loss: Tensor, *names: str) -> None:
-        """One step of the named optimisers down the gradient of `loss`; the gradients stay for whoever looks."""
+    def minimise(self, loss: Callable[[], Tensor], *names: str, through: Sequence[nn.Module] = ()) -> None:
+        """One step of the named optimisers down the gradient of `loss()`; the gradients stay for whoever looks.
+
+        The networks in `through` pass the gradient on and learn nothing from it.
+        """
         optimizers = [self.optimizers[name] for name in names if name in self.optimizers]
         for optimizer in optimizers:
             optimizer.zero_grad()
-        loss.backward()
+        for network in through:
+            network.requires_grad_(False)
+        loss().backward()
+        for network in through:
+            network.requires_grad_(True)
         for optimizer in optimizers:
             optimizer.step()
 
@@ -233,7 +242,8 @@ class BaseModel(ABC):
         if not parameters:
             return
         opt = self.opt
-        optimizer = torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, opt.beta2 if beta2 is None else beta2))
+        betas = (opt.beta1, opt.beta2 if beta2 is None else beta2)
+        optimizer = torch.optim.Adam(parameters, lr=opt.lr, betas=betas, fused=True)
         self.rate.set_in([optimizer])
         self.optimizers[name] = optimizer
         self.stateful[f"optimizer_{name}"] = Moments(optimizer)

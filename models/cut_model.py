@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,6 +35,15 @@ FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_e
 def draw_flip(generator: torch.Generator) -> bool:
     """FastCUT's coin: whether this step's input is mirrored."""
     return bool(torch.rand((), generator=generator, device=generator.device) < 0.5)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the queries of one PatchNCE term are compared with, one entry per layer: the positions drawn, (S_l,), and the
+    source's features there, (N, C_l, S_l)."""
+
+    positions: list[Tensor]
+    patches: list[Tensor]
 
 
 class CUTModel(BaseModel):
@@ -122,8 +132,8 @@ class CUTModel(BaseModel):
 
         # Where no layer looks across the batch, a picture's features are the same in any pass with the same weights:
         # the keys are then those that the generator's own pass computed, and passes over several batches are joined.
-        self.joins_encodings = not mixes_images(self.G)
-        self.joins_scores = not mixes_images(self.D)
+        self.joins_encodings = not mixes_images(self.networks["G"])
+        self.joins_scores = not mixes_images(self.networks["D"])
 
     def _feature_widths(self) -> list[int]:
         generator = self.networks["G"]
@@ -150,23 +160,20 @@ class CUTModel(BaseModel):
     def training_step(self) -> None:
         """One step: translate, update D on the detached translations, then G and F against the updated D."""
         self.forward()
-
-        self.D.requires_grad_(True)
-        self.minimise(self.discriminator_loss(), "D")
-
-        self.D.requires_grad_(False)
-        self.minimise(self.generator_loss(), "G", "F")
+        self.minimise(self.discriminator_loss, "D")
+        self.minimise(self.generator_loss, "G", "F", through=[self.D])
 
     def forward(self) -> None:
         """fake_B = G(real_A) and, with the identity term, idt_B = G(real_B), in one pass."""
         images = torch.cat((self.real_A, self.real_B)) if self.with_identity else self.real_A
-        self.flipped = self.is_train and self.opt.flip_equivariance and draw_flip(self.generator)
+        self.flipped = self.is_train and self.opt.flip_equivariance and self.draws.decision(draw_flip)
         if self.flipped:
             images = images.flip(3)
 
-        self.key_features: list[Tensor] | None = None
+        self.keys: list[Keys] | None = None
         if self.is_train and self.joins_encodings and not self.flipped and self.opt.lambda_NCE > 0:
-            outputs, self.key_features = self.G(images, self.layers)
+            outputs, features = self.G(images, self.layers)
+            self.keys = self._sample_keys(features, len(images) // len(self.real_A))
         else:
             outputs = self.G(images)
         self.fake_B = outputs[: len(self.real_A)]
@@ -179,7 +186,7 @@ class CUTModel(BaseModel):
         self.losses["D_fake"] = self.gan_loss(fake_scores, False).mean()
         self.losses["D_real"] = self.gan_loss(real_scores, True).mean()
         loss = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
-        return loss + self.gradient_penalty(self.D, self.real_B, self.fake_B)
+        return loss + self.gradient_penalty(self.networks["D"], self.real_B, self.fake_B)
 
     def _scores(self, fake: Tensor, real: Tensor) -> Sequence[Tensor]:
         """D's scores for both batches of pictures."""
@@ -210,12 +217,12 @@ class CUTModel(BaseModel):
             outputs.append(self.idt_B)
         if not self.joins_encodings:
             return [
-                self._nce(self._encode_output(output), self._encode_source(source))
+                self._nce(self._encode_output(output), *self._sample_keys(self._encode_source(source)))
                 for source, output in zip(sources, outputs, strict=True)
             ]
-        queries = self._encode_output(torch.cat(outputs))
-        keys = self._encode_source(torch.cat(sources)) if self.key_features is None else self.key_features
-        return [self._nce(*both) for both in zip(split(queries, len(outputs)), split(keys, len(outputs)), strict=True)]
+        keys = self.keys or self._sample_keys(self._encode_source(torch.cat(sources)), len(sources))
+        queries = split(self._encode_output(torch.cat(outputs)), len(outputs))
+        return [self._nce(*both) for both in zip(queries, keys, strict=True)]
 
     def _encode_output(self, images: Tensor) -> list[Tensor]:
         """The features of translations, turned back where the generator saw its input mirrored."""
@@ -226,10 +233,19 @@ class CUTModel(BaseModel):
         with torch.no_grad():
             return self.G(images, self.layers, encode_only=True)
 
-    def _nce(self, query_features: Sequence[Tensor], key_features: Sequence[Tensor]) -> Tensor:
-        """PatchNCE of two lists of feature maps, one map (N, C_l, H_l, W_l) per layer, at positions drawn anew."""
-        positions = self.F.draw(key_features, self.opt.num_patches, self.generator)
-        return self.nce_at(self.F.gather(query_features, positions), self.F.gather(key_features, positions))
+    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[Keys]:
+        """The keys of each term, at positions drawn anew, from one map (terms * N, C_l, H_l, W_l) per layer. The maps
+        themselves are not kept."""
+        keys = []
+        for part in split(features, terms):
+            positions = self.draws.tensors(self.F.draw, part, self.opt.num_patches)
+            with torch.no_grad():
+                keys.append(Keys(positions, self.F.gather(part, positions)))
+        return keys
+
+    def _nce(self, query_features: Sequence[Tensor], keys: Keys) -> Tensor:
+        """PatchNCE between the keys and feature maps (N, C_l, H_l, W_l) of the output, one per layer."""
+        return self.nce_at(self.F.gather(query_features, keys.positions), keys.patches)
 
     def nce_at(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
         """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 4)."""

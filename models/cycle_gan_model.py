@@ -74,20 +74,14 @@ class CycleGANModel(BaseModel):
         self.stateful |= {"pool_A": self.pool_A, "pool_B": self.pool_B}
 
         # Where no layer looks across the batch, passes over several batches can be joined.
-        self.joins_translations = not mixes_images(self.G_A)
-        self.joins_scores = not mixes_images(self.D_A)
+        self.joins_translations = not mixes_images(self.networks["G_A"])
+        self.joins_scores = not mixes_images(self.networks["D_A"])
 
     def training_step(self) -> None:
         """One step: translate and back, update both generators, then both discriminators on pooled translations."""
         self.forward()
-
-        for discriminator in (self.D_A, self.D_B):
-            discriminator.requires_grad_(False)
-        self.minimise(self.generator_loss(), "G")
-
-        for discriminator in (self.D_A, self.D_B):
-            discriminator.requires_grad_(True)
-        self.minimise(self.discriminator_loss(), "D")
+        self.minimise(self.generator_loss, "G", through=[self.D_A, self.D_B])
+        self.minimise(self.discriminator_loss, "D")
 
     def forward(self) -> None:
         """Translations and reconstructions of both domains, or of A alone where there is no B (in a test)."""
@@ -121,8 +115,11 @@ class CycleGANModel(BaseModel):
 
     def discriminator_loss(self) -> Tensor:
         """What both discriminators minimise; each has networks of its own, so one backward pass serves both."""
-        self.losses["D_A"] = self._score(self.D_A, self.real_B, self.pool_B.query(self.fake_B.detach()))
-        self.losses["D_B"] = self._score(self.D_B, self.real_A, self.pool_A.query(self.fake_A.detach()))
+        shown_B, shown_A = self.pool_B.query(self.fake_B.detach()), self.pool_A.query(self.fake_A.detach())
+        penalty_A = self.gradient_penalty(self.networks["D_A"], self.real_B, shown_B)
+        penalty_B = self.gradient_penalty(self.networks["D_B"], self.real_A, shown_A)
+        self.losses["D_A"] = self._score(self.D_A, self.real_B, shown_B) + penalty_A
+        self.losses["D_B"] = self._score(self.D_B, self.real_A, shown_A) + penalty_B
         return self.losses["D_A"] + self.losses["D_B"]
 
     def _score(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -130,5 +127,4 @@ class CycleGANModel(BaseModel):
             real_scores, fake_scores = discriminator(torch.cat((real, fake))).chunk(2)
         else:
             real_scores, fake_scores = discriminator(real), discriminator(fake)
-        loss = (self.gan_loss(real_scores, True).mean() + self.gan_loss(fake_scores, False).mean()) * 0.5
-        return loss + self.gradient_penalty(discriminator, real, fake)
+        return (self.gan_loss(real_scores, True).mean() + self.gan_loss(fake_scores, False).mean()) * 0.5

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.cut_model import CUTModel, default_taps, split
+from models.cut_model import CUTModel, default_taps
 from models.losses.gradient_penalty import r1_penalty
 from models.networks.patch_sampler import GridPooling
 from models.networks.stylegan2_generator import StyleGAN2Generator
@@ -63,7 +63,7 @@ class SinCUTModel(CUTModel):
         loss = super().discriminator_loss()
         self.losses["D_R1"] = loss.new_zeros(())
         if self.opt.lambda_R1 > 0:
-            self.losses["D_R1"] = r1_penalty(self.D, self.real_B) * (0.5 * self.opt.lambda_R1)
+            self.losses["D_R1"] = r1_penalty(self.networks["D"], self.real_B) * (0.5 * self.opt.lambda_R1)
         return loss + self.losses["D_R1"]
 
     def generator_loss(self) -> Tensor:
@@ -76,12 +76,10 @@ class SinCUTModel(CUTModel):
     def _nce_terms(self) -> list[Tensor]:
         """As in CUT; but so few patches of a crop are looked at that only what they see of it is encoded."""
         generator = self.networks["G"]
-        if not isinstance(generator, StyleGAN2Generator) or isinstance(self.F, GridPooling) or self.key_features is None:
+        if not isinstance(generator, StyleGAN2Generator) or isinstance(self.F, GridPooling) or self.keys is None:
             return super()._nce_terms()
         outputs = [self.fake_B, self.idt_B] if self.with_identity else [self.fake_B]
-        terms = []
-        for output, keys in zip(outputs, split(self.key_features, len(outputs)), strict=True):
-            positions = self.F.draw(keys, self.opt.num_patches, self.generator)
-            queries = generator.encode_at(output, self.layers, positions)
-            terms.append(self.nce_at(queries, self.F.gather(keys, positions)))
-        return terms
+        return [
+            self.nce_at(self.G(output, self.layers, positions=keys.positions), keys.patches)
+            for output, keys in zip(outputs, self.keys, strict=True)
+        ]

@@ -79,10 +79,17 @@ class StyleGAN2Generator(TappedGenerator):
         return [self.entry_widths[layer] for layer in layers]
 
     def forward(
-        self, image: Tensor, layers: Sequence[int] = (), encode_only: bool = False
+        self,
+        image: Tensor,
+        layers: Sequence[int] = (),
+        encode_only: bool = False,
+        positions: Sequence[Tensor] | None = None,
     ) -> Tensor | list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """`G(x)` is the translation, `G(x, layers)` the translation and the features tapped on the way, and
-        `G(x, layers, encode_only=True)` the features alone, computed no further than the last tap."""
+        """`G(x)` is the translation, `G(x, layers)` the translation and the features tapped on the way,
+        `G(x, layers, encode_only=True)` the features alone, computed no further than the last tap, and
+        `G(x, layers, positions=...)` the features at these positions (`encode_at`)."""
+        if positions is not None:
+            return self.encode_at(image, layers, positions)
         features = channels_last(image)
         taps: list[Tensor] = []
         for index, layer in enumerate(self.encoder.convs):
