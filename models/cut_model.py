@@ -254,9 +254,9 @@ class CUTModel(BaseModel):
         with torch.no_grad():
             keys = self.project(key_patches)
         queries = self.project(query_patches)
-        others = [from_others(k) if whole_minibatch else None for k in keys]
         per_layer = [
-            patch_nce(q, k, groups, self.opt.nce_T, more).mean() for q, k, more in zip(queries, keys, others, strict=True)
+            patch_nce(q, k, groups, self.opt.nce_T, *([from_others(k)] if whole_minibatch else [])).mean()
+            for q, k in zip(queries, keys, strict=True)
         ]
         return torch.stack(per_layer).mean() * self.opt.lambda_NCE
 
