@@ -17,13 +17,15 @@ from options import TrainOptions
 from options.record import describe_options, write_options
 from util.errors import INTERRUPTED_STATUS, exit_on_user_error
 from util.report.console import print_any_name
+from util.report.silent_report import SilentReport
 from util.report.training_report import TrainingReport
 from util.report.visdom_view import open_visdom
 from util.runtime.deferred_interrupt import DeferredInterrupt
-from util.runtime.device import describe_device
-from util.runtime.distributed import world_size
+from util.runtime.device import choose_device, describe_device, listed_gpus
+from util.runtime.distributed import anywhere, describe_group, is_main, joined, rank, started_together, world_size
 from util.runtime.image_counter import ImageCounter
 from util.runtime.output_folder import make_output_folder
+from util.runtime.processes import run_processes
 from util.runtime.seeding import step_seed
 
 
@@ -45,26 +47,16 @@ def train(opt: Namespace) -> None:
         return
 
     run_dir = Path(opt.checkpoints_dir) / opt.name
-    make_output_folder(run_dir, "--checkpoints_dir and --name")
-    write_options(opt, run_dir)
+    if is_main():
+        make_output_folder(run_dir, "--checkpoints_dir and --name")
+        write_options(opt, run_dir)
     print(describe_options(opt))
     print(model.describe(opt.verbose))
     if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
         print("note: --gan_mode wgangp without a gradient penalty, as published, is unstable; --lambda_gp 10 adds it")
-    print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}")
+    print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}{describe_group()}")
 
-    live_view = open_visdom(
-        opt.name,
-        opt.display_id,
-        opt.display_server,
-        opt.display_port,
-        opt.display_env,
-        opt.display_ncols,
-        opt.display_winsize,
-    )
-    report = TrainingReport(
-        run_dir, opt.name, images.epoch, last_epoch, len(dataset), web_page=not opt.no_html, live_view=live_view
-    )
+    report = open_report(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main() else SilentReport()
     images_before = images.seen
     with DeferredInterrupt() as interrupt, report:
         try:
@@ -87,11 +79,27 @@ def take_up(opt: Namespace, model: BaseModel, images: ImageCounter) -> None:
     print(f"starting from the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimisers start anew")
 
 
+def open_report(opt: Namespace, run_dir: Path, first_epoch: int, last_epoch: int, images_per_epoch: int) -> TrainingReport:
+    """The report of a run that begins now, with its live view."""
+    live_view = open_visdom(
+        opt.name,
+        opt.display_id,
+        opt.display_server,
+        opt.display_port,
+        opt.display_env,
+        opt.display_ncols,
+        opt.display_winsize,
+    )
+    return TrainingReport(
+        run_dir, opt.name, first_epoch, last_epoch, images_per_epoch, web_page=not opt.no_html, live_view=live_view
+    )
+
+
 def run_epochs(
     opt: Namespace,
     model: BaseModel,
     dataset: PictureLoader,
-    report: TrainingReport,
+    report: TrainingReport | SilentReport,
     images: ImageCounter,
     interrupt: DeferredInterrupt,
     last_epoch: int,
@@ -100,7 +108,7 @@ def run_epochs(
         started = time.monotonic()
         dataset.set_epoch(epoch, images.seen_in_epoch)
         for batch in report.epoch(epoch, dataset, images.seen_in_epoch):
-            torch.manual_seed(step_seed(opt.seed, model.steps_done))  # dropout has no generator of its own
+            torch.manual_seed(step_seed(opt.seed, model.steps_done, rank()))  # dropout has no generator of its own
             model.set_input(batch)
             model.optimize_parameters()
             images.advance(len(model.image_paths) * world_size())
@@ -112,6 +120,7 @@ def run_epochs(
                 report.losses(model.get_current_losses(), model.learning_rate)
             if images.crossed(opt.save_latest_freq):
                 model.save_run(f"iter_{images.seen}" if opt.save_by_iter else "latest")
+            interrupt.asked = anywhere(interrupt.asked)  # all processes stop after the same step
             interrupt.raise_if_asked()
 
         rate = model.learning_rate
@@ -130,8 +139,12 @@ def main() -> None:
     print_any_name()
     with exit_on_user_error():
         opt = TrainOptions().parse()
+        gpus = listed_gpus(opt.gpu_ids)
+        if len(gpus) > 1 and started_together() == 1:
+            sys.exit(run_processes(len(gpus), sys.argv))
         try:
-            train(opt)
+            with joined(choose_device(opt.gpu_ids)):
+                train(opt)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED_STATUS)

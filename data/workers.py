@@ -32,8 +32,10 @@ def read_ahead(source: Dataset, places: Iterable, num_threads: int, **settings: 
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to the workers as well, to the program that they work for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leaves Ctrl-C and SIGTERM, which terminals, schedulers and torchrun send to the workers as well, to the program that
+    they work for."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(read: Any) -> Any:

@@ -85,7 +85,10 @@ class BaseOptions:
         group.add_argument("--name", default="experiment_name", help="name of the run, and of its folder")
         group.add_argument("--easy_label", default="experiment_name", help="readable name, for tables of yours; unused here")
         group.add_argument(
-            "--gpu_ids", default=AUTO, help="number of the GPU, such as 0; -1 for the CPU; auto: a GPU if there is one"
+            "--gpu_ids",
+            default=AUTO,
+            help="number of the GPU, such as 0, or of several that share the training, such as 0,1; -1 for the CPU; auto: a "
+            "GPU if there is one",
         )
         group.add_argument("--checkpoints_dir", default="./checkpoints", help="where the folders of runs are")
         group.add_argument("--epoch", default="latest", help="which checkpoint to load: latest, or an epoch")
@@ -130,7 +133,7 @@ class BaseOptions:
         group.add_argument(
             "--prefetch_factor", type=positive_int, default=2, help="batches that each of these processes reads ahead"
         )
-        group.add_argument("--batch_size", type=positive_int, default=1, help="pictures per step")
+        group.add_argument("--batch_size", type=positive_int, default=1, help="pictures per step, on all GPUs together")
         group.add_argument(
             "--load_size", type=positive_int, default=286, help="pixels that pictures are scaled to; None: as --crop_size"
         )

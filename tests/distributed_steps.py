@@ -4,6 +4,8 @@ As a program, under torchrun: `distributed_steps.py FILE` takes the steps of all
 """
 
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from models import create_model
 from options import TrainOptions
-from util.runtime.distributed import is_main, joined, own_rows
+from util.errors import UserError
+from util.runtime.distributed import check_batch_size, is_main, joined, own_rows
 
 STEPS = 3
 BATCH = 4
@@ -53,6 +56,19 @@ def take_steps(case: str) -> dict[str, Any]:
     return result
 
 
+def options(arguments: list[str]) -> Namespace:
+    return TrainOptions().parse([*CUT, *arguments])
+
+
+def refusal(attempt: Callable[[], Any]) -> str:
+    """The sentence by which what is attempted is refused."""
+    try:
+        attempt()
+    except UserError as error:
+        return str(error)
+    raise AssertionError("nothing was refused")
+
+
 def of_all(networks: dict[str, torch.nn.Module], read: Any) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": tensor.clone()
@@ -69,6 +85,10 @@ if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     with joined(torch.device("cpu")):
-        results = {case: take_steps(case) for case in CASES}
+        results: dict[str, Any] = {case: take_steps(case) for case in CASES}
+        results["refused"] = [
+            refusal(lambda: check_batch_size(3)),
+            refusal(lambda: create_model(options(["--normD", "batch"]))),
+        ]
         if is_main():
             torch.save(results, Path(sys.argv[1]))

@@ -64,5 +64,13 @@ def difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> fl
     return max((two[name] - tensor).abs().max().item() for name, tensor in one.items())
 
 
+def test_what_cannot_be_shared_is_refused(of_two: dict[str, Any]) -> None:
+    batch_size, batch_norm = of_two["refused"]
+    assert batch_size == (
+        "--batch_size 3 is that of all processes together and cannot be shared out evenly among 2; give a multiple of 2"
+    )
+    assert batch_norm == ("batch norm does not go with several processes: give another --normG and --normD, or train in one")
+
+
 def test_the_coin_of_fastcut_falls_on_either_side(of_two: dict[str, Any]) -> None:
     assert set(of_two["fastcut"]["flips"]) == {False, True}

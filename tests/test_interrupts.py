@@ -57,10 +57,11 @@ def test_afterwards_interrupts_are_what_they_were() -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_the_loaders_workers_leave_interrupts_to_the_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_loaders_workers_leave_interrupts_to_the_program(tmp_path: Path, number: signal.Signals) -> None:
     loader = create_dataset(options(two_domains(tmp_path, n_A=9, n_B=1), num_threads=1))
     batches = iter(loader)
     next(batches)
     (worker,) = multiprocessing.active_children()
-    os.kill(worker.pid, signal.SIGINT)
+    os.kill(worker.pid, number)
     assert len(list(batches)) == 8

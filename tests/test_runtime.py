@@ -11,7 +11,7 @@ from models.image_pool import ImagePool
 from models.schedules import SCHEDULES, Epochs
 from options import TrainOptions
 from util.errors import UserError
-from util.runtime.device import choose_device, describe_device
+from util.runtime.device import choose_device, describe_device, listed_gpus
 from util.runtime.image_counter import ImageCounter
 from util.runtime.output_folder import make_output_folder
 from util.runtime.seeding import seeded
@@ -66,6 +66,30 @@ def test_a_device_that_is_not_there_is_refused(machine, gpu_ids: str, cuda: int,
     with pytest.raises(UserError) as refused:
         choose_device(gpu_ids)
     assert str(refused.value) == reason
+
+
+def test_of_several_processes_each_gets_a_gpu_of_its_own(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(cuda=4)
+    assert listed_gpus("auto") == listed_gpus("-1") == []
+    assert listed_gpus("2,0,2") == [2, 0]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("auto") == torch.device("cuda", 1)
+    assert choose_device("2,0") == torch.device("cuda", 0)
+    assert choose_device("-1") == torch.device("cpu")
+    with pytest.raises(UserError, match=r"^--gpu_ids 3 names 1 GPU\(s\), too few for the processes started here"):
+        choose_device("3")
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(UserError, match=r"^this machine has 4 GPU\(s\), too few for the processes started here"):
+        choose_device("auto")
+
+
+def test_several_gpus_that_are_not_there_are_refused(machine) -> None:
+    with pytest.raises(UserError, match=r"^--gpu_ids 0,1: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU$"):
+        listed_gpus("0,1")
+    machine(cuda=1)
+    with pytest.raises(UserError, match=r"^--gpu_ids 0,1: this machine has 1 CUDA GPU\(s\)"):
+        listed_gpus("0,1")
 
 
 def test_devices_have_names_for_people() -> None:

@@ -13,6 +13,7 @@ from util.report.metrics_log import MetricsLog
 from util.report.progress import Progress
 from util.report.step_times import StepTimes
 from util.report.training_page import NoTrainingPage, TrainingPage
+from util.runtime.distributed import world_size
 
 
 class TrainingReport:
@@ -62,15 +63,15 @@ class TrainingReport:
         self.progress.close()
 
     def epoch(self, epoch: int, batches: Iterable[Mapping[str, Any]], images_done: int = 0) -> Iterator[Mapping[str, Any]]:
-        """Hands on the batches of an epoch, `len(batch["A"])` images each, and counts and times them; `images_done` come
-        before them, where a run goes on in the midst of an epoch."""
+        """Hands on the batches of an epoch, and counts and times their images: `len(batch["A"])` for each of the processes
+        that share a batch. `images_done` come before them, where a run goes on in the midst of an epoch."""
         self.current_epoch = epoch
         self.images = images_done
         self.metrics.forget_after(self._moment())
         self.progress.start_epoch(epoch, images_done)
         self.times.begin()
         for batch in batches:
-            images = len(batch["A"])
+            images = len(batch["A"]) * world_size()
             self.images += images
             self.times.data_came(images)
             yield batch

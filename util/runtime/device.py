@@ -3,33 +3,50 @@
 import torch
 
 from util.errors import UserError
+from util.runtime.distributed import local_rank, started_together
 
 AUTO, CPU = "auto", "-1"  # of --gpu_ids
 
 
 def choose_device(gpu_ids: str) -> torch.device:
-    """The device that --gpu_ids means: "auto" the best there is, "-1" the CPU, "N" the CUDA GPU of that number.
+    """The device that --gpu_ids means: "auto" the best there is, "-1" the CPU, "N" the CUDA GPU of that number. Of several
+    processes that train together on this machine, each gets a GPU of its own, out of "N,M..." or of all there are.
 
     Raises UserError where the value is none of these, or there is no such GPU.
     """
     if gpu_ids == AUTO:
         if torch.cuda.is_available():
-            return torch.device("cuda", 0)
+            return torch.device("cuda", _own(list(range(torch.cuda.device_count())), "this machine has"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    listed = listed_gpus(gpu_ids)
+    if not listed:
+        return torch.device("cpu")
+    if started_together() == 1 and len(listed) > 1:
+        raise UserError(f"--gpu_ids {gpu_ids}: one run computes on one GPU; name one of them")
+    return torch.device("cuda", _own(listed, f"--gpu_ids {gpu_ids} names"))
+
+
+def listed_gpus(gpu_ids: str) -> list[int]:
+    """The numbers of the GPUs that --gpu_ids names, none for "auto" and for the CPU. Raises UserError as `choose_device`."""
+    if gpu_ids == AUTO:
+        return []
     try:
         numbers = [int(number) for number in gpu_ids.split(",") if number.strip()]
     except ValueError:
         raise UserError(f"--gpu_ids {gpu_ids}: give the number of a GPU, such as 0, or -1 for the CPU") from None
-    wanted = [number for number in numbers if number >= 0]
-    if not wanted:
-        return torch.device("cpu")
-    if len(wanted) > 1:
-        raise UserError(f"--gpu_ids {gpu_ids}: one run computes on one GPU; name one of them")
+    listed = list(dict.fromkeys(number for number in numbers if number >= 0))
     available = torch.cuda.device_count()
-    if wanted[0] >= available:
+    if any(number >= available for number in listed):
         there = f"this machine has {available} CUDA GPU(s)" if available else "PyTorch sees no CUDA GPU here"
         raise UserError(f"--gpu_ids {gpu_ids}: {there}; --gpu_ids -1 computes on the CPU")
-    return torch.device("cuda", wanted[0])
+    return listed
+
+
+def _own(gpus: list[int], who_says: str) -> int:
+    """The GPU of this process among those for all on this machine."""
+    if local_rank() >= len(gpus):
+        raise UserError(f"{who_says} {len(gpus)} GPU(s), too few for the processes started here: one takes one GPU")
+    return gpus[local_rank()]
 
 
 def describe_device(device: torch.device) -> str:

@@ -6,9 +6,12 @@ pictures r, r + n, r + 2n ... So arranged, rows r, r + n ... of several joined b
 """
 
 import os
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
+from io import StringIO
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.errors import UserError
+from util.errors import FAILURE_STATUS, UserError
 
 # Until a process that waits for the others gives up. Long, for the first of them may evaluate or save meanwhile.
 PATIENCE = timedelta(minutes=30)
@@ -37,7 +40,12 @@ def local_rank() -> int:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """In the body this process is one of the group, and talks with the others through NCCL on GPUs, through gloo on CPUs."""
+    """In the body this process is one of the group, and talks with the others through NCCL on GPUs, through gloo on CPUs.
+    Only the first of them prints.
+
+    An error ends all processes. It leaves the body of the one that came to it; the others, which miss that one, exit
+    without a word.
+    """
     if started_together() == 1:
         yield
         return
@@ -45,10 +53,26 @@ def joined(device: torch.device) -> Iterator[None]:
         raise UserError("several processes compute on CUDA GPUs or on the CPU; --gpu_ids -1 chooses the CPU")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    store, number, count = next(dist.rendezvous("env://"))
     # Words between processes, which no GPU shall wait for, go through gloo in any case.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=number, world_size=count)
+    try:
+        with nullcontext() if is_main() else redirect_stdout(StringIO()):
+            yield
+    except BaseException:
+        if not _is_first_to_end(store):
+            sys.exit(FAILURE_STATUS)
+        raise
     dist.destroy_process_group()  # not after an error: it would wait for those that have gone
+
+
+def _is_first_to_end(store: dist.Store) -> bool:
+    """Whether this process, which ends before its time, is the first to do so."""
+    try:
+        return store.add("ended before their time", 1) == 1
+    except RuntimeError:  # those that kept the count have gone: somebody has to say something
+        return True
 
 
 def rank() -> int:
@@ -64,6 +88,11 @@ def world_size() -> int:
 def is_main() -> bool:
     """Whether this process is the one that prints, logs and saves."""
     return rank() == 0
+
+
+def describe_group() -> str:
+    """For people, behind the name of a device: ", the first of 4 processes"; nothing for a single process."""
+    return f", the first of {world_size()} processes" if world_size() > 1 else ""
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -89,7 +118,10 @@ def parallel(network: nn.Module) -> nn.Module:
         raise UserError("batch norm does not go with several processes: give another --normG and --normD, or train in one")
     # Buffers are not sent around: they never change (blur filters), and sending them before each of several passes of a
     # step would spoil what the first of them has kept for its gradient.
-    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():
+        # PyTorch 2.14 renames broadcast_buffers; 2.11 does not know the new name.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def own_rows(whole: Rows) -> Rows:

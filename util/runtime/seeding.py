@@ -15,7 +15,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def step_seed(seed: int, step: int) -> int:
+def step_seed(seed: int, step: int, process: int = 0) -> int:
     """The seed of the random draws of step number `step` (from 0): whoever knows the number can draw them again, so that a
-    run that stops and goes on has no random state to keep."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    run that stops and goes on has no random state to keep. `process`: of several that shall draw differently."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0])

@@ -1,0 +1,44 @@
+"""Starting a program anew in several processes, as torchrun would; util/runtime/distributed.py is what they then share."""
+
+import logging
+import sys
+import uuid
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS
+
+SECONDS_TO_SAVE = 60  # that the processes have after Ctrl-C or SIGTERM, or after one of them has failed
+
+
+def run_processes(count: int, program: Sequence[str]) -> int:
+    """Runs `program`, a Python file and its arguments, in `count` processes on this machine, and returns their exit status.
+
+    When one fails or this process is asked to stop, all are.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say themselves what is wrong
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(),
+        shutdown_timeout=SECONDS_TO_SAVE,
+    )
+    try:
+        elastic_launch(config, sys.executable)(*program)
+    except ChildFailedError as failed:
+        number, failure = failed.get_first_failure()
+        if failure.exitcode > 0:
+            return failure.exitcode
+        print(f"error: process {number} of the run was ended by {failure.signal_name()}", file=sys.stderr)
+        return FAILURE_STATUS
+    except SignalException:
+        return INTERRUPTED_STATUS
+    return 0
