@@ -14,16 +14,19 @@ from data import PictureLoader, create_dataset
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
-from options.record import describe_options, write_options
-from util.errors import INTERRUPTED_STATUS, exit_on_user_error
+from options.record import changed_options, describe_options, write_options
+from util.errors import INTERRUPTED_STATUS, TERMINATED_STATUS, UserError, exit_on_user_error
 from util.report.console import print_any_name
+from util.report.loss_log import forget_losses_after
 from util.report.silent_report import SilentReport
 from util.report.training_report import TrainingReport
 from util.report.visdom_view import open_visdom
-from util.runtime.deferred_interrupt import DeferredInterrupt
+from util.runtime.checkpoints import remove_unfinished
+from util.runtime.deferred_interrupt import DeferredInterrupt, Terminated
 from util.runtime.device import choose_device, describe_device, listed_gpus
 from util.runtime.distributed import anywhere, describe_group, is_main, joined, rank, started_together, world_size
 from util.runtime.image_counter import ImageCounter
+from util.runtime.loss_watch import LossWatch
 from util.runtime.output_folder import make_output_folder
 from util.runtime.processes import run_processes
 from util.runtime.seeding import step_seed
@@ -31,12 +34,14 @@ from util.runtime.seeding import step_seed
 
 def train(opt: Namespace) -> None:
     """Runs the epochs from the first that is left to the last. Whatever ends it, what it has learnt is saved as "latest"."""
+    run_dir = Path(opt.checkpoints_dir) / opt.name
     dataset = create_dataset(opt)
     model = create_model(opt)
     images = ImageCounter(opt.epoch_count)
     model.stateful["images"] = images
+    check_start(opt, run_dir)
     if opt.continue_train:
-        take_up(opt, model, images)
+        take_up(opt, run_dir, model, images)
 
     last_epoch = opt.n_epochs + opt.n_epochs_decay
     if images.epoch > last_epoch:
@@ -46,9 +51,9 @@ def train(opt: Namespace) -> None:
         )
         return
 
-    run_dir = Path(opt.checkpoints_dir) / opt.name
     if is_main():
         make_output_folder(run_dir, "--checkpoints_dir and --name")
+        remove_unfinished(run_dir)
         write_options(opt, run_dir)
     print(describe_options(opt))
     print(model.describe(opt.verbose))
@@ -57,23 +62,40 @@ def train(opt: Namespace) -> None:
     print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}{describe_group()}")
 
     report = open_report(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main() else SilentReport()
+    losses = LossWatch(model.device)
     images_before = images.seen
     with DeferredInterrupt() as interrupt, report:
         try:
-            run_epochs(opt, model, dataset, report, images, interrupt, last_epoch)
+            run_epochs(opt, model, dataset, report, images, losses, interrupt, last_epoch)
         finally:
             # Before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil.
-            if images.seen > images_before and model.is_between_steps:
-                model.save_run("latest")
+            if images.seen > images_before and model.is_between_steps and not interrupt.asked_twice:
+                save(model, losses, "latest")
                 report.say(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
 
 
-def take_up(opt: Namespace, model: BaseModel, images: ImageCounter) -> None:
+def check_start(opt: Namespace, run_dir: Path) -> None:
+    """Raises UserError where the run would take the place of another one that was not asked to make room."""
+    goes_on = opt.continue_train and opt.pretrained_name is None
+    if goes_on or opt.overwrite or not any(run_dir.glob("*_net_*.pth")):
+        return
+    changes = "; ".join(changed_options(opt))
+    raise UserError(
+        f"{run_dir} holds a run already{f', with other options: {changes}' if changes else ''}. Add --continue_train, "
+        "without --pretrained_name, to go on with it, --overwrite to start anew in its place, or give another --name"
+    )
+
+
+def take_up(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounter) -> None:
     """--continue_train: goes on where the run stopped. Where that is not known, or --epoch, --epoch_count or
     --pretrained_name ask for another beginning, starts from weights alone."""
     goes_on = opt.epoch == "latest" and opt.pretrained_name is None and "epoch_count" not in opt.given
     if goes_on and model.resume():
         print(f"going on in epoch {images.epoch}, after {images.seen_in_epoch} of its images and {images.seen} in all")
+        for change in changed_options(opt):
+            print(f"note: {change}")
+        if is_main():
+            forget_losses_after(images.epoch, images.seen_in_epoch, run_dir / "loss_log.txt")
         return
     model.load_networks(opt.epoch, opt.pretrained_name)
     print(f"starting from the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimisers start anew")
@@ -101,6 +123,7 @@ def run_epochs(
     dataset: PictureLoader,
     report: TrainingReport | SilentReport,
     images: ImageCounter,
+    losses: LossWatch,
     interrupt: DeferredInterrupt,
     last_epoch: int,
 ) -> None:
@@ -112,6 +135,7 @@ def run_epochs(
             model.set_input(batch)
             model.optimize_parameters()
             images.advance(len(model.image_paths) * world_size())
+            losses.note(model.losses, images.place, model.image_paths)
 
             to_page = images.crossed(opt.update_html_freq)
             if to_page or images.crossed(opt.display_freq):
@@ -119,7 +143,7 @@ def run_epochs(
             if images.crossed(opt.print_freq):
                 report.losses(model.get_current_losses(), model.learning_rate)
             if images.crossed(opt.save_latest_freq):
-                model.save_run(f"iter_{images.seen}" if opt.save_by_iter else "latest")
+                save(model, losses, f"iter_{images.seen}" if opt.save_by_iter else "latest")
             interrupt.asked = anywhere(interrupt.asked)  # all processes stop after the same step
             interrupt.raise_if_asked()
 
@@ -127,12 +151,18 @@ def run_epochs(
         model.update_learning_rate()
         images.end_epoch()
         if epoch % opt.save_epoch_freq == 0:
-            model.save_run("latest", str(epoch))
+            save(model, losses, "latest", str(epoch))
         report.visuals(model.get_current_visuals(), to_page=True)
         report.say(
             f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - started:.0f} sec \t "
             f"learning rate {rate:.7f} -> {model.learning_rate:.7f}"
         )
+
+
+def save(model: BaseModel, losses: LossWatch, *labels: str) -> None:
+    """Saves the run under these labels. Raises DivergedError where it is not worth saving."""
+    losses.look()
+    model.save_run(*labels)
 
 
 def main() -> None:
@@ -145,6 +175,9 @@ def main() -> None:
         try:
             with joined(choose_device(opt.gpu_ids)):
                 train(opt)
+        except Terminated:
+            print("terminated", file=sys.stderr)
+            sys.exit(TERMINATED_STATUS)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED_STATUS)

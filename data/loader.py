@@ -12,8 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 from data.base_dataset import BaseDataset, Position, Sample
 from data.cache import PictureCache
 from data.sampler import EpochBatches
-from data.workers import read_ahead
-from util.errors import UserError
+from data.workers import WorkerDiedError, read_ahead, received
+from util.errors import MachineError, UserError
+
+# So many times workers are replaced that die before they have delivered anything.
+REPLACEMENTS = 3
 
 Batch = dict[str, torch.Tensor | list[str]]  # "A", "B": (N, C, H, W) in [-1, 1]; "A_paths", "B_paths"
 
@@ -93,12 +96,36 @@ class PictureLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises a UserError where the pictures leave nothing to go on with."""
-        for batch, skipped, error in self._workers_deliveries():
+        for batch, skipped, error in self._all_deliveries():
             self._report(skipped)
             if error is not None:
                 raise error
             if batch is not None:
                 yield batch
+
+    def _all_deliveries(self) -> Iterator[Delivery]:
+        """The deliveries of the epoch, each once. Where a worker dies, others go on with what is waited for.
+
+        Raises MachineError where those die as well.
+        """
+        deaths, next_sample = 0, self._positions.first_sample
+        while True:
+            try:
+                for delivery in received(self._workers_deliveries()):
+                    deaths = 0
+                    next_sample += self._positions.batch_size
+                    yield delivery
+                return
+            except WorkerDiedError:
+                self._deliveries = None
+                self._positions.first_sample = next_sample
+                deaths += 1
+                if deaths > REPLACEMENTS:
+                    raise MachineError(
+                        f"worker processes that read pictures have died {deaths} times in a row, most likely for want of "
+                        f"memory: lower --num_threads {self._num_threads} (0 reads without workers) or --batch_size"
+                    ) from None
+                print("a worker process that reads pictures has died; others take its place", file=sys.stderr)
 
     def _workers_deliveries(self) -> DataLoader:
         """The deliveries of the epoch, from the workers of the one before where those can be had."""

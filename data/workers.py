@@ -1,8 +1,9 @@
 """Worker processes that read ahead."""
 
 import signal
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,16 @@ from torch.utils.data import DataLoader, Dataset
 
 # --num_threads is the user's choice, and the published 4 is above the cores of many a machine.
 warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
+
+# What torch says where a worker was killed; and what comes where a batch is fetched from one that was killed just then.
+DEATHS = ("DataLoader worker", "Pin memory thread")
+BROKEN_CONNECTIONS = (EOFError, ConnectionError, FileNotFoundError)
+# What begins the words of an exception that a living worker handed over.
+HANDED_OVER = "Caught "
+
+
+class WorkerDiedError(Exception):
+    """A worker process has ended before its work: it was killed, by the system for want of memory, or by somebody."""
 
 
 def read_ahead(source: Dataset, places: Iterable, num_threads: int, **settings: Any) -> DataLoader:
@@ -29,6 +40,26 @@ def read_ahead(source: Dataset, places: Iterable, num_threads: int, **settings: 
         generator=torch.Generator(),  # keeps torch from advancing the global generator at each epoch
         **settings,
     )
+
+
+def received(deliveries: DataLoader) -> Iterator[Any]:
+    """What the workers deliver, in order. Raises WorkerDiedError where one has died whose delivery is waited for."""
+    waiting = iter(deliveries)
+    if threading.current_thread() is threading.main_thread():
+        # torch has a dead worker reported at once, wherever the program is: in the midst of a training step, which could
+        # then neither be completed nor taken back. Without that, whoever waits for the worker notices within seconds.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        try:
+            delivery = next(waiting)
+        except StopIteration:
+            return
+        except (RuntimeError, *BROKEN_CONNECTIONS) as error:
+            broken = isinstance(error, BROKEN_CONNECTIONS) and not str(error).startswith(HANDED_OVER)
+            if deliveries.num_workers > 0 and (broken or str(error).startswith(DEATHS)):
+                raise WorkerDiedError from None
+            raise
+        yield delivery
 
 
 def ignore_interrupts(worker: int) -> None:

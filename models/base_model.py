@@ -13,11 +13,21 @@ from models.losses.gradient_penalty import wgan_gp_penalty
 from models.networks.stylegan2_generator import StyleGAN2Generator
 from models.schedules import Epochs, LearningRate
 from util.errors import PictureSizeError, UserError
-from util.runtime.checkpoints import load_plain_state, load_weights, plain_state, save_weights, write_files
+from util.runtime.checkpoints import (
+    holds,
+    is_unfinished,
+    load_plain_state,
+    load_weights,
+    old_checkpoints,
+    plain_state,
+    save_weights,
+    write_files,
+)
 from util.runtime.device import choose_device
 from util.runtime.distributed import is_main, mean_over_processes, parallel
 from util.runtime.draws import Draws
-from util.runtime.run_state import FILE_NAME, Moments, Stateful, read_run_state
+from util.runtime.loss_watch import check_weights
+from util.runtime.run_state import FILE_NAME, Moments, Stateful, not_this_runs, read_run_state, whole_number
 from util.runtime.seeding import step_seed
 
 
@@ -182,33 +192,69 @@ class BaseModel(ABC):
 
         All files are complete on the disk before the first takes its place, that of `resume` before the others. The main
         process alone writes.
+
+        Raises DivergedError where a weight is not finite, and OSError where the files cannot be written; those of before
+        are then as they were.
         """
         if not is_main():
             return
         weights = {name: plain_state(network) for name, network in self.networks.items()}
         state = {
+            "labels": list(labels),
             "steps_done": self.steps_done,
             "networks": weights,
             "stateful": {name: thing.state_dict() for name, thing in self.stateful.items()},
         }
+        check_weights(weights)
         exports = {self._weights_path(self.opt.name, label, name): weights[name] for label in labels for name in weights}
-        write_files({self._state_path: state, **exports})
+        write_files({**exports, self._state_path: state})
+        if self.opt.keep_checkpoints is not None:
+            for path in old_checkpoints(self._state_path.parent, self.opt.keep_checkpoints):
+                path.unlink(missing_ok=True)
 
     def resume(self) -> bool:
         """Goes on from where `save_run` was last called in the run's folder; False where it never was.
 
-        Raises UserError where what it left is damaged or belongs to other networks.
+        Raises UserError where what it left is damaged, belongs to other networks, or is not what lies there under the same
+        label.
         """
         state = read_run_state(self._state_path)
         if state is None:
             return False
-        for name, network in self.networks.items():
-            load_plain_state(network, state["networks"][name], self._state_path)
-        for name, thing in self.stateful.items():
-            thing.load_state_dict(state["stateful"][name])
-        self.rate.set_in(self.optimizers.values())
-        self.steps_done = state["steps_done"]
+        try:
+            for name, network in self.networks.items():
+                load_plain_state(network, state["networks"][name], self._state_path)
+            for name, thing in self.stateful.items():
+                thing.load_state_dict(state["stateful"][name])
+            self.rate.set_in(self.optimizers.values())
+            self.steps_done = whole_number(state["steps_done"])
+            exports = {
+                self._weights_path(self.opt.name, label, name): state["networks"][name]
+                for label in state["labels"]
+                for name in self.networks
+            }
+        except UserError:
+            raise
+        except Exception as error:  # whatever takes its state back may trip over what is damaged, in ways of its own
+            raise not_this_runs(self._state_path, error) from None
+        self._finish_exports(exports)
         return True
+
+    def _finish_exports(self, exports: Mapping[Path, Mapping[str, Tensor]]) -> None:
+        """Completes a save that was broken off after the state had taken its place, and before all weights had.
+
+        Raises UserError where weights differ from the state's for another reason: somebody put them there.
+        """
+        if not is_main():
+            return
+        differing = [path for path, weights in exports.items() if path.exists() and not holds(path, weights)]
+        if differing and not any(map(is_unfinished, exports)):
+            raise UserError(
+                f"{differing[0]} is not what the run saved there together with {self._state_path}. To start from it, with "
+                "new optimisers, remove the latter; to go on with the run, remove the former"
+            )
+        if differing:
+            write_files(exports)
 
     def describe(self, layer_by_layer: bool) -> str:
         """The networks and their sizes, for people."""

@@ -31,7 +31,10 @@ class ImagePool:
         return {"images": [image.clone() for image in self.images]}  # an image may be a view of a whole batch
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes pictures back, as many as this pool may keep. They may lie on another device than those to come."""
+        """Takes pictures back, as many as this pool may keep. They may lie on another device than those to come. Raises
+        ValueError where they are no pictures."""
+        if not all(isinstance(image, Tensor) and image.dim() == 3 for image in state["images"]):
+            raise ValueError("what the pool kept are no pictures")
         self.images = state["images"][: self.size]
 
     def _exchange(self, image: Tensor) -> Tensor:

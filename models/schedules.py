@@ -7,6 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from util.runtime.run_state import whole_number
+
 
 @dataclass(frozen=True)
 class Epochs:
@@ -73,5 +75,5 @@ class LearningRate:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to the epoch of `state`; to be followed by `set_in`."""
-        self.epoch = state["epoch"]
-        self.run = replace(self.run, first=state["first"])
+        self.epoch = whole_number(state["epoch"])
+        self.run = replace(self.run, first=whole_number(state["first"]))

@@ -14,6 +14,13 @@ from util.errors import UserError
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 NOT_RECORDED = ("given", "isTrain")
+# What may differ between two starts of one run: how to go about it, and where and how it is shown.
+NOT_THE_RUNS = frozenset(
+    [
+        *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "name", "suffix", "checkpoints_dir"),
+        *("gpu_ids", "num_threads", "verbose", "easy_label"),
+    ]
+)
 
 
 def describe_options(opt: Namespace) -> str:
@@ -60,6 +67,16 @@ def overridden_architecture(opt: Namespace) -> Sequence[str]:
         f"--{name} is {getattr(opt, name)} here, but the run was trained with {recorded[name]}"
         for name in names
         if name in opt.given and name in recorded and getattr(opt, name) != recorded[name]
+    ]
+
+
+def changed_options(opt: Namespace) -> list[str]:
+    """A line for each option that makes this another run than the one that left its record in the run's folder."""
+    recorded, current = _read_record(opt), _recorded(opt)
+    return [
+        f"--{name} is {current[name]}, was {recorded[name]}"
+        for name in sorted(current.keys() & recorded.keys() - NOT_THE_RUNS)
+        if current[name] != recorded[name] and not name.startswith("display_")
     ]
 
 

@@ -61,6 +61,10 @@ class TrainOptions(BaseOptions):
             help="accepted as published; nothing is evaluated during training",
         )
         group.add_argument("--save_by_iter", action="store_true", help="label those saves iter_<images>, not latest")
+        group.add_argument(
+            "--keep_checkpoints", type=positive_int, default=None, help="how many numbered checkpoints to keep; all"
+        )
+        group.add_argument("--overwrite", action="store_true", help="start anew in the folder of an earlier run")
         group.add_argument("--continue_train", action="store_true", help="go on where the run stopped")
         group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the first epoch")
         group.add_argument("--pretrained_name", default=None, help="run whose weights --continue_train takes")

@@ -12,7 +12,7 @@ bash scripts/setup.sh
 .venv/bin/python train.py --dataroot datasets/demo --name "$NAME" --CUT_mode CUT \
   --load_size 64 --crop_size 64 --netG resnet_4blocks --ngf 24 --ndf 32 --init_gain 1 --lr 0.0004 \
   --n_epochs 6 --n_epochs_decay 6 \
-  --num_threads 1 --print_freq 200 --update_html_freq 400 --display_id -1 "$@"
+  --overwrite --num_threads 1 --print_freq 200 --update_html_freq 400 --display_id -1 "$@"
 .venv/bin/python test.py --dataroot datasets/demo --name "$NAME" --load_size 64 --crop_size 64
 
 echo

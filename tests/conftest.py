@@ -1,8 +1,10 @@
 """Shared by all tests: the command-line flags of the test suite, and what slow tests are."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from training_processes import Ended, TrainingProcesses
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_GOLDEN = ROOT / "tests" / "golden"
@@ -32,3 +34,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def root() -> Path:
     """The project's root folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def train() -> Iterator[Callable[..., Ended]]:
+    """Runs train.py in a process of its own: see `TrainingProcesses.run`."""
+    processes = TrainingProcesses()
+    yield processes.run
+    processes.close()

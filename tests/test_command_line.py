@@ -208,7 +208,8 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
     for run_dir, label in ((long, "1"), (long, "latest"), (tmp_path / "checkpoints" / "next", "latest")):
         assert not any(differ(began[network], weights(run_dir, label, network)) for network in "DFG")
 
-    sentence = refuse(tmp_path, "train.py", *known, "--name", "long", "--preprocess", "crop", "--crop_size", "64")
+    anew = [*known, "--name", "long", "--overwrite"]
+    sentence = refuse(tmp_path, "train.py", *anew, "--preprocess", "crop", "--crop_size", "64")
     assert "lower --crop_size" in sentence
     assert not differ(began["G"], weights(long)), "a run that never took a step has spoilt the weights of another"
 

@@ -1,17 +1,11 @@
 """--continue_train: a run that was interrupted ends, bit for bit, as one that was not."""
 
-import filecmp
-import os
 import signal
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pictures import two_domains
-from training_processes import Ended, TrainingProcesses
-
-from util.runtime.run_state import FILE_NAME
+from training_processes import kill, same_end
 
 TINY = ["--ngf", "2", "--ndf", "2", "--load_size", "36", "--crop_size", "32", "--print_freq", "1", "--no_html"]
 RESNET = ["--netG", "resnet_4blocks"]
@@ -23,14 +17,6 @@ MODELS = {
     "sincut": ["--model", "sincut", "--netF_nc", "4", "--load_size", "56", "--batch_size", "2", "--max_dataset_size", "6"],
 }
 TWO_EPOCHS = ["--n_epochs", "1", "--n_epochs_decay", "1"]
-
-
-@pytest.fixture(scope="module")
-def train() -> Iterator[Callable[..., Ended]]:
-    """Runs train.py in a process of its own."""
-    processes = TrainingProcesses()
-    yield processes.run
-    processes.close()
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +32,6 @@ def arguments(model: str, name: str) -> list[str]:
     return ["--dataroot", dataroot, "--name", name, *TINY, *TWO_EPOCHS, *MODELS[model]]
 
 
-def kill(number: int, after: int) -> Callable[[int, Path], None]:
-    """Sends a training process the signal when it has reported on so many steps."""
-
-    def wait_and_kill(pid: int, output: Path) -> None:
-        while not output.exists() or output.read_text().count("\n(epoch: ") < after:
-            time.sleep(0.01)
-        os.kill(pid, number)
-
-    return wait_and_kill
-
-
-def same_end(folder: Path, one: str, other: str) -> bool:
-    """Whether two runs ended with the same weights, optimisers, pools and counters, byte for byte."""
-    files = sorted(path.name for path in (folder / "checkpoints" / one).glob("latest_net_*.pth"))
-    assert files
-    match, mismatch, errors = filecmp.cmpfiles(
-        folder / "checkpoints" / one, folder / "checkpoints" / other, [*files, FILE_NAME], shallow=False
-    )
-    return (mismatch, errors) == ([], []) and len(match) == len(files) + 1
-
-
 CASES = [(model, "0") for model in MODELS] + [("cut", "4")]
 SLOW_CASES = [(model, "4") for model in MODELS if model != "cut"]
 
@@ -79,7 +44,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, train, model:
     assert train(folder, *arguments(model, whole), "--num_threads", num_threads).status == 0
 
     going_on = [*arguments(model, parts), "--num_threads", num_threads, "--save_latest_freq", "2"]
-    assert train(folder, *going_on, meanwhile=kill(signal.SIGTERM, after=1)).status in (130, 0)
+    assert train(folder, *going_on, meanwhile=kill(signal.SIGTERM, after=1)).status in (143, 0)
     going_on.append("--continue_train")
     assert train(folder, *going_on, meanwhile=kill(signal.SIGKILL, after=3)).status in (-9, 0)
     assert train(folder, *going_on).status == 0

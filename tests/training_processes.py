@@ -1,19 +1,24 @@
 """train.py in real processes that can be killed, without waiting for torch to be imported by each.
 
-Run as a program, this is a parent that imports train.py once. For each line of JSON on its standard input, {"folder",
-"arguments"}, it forks a process that is `train.py arguments` in that folder, and answers with its number, and with its
-status when it has ended.
+`TrainingProcesses` is for tests. Run as a program, this is a parent that imports train.py once. For each line of JSON on its
+standard input, {"folder", "arguments"}, it forks a process that is `train.py arguments` in that folder, and answers with its
+number, and with its status when it has ended.
 """
 
+import filecmp
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from programs import ENVIRONMENT, ROOT, command
+
+STATE = "training_state.pt"
 
 
 class Ended(NamedTuple):
@@ -54,6 +59,35 @@ class TrainingProcesses:
         self.parent.stdin.close()
         self.parent.wait()
         self.parent.stdout.close()
+
+
+def reported(steps: int, pid: int, output: Path) -> bool:
+    """Waits until the training process has reported on so many steps with --print_freq 1; False where it ends before."""
+    while not (output.exists() and output.read_text().count("\n(epoch: ") >= steps):
+        if not Path(f"/proc/{pid}").exists():
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def kill(number: int, after: int) -> Callable[[int, Path], None]:
+    """For `TrainingProcesses.run`: sends the process the signal when it has reported on so many steps."""
+
+    def wait_and_kill(pid: int, output: Path) -> None:
+        if reported(after, pid, output):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    return wait_and_kill
+
+
+def same_end(folder: Path, one: str, other: str) -> bool:
+    """Whether two runs ended with the same weights, optimisers, pools and counters, byte for byte."""
+    run_dir = folder / "checkpoints" / one
+    files = [STATE, *sorted(path.name for path in run_dir.glob("latest_net_*.pth"))]
+    assert len(files) > 1
+    match, mismatch, errors = filecmp.cmpfiles(run_dir, folder / "checkpoints" / other, files, shallow=False)
+    return (match, mismatch, errors) == (files, [], [])
 
 
 def serve() -> None:

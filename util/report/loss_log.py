@@ -1,8 +1,11 @@
 """The losses of a run as text: one line in the published shape, on the console and in `loss_log.txt`."""
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+PLACE = re.compile(r"\(epoch: (?P<epoch>\d+), iters: (?P<iters>\d+), ")
 
 
 def format_losses(
@@ -35,3 +38,20 @@ class LossLog:
         """Appends a line. The file is opened anew each time, so that a killed run has lost nothing."""
         with self.path.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
+
+
+def forget_losses_after(epoch: int, iters: int, path: Path) -> None:
+    """Takes out of a log, where there is one, what a run reported after that place: it was killed after its last checkpoint,
+    goes back to there, and will tell it once more."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text("".join(line for line in lines if _place(line) <= (epoch, iters)), encoding="utf-8")
+    partial.replace(path)
+
+
+def _place(line: str) -> tuple[int, int]:
+    """The epoch and the images of it that a line speaks of; before all others for a header."""
+    place = PLACE.match(line)
+    return (int(place["epoch"]), int(place["iters"])) if place else (0, 0)

@@ -1,8 +1,14 @@
 """Weights on disk: plain state dicts, written atomically, that load on any device and never run code."""
 
+import errno
 import os
+import re
+import warnings
+import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 import torch
@@ -11,6 +17,7 @@ from torch import Tensor, nn
 from util.errors import UserError
 
 PARTIAL = ".part"  # ends the names of files that are being written
+NUMBERED = re.compile(r"\d+|iter_\d+")
 # What DataParallel, DDP and torch.compile put in front of every key.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 # What instance norms without parameters left in the checkpoints of old PyTorch releases.
@@ -30,24 +37,37 @@ def save_weights(network: nn.Module, path: Path) -> None:
 def write_files(contents: Mapping[Path, Any]) -> None:
     """Writes what torch.load shall read from each path.
 
-    All are written beside their places and brought to the disk before the first is renamed to its place, in the order
-    given: a file is complete or as it was, and where one cannot be written all are as they were.
+    All are written beside their places and brought to the disk before the first is renamed to its place, the last of them
+    first: a file is complete or as it was, and where one cannot be written all are as they were. Raises OSError.
     """
     partials = {path: path.with_name(path.name + PARTIAL) for path in contents}
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partials[path].open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, partial in partials.items():
+            _write(content, partials[path])
+        for path, partial in reversed(partials.items()):
             partial.replace(path)
         for folder in {path.parent for path in contents}:
             _sync_folder(folder)
     finally:
         for partial in partials.values():
             partial.unlink(missing_ok=True)
+
+
+def _write(content: Any, path: Path) -> None:
+    """Brings a file for torch.load to the disk. Raises OSError, with the path, where it does not get there."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:  # torch's writer trips over what it finds unwritten, after the disk has refused it
+        refused = error.__context__
+        if not isinstance(refused, OSError):
+            raise
+        raise OSError(refused.errno, refused.strerror, str(path)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -57,6 +77,34 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a save was broken off before the file that it had written took its place."""
+    return path.with_name(path.name + PARTIAL).exists()
+
+
+def holds(path: Path, state: Mapping[str, Tensor]) -> bool:
+    """Whether a file holds this state dict without prefixes, bit for bit. Raises UserError as `load_weights`."""
+    found = _read_state(path)
+    return found.keys() == state.keys() and all(torch.equal(found[key], tensor) for key, tensor in state.items())
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Removes what a run that was killed while it saved has left."""
+    for path in run_dir.glob(f"*_net_*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def old_checkpoints(run_dir: Path, kept: int) -> list[Path]:
+    """The files of all numbered checkpoints, <epoch>_net_*.pth and iter_<images>_net_*.pth, but the `kept` newest."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in run_dir.glob("*_net_*.pth"):
+        label, _, _ = path.name.partition("_net_")
+        if NUMBERED.fullmatch(label):
+            files[label].append(path)
+    by_age = sorted(files.values(), key=lambda paths: max(path.stat().st_mtime_ns for path in paths))
+    return [path for paths in by_age[: max(0, len(by_age) - kept)] for path in paths]
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -77,12 +125,43 @@ def load_plain_state(network: nn.Module, state: Mapping[str, Tensor], path: Path
             f"{path} holds the weights of another network: {difference}. Give the architecture options that it was "
             "trained with (--netG, --ngf, --input_nc, --no_antialias ...; train_opt.txt beside it lists them)"
         )
+    unfit = [key for key, tensor in expected.items() if not torch.isfinite(state[key].to(tensor.dtype)).all()]
+    if unfit:
+        raise UserError(
+            f"{path} holds numbers that are not finite, in {unfit[0]}: the run that wrote it had diverged; choose an "
+            "earlier one with --epoch"
+        )
     network.load_state_dict({key: state[_without_prefixes(key)] for key in network.state_dict()})
+
+
+def read_plain_values(path: Path) -> Any:
+    """What torch.save wrote: tensors, on the CPU, and plain values; code is never run.
+
+    Raises OSError where there is no file to be read, and exceptions of all kinds where it is damaged or holds code.
+    """
+    _check_intact(path)
+    with warnings.catch_warnings(action="ignore"):  # whatever torch has to say of a damaged file, it is refused
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_intact(path: Path) -> None:
+    """Raises OSError where the file is none that can be read to an end, and ValueError where one in torch's format has
+    changed since it was written: torch itself reads over changed numbers."""
+    size, mode = path.stat().st_size, path.stat().st_mode
+    if not (S_ISREG(mode) or S_ISDIR(mode)):  # opening a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file")
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > size:
+            raise ValueError("more is announced than there is")
+        if changed := archive.testzip():
+            raise ValueError(f"{changed} has changed")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_plain_values(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; {_what_is_there(path)}") from None
     except OSError as error:
@@ -92,9 +171,19 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} is not a checkpoint of plain weights: it is cut short, damaged, or holds code, which is never run; "
             "fetch it again"
         ) from None
-    if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
         raise UserError(f"{path} is not a state dict: expected names of weights with a tensor each")
     return {_without_prefixes(key): value for key, value in state.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of real numbers that lies in memory in the usual way."""
+    return (
+        isinstance(value, Tensor)
+        and value.device.type == "cpu"
+        and value.layout is torch.strided
+        and not (value.is_quantized or value.is_complex())
+    )
 
 
 def _what_is_there(path: Path) -> str:

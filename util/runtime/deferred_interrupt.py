@@ -4,7 +4,12 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which job schedulers end a program."""
+
+
+SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
 class DeferredInterrupt:
@@ -17,6 +22,8 @@ class DeferredInterrupt:
 
     def __init__(self) -> None:
         self.asked = False
+        self.asked_twice = False
+        self._interruption: type[KeyboardInterrupt] = KeyboardInterrupt
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -30,10 +37,12 @@ class DeferredInterrupt:
             self.raise_if_asked()
 
     def raise_if_asked(self) -> None:
-        """Raises KeyboardInterrupt where Ctrl-C was pressed."""
+        """Raises KeyboardInterrupt where Ctrl-C was pressed, Terminated where SIGTERM came."""
         if self.asked:
-            raise KeyboardInterrupt
+            raise self._interruption
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked_twice = self.asked
         self.raise_if_asked()
+        self._interruption = SIGNALS[signal.Signals(number)]
         self.asked = True

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from util.runtime.run_state import whole_number
+
 
 class ImageCounter:
     """Counts images, of the run and of its epoch, and tells when a multiple of some number was crossed, however many images
@@ -19,6 +21,11 @@ class ImageCounter:
         self.seen += images
         self.seen_in_epoch += images
 
+    @property
+    def place(self) -> str:
+        """Where the run is, for people."""
+        return f"in epoch {self.epoch}, after {self.seen_in_epoch} of its images"
+
     def end_epoch(self) -> None:
         """Goes to the beginning of the next epoch."""
         self.epoch += 1
@@ -34,4 +41,6 @@ class ImageCounter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on counting from where `state_dict` was taken."""
-        self.epoch, self.seen_in_epoch, self.seen = (state[name] for name in ("epoch", "seen_in_epoch", "seen"))
+        self.epoch, self.seen_in_epoch, self.seen = (
+            whole_number(state[name]) for name in ("epoch", "seen_in_epoch", "seen")
+        )

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
 
 from util.errors import UserError
+from util.runtime.checkpoints import read_plain_values
 
 FILE_NAME = "training_state.pt"
 
@@ -32,14 +34,21 @@ class Moments:
         return self.optimizer.state_dict()["state"]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes moments back, onto the parameters' device."""
+        """Takes moments back, onto the parameters' device. Raises ValueError where they are not those of the parameters."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for number, moments in state.items():
+            for name, moment in moments.items():
+                if name != "step" and moment.shape != parameters[int(number)].shape:
+                    raise ValueError(f"{name} of parameter {number} has another shape")
+                if not torch.isfinite(moment).all():
+                    raise ValueError(f"{name} of parameter {number} is not finite")
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
 
 def read_run_state(path: Path) -> Mapping[str, Any] | None:
     """What the run left at `path`; None where there is no such file. Raises UserError where it cannot be read."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_plain_values(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -47,8 +56,24 @@ def read_run_state(path: Path) -> Mapping[str, Any] | None:
     except Exception:  # torch's reader trips over damage in every way, and its messages advise to run what it refused
         state = None
     if not isinstance(state, Mapping):
-        raise UserError(
-            f"{path} is not the state of a run: it is cut short, damaged, or holds code, which is never run; remove it, and "
-            "--continue_train starts from the weights beside it, with new optimisers"
-        )
+        raise _refusal(path, "is cut short, damaged, or holds code, which is never run")
     return state
+
+
+def whole_number(value: Any) -> int:
+    """The value, where it is a whole number and not below 0. Raises ValueError where it is not."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def not_this_runs(path: Path, error: Exception) -> UserError:
+    """What to say of a state that does not fit the run, because of the error that something raised that took it back."""
+    return _refusal(path, f"does not fit this run ({shorten(f'{type(error).__name__}: {error}', 120)})")
+
+
+def _refusal(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} {why}. Give the options that the run was started with; or remove the file, and --continue_train starts "
+        "from the weights beside it, with new optimisers"
+    )
