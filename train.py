@@ -24,7 +24,7 @@ from util.report.visdom_view import open_visdom
 from util.runtime.checkpoints import remove_unfinished
 from util.runtime.deferred_interrupt import DeferredInterrupt, Terminated
 from util.runtime.device import choose_device, describe_device, listed_gpus
-from util.runtime.distributed import anywhere, describe_group, is_main, joined, rank, started_together, world_size
+from util.runtime.distributed import anywhere, describe_group, is_main, joined, meet, rank, started_together, world_size
 from util.runtime.image_counter import ImageCounter
 from util.runtime.loss_watch import LossWatch
 from util.runtime.output_folder import make_output_folder
@@ -51,6 +51,7 @@ def train(opt: Namespace) -> None:
         )
         return
 
+    meet()  # from here on the first process writes, and the others have read what they need
     if is_main():
         make_output_folder(run_dir, "--checkpoints_dir and --name")
         remove_unfinished(run_dir)
@@ -144,8 +145,8 @@ def run_epochs(
                 report.losses(model.get_current_losses(), model.learning_rate)
             if images.crossed(opt.save_latest_freq):
                 save(model, losses, f"iter_{images.seen}" if opt.save_by_iter else "latest")
-            interrupt.asked = anywhere(interrupt.asked)  # all processes stop after the same step
-            interrupt.raise_if_asked()
+            if anywhere(interrupt.asked):  # all processes stop after the same step
+                interrupt.stop()
 
         rate = model.learning_rate
         model.update_learning_rate()

@@ -2,7 +2,7 @@
 
 import signal
 from types import FrameType, TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,7 +39,11 @@ class DeferredInterrupt:
     def raise_if_asked(self) -> None:
         """Raises KeyboardInterrupt where Ctrl-C was pressed, Terminated where SIGTERM came."""
         if self.asked:
-            raise self._interruption
+            self.stop()
+
+    def stop(self) -> NoReturn:
+        """Raises what `raise_if_asked` would, even if it is another process that was asked."""
+        raise self._interruption
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked_twice = self.asked

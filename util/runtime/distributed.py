@@ -152,6 +152,12 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return torch.stack(_gathered(values)).mean(dim=0)
 
 
+def meet() -> None:
+    """Waits until all processes are here."""
+    if world_size() > 1:
+        anywhere(False)
+
+
 def anywhere(here: bool) -> bool:
     """Whether something is so in any process; all of them have to ask."""
     if world_size() == 1:

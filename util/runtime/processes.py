@@ -1,6 +1,7 @@
 """Starting a program anew in several processes, as torchrun would; util/runtime/distributed.py is what they then share."""
 
 import logging
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS
+from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS, TERMINATED_STATUS
 
 SECONDS_TO_SAVE = 60  # that the processes have after Ctrl-C or SIGTERM, or after one of them has failed
 
@@ -34,11 +35,12 @@ def run_processes(count: int, program: Sequence[str]) -> int:
     try:
         elastic_launch(config, sys.executable)(*program)
     except ChildFailedError as failed:
-        number, failure = failed.get_first_failure()
-        if failure.exitcode > 0:
-            return failure.exitcode
-        print(f"error: process {number} of the run was ended by {failure.signal_name()}", file=sys.stderr)
-        return FAILURE_STATUS
-    except SignalException:
-        return INTERRUPTED_STATUS
+        for number, failure in failed.failures.items():
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # which the others are asked to end with
+                print(f"error: process {number} of the run was ended by {failure.signal_name()}", file=sys.stderr)
+                return FAILURE_STATUS
+        # The one that knows what went wrong says so; the others only fail.
+        return max(FAILURE_STATUS, *(failure.exitcode for failure in failed.failures.values()))
+    except SignalException as asked:
+        return TERMINATED_STATUS if asked.sigval == signal.SIGTERM else INTERRUPTED_STATUS
     return 0
