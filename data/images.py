@@ -1,6 +1,8 @@
 """Picture files of every common kind to 8-bit RGB; what cannot be read is a `PictureError`."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 
@@ -28,6 +30,17 @@ def read_image(path: str) -> Image.Image:
     Raises:
         PictureError: the file is gone, empty, damaged, too large, or its samples have no defined range.
     """
+    with open_upright(path) as image:
+        return _to_8_bit(image).convert("RGB")
+
+
+@contextmanager
+def open_upright(path: str) -> Iterator[Image.Image]:
+    """The first frame of `path`, upright by its EXIF orientation, with whatever samples it has; open within the body.
+
+    Raises:
+        PictureError: the file is gone, empty, damaged or too large; also for what fails in the body.
+    """
     try:
         file = Path(path)
         status = file.stat()
@@ -43,7 +56,7 @@ def read_image(path: str) -> Image.Image:
             Image.open(data, formats=_DECODERS) as image,
         ):
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_8_bit(image).convert("RGB")
+            yield image
     except PictureError:
         raise
     except UnidentifiedImageError as error:
@@ -54,14 +67,24 @@ def read_image(path: str) -> Image.Image:
         raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """`image` with 8-bit samples and nothing transparent; what is so already is returned as it is."""
-    # Before Pillow 11 a 16-bit PNG, and still a 16-bit PGM, comes as mode "I" with samples of 0…65535.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        samples = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+def is_16_bit(image: Image.Image) -> bool:
+    """Whether the samples are 16-bit gray, 0…65535. Before Pillow 11 a 16-bit PNG, and still a 16-bit PGM, comes as mode
+    "I"."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def check_range(image: Image.Image) -> None:
+    """Raises PictureError for samples without a defined range."""
     if image.mode in ("I", "F"):
         raise PictureError("32-bit samples, whose white is not defined; save it with 8 or 16 bits")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """`image` with 8-bit samples and nothing transparent; what is so already is returned as it is."""
+    if is_16_bit(image):
+        samples = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+    check_range(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))

@@ -5,9 +5,12 @@ from argparse import Namespace
 from models.base_model import BaseModel
 from models.cut_model import CUTModel
 from models.cycle_gan_model import CycleGANModel
+from models.inference.translator import Translator
 from models.sincut_model import SinCUTModel
 from models.test_model import TestModel
 from util.runtime.seeding import seeded
+
+__all__ = ["MODELS", "Translator", "create_model"]
 
 MODELS: dict[str, type[BaseModel]] = {
     "cut": CUTModel,

@@ -14,7 +14,13 @@ from util.errors import UserError
 
 def build_generator(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
     """The generator that --netG names, from `input_nc` to `output_nc` channels, with fresh weights."""
-    settings = GeneratorSettings(
+    settings = generator_settings(opt, input_nc, output_nc)
+    return _checked("--netG", opt.netG, lambda: GENERATORS[opt.netG](settings), input_nc, opt)
+
+
+def generator_settings(opt: Namespace, input_nc: int, output_nc: int) -> GeneratorSettings:
+    """What the options say of the generator."""
+    return GeneratorSettings(
         input_nc=input_nc,
         output_nc=output_nc,
         ngf=opt.ngf,
@@ -25,7 +31,6 @@ def build_generator(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
         size=opt.net_size,
         downsamplings=opt.stylegan2_G_num_downsampling,
     )
-    return _checked("--netG", opt.netG, lambda: GENERATORS[opt.netG](settings), input_nc, opt)
 
 
 def build_discriminator(opt: Namespace, input_nc: int) -> nn.Module:

@@ -57,6 +57,19 @@ def architecture_arguments(opt: Namespace) -> list[str]:
     return arguments
 
 
+def given_architecture(arguments: Sequence[str]) -> dict[str, Any]:
+    """The architecture options that a command line of nothing else sets, by name.
+
+    Ends the program with one sentence where something else is among them.
+    """
+    opt = TestOptions().parse(arguments)
+    names = {action.dest for action in _architecture_actions()}
+    foreign = sorted(opt.given - names)
+    if foreign:
+        raise UserError(f"--{foreign[0]} is not understood here")
+    return {name: getattr(opt, name) for name in opt.given}
+
+
 def overridden_architecture(opt: Namespace) -> Sequence[str]:
     """A line for each option that the command line sets otherwise than the run was trained with."""
     recorded = _read_record(opt)

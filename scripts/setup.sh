@@ -14,7 +14,7 @@ fi
 
 # The stamp is written last, so an install that was interrupted is taken up again.
 stamp=.venv/installed
-wanted=$(cat requirements.txt requirements-dev.txt scripts/setup.sh; "$PYTHON" --version)
+wanted=$(cat requirements.txt requirements-extra.txt requirements-dev.txt scripts/setup.sh; "$PYTHON" --version)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
   echo "setup.sh: .venv is up to date"
   exit 0

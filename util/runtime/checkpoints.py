@@ -86,7 +86,7 @@ def is_unfinished(path: Path) -> bool:
 
 def holds(path: Path, state: Mapping[str, Tensor]) -> bool:
     """Whether a file holds this state dict without prefixes, bit for bit. Raises UserError as `load_weights`."""
-    found = _read_state(path)
+    found = read_state(path)
     return found.keys() == state.keys() and all(torch.equal(found[key], tensor) for key, tensor in state.items())
 
 
@@ -112,7 +112,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises UserError where the file is missing, is no state dict, or belongs to a network of another shape.
     """
-    load_plain_state(network, _read_state(path), path)
+    load_plain_state(network, read_state(path), path)
 
 
 def load_plain_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -159,7 +159,8 @@ def _check_intact(path: Path) -> None:
             raise ValueError(f"{changed} has changed")
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU, without wrapper prefixes. Raises UserError where there is none."""
     try:
         state = read_plain_values(path)
     except FileNotFoundError:

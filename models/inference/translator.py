@@ -1,0 +1,193 @@
+"""A trained generator as a function of pictures: `Translator.from_checkpoint(path)(picture)`."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from models.inference.checkpoint import load_generator
+from models.inference.memory import PROBE_SIDE, bytes_per_pixel, free_memory, in_gib
+from models.inference.noise import SeededNoise, set_noise
+from models.inference.padding import pad_to_multiple
+from models.inference.samples import (
+    Samples,
+    image_of_samples,
+    resize,
+    samples_of_image,
+    tensor_of_samples,
+    translated_samples,
+)
+from models.inference.tiling import DEFAULT_TILE, Tiler
+from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.unet import UnetGenerator
+from util.runtime.device import AUTO, choose_device
+
+Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
+
+RESNET_MULTIPLE = 4  # it halves twice
+RESNET_LEAST = 8  # pixels; its reflections at a quarter of the size need two positions
+
+
+class Translator:
+    """A generator in evaluation mode: batch norm uses its running statistics, nothing is dropped, and noise follows from
+    the seed, so that a picture's translation depends on nothing but the picture.
+
+    Any size is taken and given back: pictures are reflected at their lower and right borders up to the multiple that the
+    network needs, and cropped again. Pictures that do not fit into memory are computed in tiles, with the same values.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        input_nc: int = 3,
+        device: torch.device | None = None,
+        bf16: bool = False,
+        tile: int | None = None,
+        memory: int | None = None,
+        short_side: int | None = None,
+        seed: int = 0,
+        scratch: Path | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """
+        Args:
+            generator: maps (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1].
+            bf16: compute in bfloat16 where that is safe; faster on hardware that has it, and less exact.
+            tile: side of tiles in pixels, to be used always; None: tiles where memory asks for them.
+            memory: bytes that may be used; None: most of what is free at each picture.
+            short_side: pixels that the shorter side is resized to first; None: never resize.
+            seed: of the noise that StyleGAN2 generators inject.
+            scratch: folder for the feature maps of tiles, where memory does not do; None: the system's.
+            say: told when a picture is computed in tiles, and why.
+        """
+        #: Where the generator came from, for people.
+        self.origin = type(generator).__name__
+        self.device = device or choose_device(AUTO)
+        self.generator = generator.to(self.device).eval().requires_grad_(False)
+        self.input_nc = input_nc
+        self.bf16 = bf16
+        self.tile = tile
+        self.memory = memory
+        self.short_side = short_side
+        self.scratch = scratch
+        self.say = say
+        self.multiple, self.least = _accepted_sides(generator)
+        self.noise = SeededNoise(seed)
+        set_noise(self.generator, self.noise)
+        self.noise.look_at_whole(PROBE_SIDE, PROBE_SIDE)
+        self.pixel_bytes = bytes_per_pixel(self.generator, input_nc)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        epoch: str = "latest",
+        network: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        gpu_ids: str = AUTO,
+        **settings: Any,
+    ) -> "Translator":
+        """The translator of a weights file, of a run's folder, or of a folder in the Hugging Face hub's layout.
+
+        What the network was built with is told from the weights; `architecture`, such as {"netG": "mine"}, is for
+        networks that are not known. `epoch` and `network` ("G_A") choose among a run's files, `gpu_ids` is "auto", "-1" or
+        "0". The other `settings` are the constructor's.
+
+        Raises UserError where there is no such checkpoint or device.
+        """
+        loaded = load_generator(Path(path), epoch, network, architecture)
+        translator = cls(loaded.network, loaded.options.input_nc, choose_device(gpu_ids), **settings)
+        translator.origin = loaded.describe()
+        return translator
+
+    def __call__(self, picture: Picture) -> Picture:
+        """The translation of one picture, of the same kind and size.
+
+        Args:
+            picture: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]) of uint8 or uint16 (C: gray 1,
+                colour 3, with alpha 4), or a tensor (C, H, W) or (N, C, H, W) in [-1, 1].
+        """
+        if isinstance(picture, Tensor):
+            batch = picture if picture.ndim == 4 else picture[None]
+            translation = self.translate(batch.float()).to(picture.device)
+            return translation if picture.ndim == 4 else translation[0]
+        if isinstance(picture, Image.Image):
+            return image_of_samples(self.translate_samples(samples_of_image(picture)))
+        result = self.translate_samples(_samples_of_array(picture))
+        planes = result.colour if result.alpha is None else np.dstack([result.colour, result.alpha])
+        return planes[:, :, 0] if picture.ndim == 2 and planes.shape[2] == 1 else planes
+
+    def translate_samples(self, samples: Samples) -> Samples:
+        """The translation of one picture, with its alpha."""
+        return translated_samples(self.translate(tensor_of_samples(samples, self.input_nc)[None])[0], samples)
+
+    def translate(self, batch: Tensor) -> Tensor:
+        """The translations (N, C', H, W) of pictures (N, C, H, W) in [-1, 1], on the device that computes; on the CPU where
+        they were computed in tiles. With `short_side` they have another size.
+
+        Raises UserError where there is not memory enough.
+        """
+        if self.short_side is not None:
+            scale = self.short_side / min(batch.shape[2:])
+            batch = resize(batch, *(max(1, round(side * scale)) for side in batch.shape[2:]))
+        height, width = batch.shape[2:]
+        with torch.inference_mode(), self._precision():
+            padded = pad_to_multiple(batch, self.multiple, self.least)
+            tile = self._tile_for(*padded.shape[2:])
+            translation = self._whole(padded) if tile is None else self._in_tiles(padded, tile)
+        return translation[:, :, :height, :width].float()
+
+    def fitting(self, height: int, width: int) -> int:
+        """How many pictures of this size fit into memory together; 0: not even one."""
+        return int(self._budget() // (height * width * self.pixel_bytes))
+
+    def _whole(self, batch: Tensor) -> Tensor:
+        self.noise.look_at_whole(*batch.shape[2:])
+        return self.generator(batch.to(self.device, non_blocking=True))
+
+    def _in_tiles(self, batch: Tensor, tile: int) -> Tensor:
+        tiler = Tiler(self.generator, self.multiple, self.noise, tile, self.memory, self.scratch)
+        return torch.cat([tiler(picture[None].cpu()) for picture in batch])
+
+    def _tile_for(self, height: int, width: int) -> int | None:
+        """Side of the tiles to use, None for none."""
+        if self.tile is not None:
+            return self.tile
+        if self.fitting(height, width):
+            return None
+        self.say(
+            f"{width}x{height} pixels in one piece would take about {in_gib(height * width * self.pixel_bytes)}, and "
+            f"{in_gib(self._budget())} may be used: computing it in tiles of {DEFAULT_TILE} pixels"
+        )
+        return DEFAULT_TILE
+
+    def _budget(self) -> int:
+        return free_memory(self.device) if self.memory is None else self.memory
+
+    def _precision(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+
+def _accepted_sides(generator: nn.Module) -> tuple[int, int]:
+    """What sides must be multiples of, and their least, in pixels."""
+    if isinstance(generator, UnetGenerator):
+        return generator.multiple, generator.multiple
+    if isinstance(generator, StyleGAN2Generator):
+        return 2**generator.downsamplings, 2**generator.downsamplings
+    return RESNET_MULTIPLE, RESNET_LEAST
+
+
+def _samples_of_array(array: np.ndarray) -> Samples:
+    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
+        raise ValueError(f"expected an array (H, W[, C]) of uint8 or uint16, not {array.dtype} {array.shape}")
+    planes = array.reshape(*array.shape[:2], -1)
+    if planes.shape[2] not in (1, 2, 3, 4):
+        raise ValueError(f"expected 1 to 4 channels, not {planes.shape[2]}")
+    has_alpha = planes.shape[2] in (2, 4)
+    return Samples(planes[:, :, :-1], planes[:, :, -1]) if has_alpha else Samples(planes)

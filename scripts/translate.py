@@ -1,0 +1,126 @@
+"""Translates pictures with a trained generator, each to a file of the same name, kind and size:
+`python scripts/translate.py --checkpoint checkpoints/horse2zebra --input photos --output zebras`.
+
+docs/usage.md shows what else it can do.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from models import Translator
+from models.inference.files import plan_jobs, still_to_do
+from models.inference.pipeline import translate_files
+from models.inference.tiling import DEFAULT_TILE
+from options.base_options import OneSentenceParser
+from options.record import given_architecture
+from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS, exit_on_user_error
+from util.option_types import positive_float, positive_int
+from util.report.console import print_any_name
+from util.runtime.device import AUTO, describe_device
+from util.runtime.output_folder import make_output_folder
+
+BATCH_ON_GPU = 8
+GIGABYTE = 10**9
+
+
+def build_parser() -> ArgumentParser:
+    parser = OneSentenceParser(
+        description="Translates a picture, a folder, a pattern, or a video. Architecture options such as --netG, which "
+        "train.py knows, are taken as well; they are needed for networks of your own alone."
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, help="a generator's file, a run's folder, or a folder of the hub's layout"
+    )
+    parser.add_argument("--input", required=True, help="a picture, a folder, a pattern in quotes, or a video")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the results; for one picture or video, its name"
+    )
+    parser.add_argument("--epoch", default="latest", help="which checkpoint of a run's folder")
+    parser.add_argument("--network", default=None, help="which generator of a run's folder: G, G_A, G_B, G_ema")
+    parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
+    parser.add_argument("--resume", action="store_true", help="keep results that are there, and do the others")
+    parser.add_argument("--overwrite", action="store_true", help="make results that are there anew")
+    parser.add_argument(
+        "--short_side",
+        type=positive_int,
+        default=None,
+        help="pixels to resize the shorter side to; by default no picture is resized",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=positive_int,
+        default=None,
+        help=f"pictures computed together; by default {BATCH_ON_GPU} on a GPU, 1 on the CPU",
+    )
+    parser.add_argument("--num_threads", type=positive_int, default=2, help="threads that read, and as many that write")
+    parser.add_argument(
+        "--bf16", action="store_true", help="compute in bfloat16: faster on hardware that has it, less exact"
+    )
+    parser.add_argument(
+        "--tile",
+        type=positive_int,
+        nargs="?",
+        const=DEFAULT_TILE,
+        default=None,
+        help="compute every picture in tiles of so many pixels; by default those that do not fit into memory",
+    )
+    parser.add_argument(
+        "--memory", type=positive_float, default=None, help="gigabytes that may be used; by default most of what is free"
+    )
+    parser.add_argument("--scratch", type=Path, default=None, help="folder for what tiles keep when memory does not do")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise in StyleGAN2 generators")
+    parser.add_argument("-h", "--help", action="help", help="show this message and exit")
+    return parser
+
+
+def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
+    """Does what the command line asks. Returns whether every picture has its translation."""
+    jobs = plan_jobs(arguments.input, arguments.output)
+    todo = still_to_do(jobs, arguments.resume, arguments.overwrite)
+    translator = Translator.from_checkpoint(
+        arguments.checkpoint,
+        epoch=arguments.epoch,
+        network=arguments.network,
+        architecture=architecture,
+        gpu_ids=arguments.gpu_ids,
+        bf16=arguments.bf16,
+        tile=arguments.tile,
+        memory=None if arguments.memory is None else int(arguments.memory * GIGABYTE),
+        short_side=arguments.short_side,
+        seed=arguments.seed,
+        scratch=arguments.scratch,
+        say=tqdm.write,
+    )
+    print(f"{translator.origin}, on {describe_device(translator.device)}")
+    make_output_folder(jobs[0].target.parent, "--output")
+    batch_size = arguments.batch_size or (BATCH_ON_GPU if translator.device.type == "cuda" else 1)
+    with tqdm(total=len(todo), unit=" pictures", dynamic_ncols=True, disable=None) as bar:
+        failures = translate_files(translator, todo, batch_size, arguments.num_threads, lambda job: bar.update())
+
+    for failure in failures:
+        print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
+    skipped = f", {len(jobs) - len(todo)} were there already" if len(todo) < len(jobs) else ""
+    failed = f", {len(failures)} could not be" if failures else ""
+    print(f"{len(todo) - len(failures)} of {len(jobs)} pictures translated{skipped}{failed}: {arguments.output}")
+    return not failures
+
+
+def main() -> None:
+    print_any_name()
+    with exit_on_user_error():
+        try:
+            arguments, rest = build_parser().parse_known_args()
+            if not translate(arguments, given_architecture(rest)):
+                sys.exit(FAILURE_STATUS)
+        except KeyboardInterrupt:
+            print("interrupted; --resume goes on from here", file=sys.stderr)
+            sys.exit(INTERRUPTED_STATUS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Small generators with weights that make their outputs differ, and files of them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.networks import GENERATORS, GeneratorSettings
+from models.networks.initialisation import init_weights
+from models.networks.stylegan2_upsampling import NoiseInjection
+from util.runtime.checkpoints import save_weights
+from util.runtime.seeding import seeded
+
+
+def generator(name: str = "resnet_4blocks", **changes: Any) -> nn.Module:
+    """A generator in evaluation mode whose norms, noise and last layer do something."""
+    settings: dict[str, Any] = {
+        "input_nc": 3,
+        "output_nc": 3,
+        "ngf": 4,
+        "norm": "instance",
+        "dropout": False,
+        "antialias": True,
+        "antialias_up": True,
+        "size": 64,
+        "downsamplings": 1,
+    }
+    with seeded(0):
+        network = GENERATORS[name](GeneratorSettings(**settings | changes))
+        if not name.endswith("stylegan2"):
+            init_weights(network, "xavier", 1.0)
+        for layer in network.modules():
+            if isinstance(layer, NoiseInjection):
+                nn.init.constant_(layer.weight, 0.3)
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.3)
+                layer.running_var.uniform_(0.5, 2)
+    return network.eval().requires_grad_(False)
+
+
+def checkpoint(folder: Path, name: str = "resnet_4blocks", file: str = "latest_net_G.pth", **changes: Any) -> Path:
+    """Writes the weights of `generator` and nothing else; returns their path."""
+    save_weights(generator(name, **changes), folder / file)
+    return folder / file
+
+
+def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
+    """Smooth colours under noise, in [-1, 1]: instance norms differ from place to place."""
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    draws = torch.Generator().manual_seed(height)
+    noise = torch.randn(batch, channels, height, width, generator=draws) * 0.3
+    return (noise + (rows * columns)).clamp(-1, 1)
