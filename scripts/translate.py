@@ -13,13 +13,14 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from models import Translator
-from models.inference.files import plan_jobs, still_to_do
+from models.inference.files import Job, plan_jobs, plan_video, still_to_do
 from models.inference.pipeline import translate_files
 from models.inference.tiling import DEFAULT_TILE
+from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
 from options.base_options import OneSentenceParser
 from options.record import given_architecture
 from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS, exit_on_user_error
-from util.option_types import positive_float, positive_int
+from util.option_types import positive_float, positive_int, share
 from util.report.console import print_any_name
 from util.runtime.device import AUTO, describe_device
 from util.runtime.output_folder import make_output_folder
@@ -73,16 +74,56 @@ def build_parser() -> ArgumentParser:
         "--memory", type=positive_float, default=None, help="gigabytes that may be used; by default most of what is free"
     )
     parser.add_argument("--scratch", type=Path, default=None, help="folder for what tiles keep when memory does not do")
+    parser.add_argument(
+        "--smooth", type=share, default=0.0, help="of a video: 0 to 1, how much of the last frame stays where nothing moves"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise in StyleGAN2 generators")
     parser.add_argument("-h", "--help", action="help", help="show this message and exit")
     return parser
 
 
 def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
-    """Does what the command line asks. Returns whether every picture has its translation."""
-    jobs = plan_jobs(arguments.input, arguments.output)
+    """Does what the command line asks. Returns whether everything has its translation."""
+    is_video = Path(arguments.input).suffix.lower() in VIDEO_EXTENSIONS and Path(arguments.input).is_file()
+    jobs = (
+        [plan_video(Path(arguments.input), arguments.output)] if is_video else plan_jobs(arguments.input, arguments.output)
+    )
     todo = still_to_do(jobs, arguments.resume, arguments.overwrite)
-    translator = Translator.from_checkpoint(
+    translator = load_translator(arguments, architecture)
+    print(f"{translator.origin}, on {describe_device(translator.device)}")
+    make_output_folder(jobs[0].target.parent, "--output")
+    batch_size = arguments.batch_size or (BATCH_ON_GPU if translator.device.type == "cuda" else 1)
+    if is_video:
+        return all(translate_one_video(translator, job, batch_size, arguments.smooth) for job in todo)
+
+    with tqdm(total=len(todo), unit=" pictures", dynamic_ncols=True, disable=None) as bar:
+        failures = translate_files(translator, todo, batch_size, arguments.num_threads, lambda job: bar.update())
+    for failure in failures:
+        print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
+    skipped = f", {len(jobs) - len(todo)} were there already" if len(todo) < len(jobs) else ""
+    failed = f", {len(failures)} could not be" if failures else ""
+    print(f"{len(todo) - len(failures)} of {len(jobs)} pictures translated{skipped}{failed}: {arguments.output}")
+    return not failures
+
+
+def translate_one_video(translator: Translator, job: Job, batch_size: int, smoothing: float) -> bool:
+    """Translates a video, and says how much it flickers. Returns whether it could be done."""
+    with tqdm(total=count_frames(job.source), unit=" frames", dynamic_ncols=True, disable=None) as bar:
+        try:
+            report = translate_video(translator, job.source, job.target, batch_size, smoothing, lambda: bar.update())
+        except VideoError as error:
+            print(f"{job.source}: {error}", file=sys.stderr)
+            return False
+    before, after = report.smoothing.before.levels, report.smoothing.after.levels
+    smoothed = f", {after:.2f} after --smooth {smoothing:g}" if smoothing else ""
+    print(f"{report.frames} frames translated: {job.target}")
+    print(f"flicker, where the source stands still, in levels of 255 per frame: {before:.2f}{smoothed}")
+    return True
+
+
+def load_translator(arguments: Namespace, architecture: dict[str, object]) -> Translator:
+    """The translator that the command line asks for."""
+    return Translator.from_checkpoint(
         arguments.checkpoint,
         epoch=arguments.epoch,
         network=arguments.network,
@@ -96,18 +137,6 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
         scratch=arguments.scratch,
         say=tqdm.write,
     )
-    print(f"{translator.origin}, on {describe_device(translator.device)}")
-    make_output_folder(jobs[0].target.parent, "--output")
-    batch_size = arguments.batch_size or (BATCH_ON_GPU if translator.device.type == "cuda" else 1)
-    with tqdm(total=len(todo), unit=" pictures", dynamic_ncols=True, disable=None) as bar:
-        failures = translate_files(translator, todo, batch_size, arguments.num_threads, lambda job: bar.update())
-
-    for failure in failures:
-        print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
-    skipped = f", {len(jobs) - len(todo)} were there already" if len(todo) < len(jobs) else ""
-    failed = f", {len(failures)} could not be" if failures else ""
-    print(f"{len(todo) - len(failures)} of {len(jobs)} pictures translated{skipped}{failed}: {arguments.output}")
-    return not failures
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ positive_int = _bounded(int, lambda value: value >= 1, "a whole number of at lea
 non_negative_int = _bounded(int, lambda value: value >= 0, "a whole number of at least 0")
 positive_float = _bounded(float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative_float = _bounded(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+share = _bounded(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 decay_rate = _bounded(float, lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
 scale_at_least_1 = _bounded(float, lambda value: 1 <= value < math.inf, "a number of at least 1")
 

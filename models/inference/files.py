@@ -60,6 +60,12 @@ def plan_jobs(source: str, output: Path) -> list[Job]:
     return _checked([Job(file, output / file.relative_to(root)) for file in files])
 
 
+def plan_video(source: Path, output: Path) -> Job:
+    """A video, to `output` itself where that ends as videos do, or below it. Raises UserError where that is the source."""
+    named = output.suffix and not output.is_dir()
+    return _checked([Job(source, output if named else output / source.name)])[0]
+
+
 def still_to_do(jobs: Sequence[Job], resume: bool, overwrite: bool) -> list[Job]:
     """The jobs whose result is not there yet; with `overwrite` all.
 

@@ -76,7 +76,7 @@ class Translator:
         self.short_side = short_side
         self.scratch = scratch
         self.say = say
-        self.multiple, self.least = _accepted_sides(generator)
+        self.multiple, self.least = accepted_sides(generator)
         self.noise = SeededNoise(seed)
         set_noise(self.generator, self.noise)
         self.noise.look_at_whole(PROBE_SIDE, PROBE_SIDE)
@@ -174,7 +174,7 @@ class Translator:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def _accepted_sides(generator: nn.Module) -> tuple[int, int]:
+def accepted_sides(generator: nn.Module) -> tuple[int, int]:
     """What sides must be multiples of, and their least, in pixels."""
     if isinstance(generator, UnetGenerator):
         return generator.multiple, generator.multiple

@@ -1,0 +1,174 @@
+"""Trained generators for other runtimes, each compared with the original before it is called done."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from models.inference.noise import NoNoise, set_noise
+from util.errors import UserError
+
+INPUT, OUTPUT = "picture", "translation"
+TOLERANCE = 1e-3  # in [-1, 1]; an eighth of a level of 0…255
+TOLERANCE_8_BIT = 1  # level: truncation turns the smallest difference into one
+#: Batch, and sides in multiples of what the generator takes, that an export is compared at.
+CHECKED_SHAPES = ((1, 2, 2), (3, 2, 5), (1, 7, 4))
+
+Run = Callable[[Tensor], Tensor]
+
+
+class ExportableGenerator(nn.Module):
+    """A generator as a function of pictures alone: without noise, and for `uint8` with everything around it inside.
+
+    float: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]. uint8: (N, H, W, C) -> (N, H, W, C'), as picture libraries
+    have them. Sides are multiples of what the generator takes.
+    """
+
+    def __init__(self, generator: nn.Module, uint8: bool) -> None:
+        super().__init__()
+        set_noise(generator, NoNoise())
+        self.generator = generator.eval()
+        self.uint8 = uint8
+
+    def forward(self, picture: Tensor) -> Tensor:
+        if not self.uint8:
+            return self.generator(picture)
+        translation = self.generator((picture.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5)
+        return ((translation + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """How a format is written, and how its file is run."""
+
+    suffix: str
+    write: Callable[[nn.Module, Tensor, int, Path], None]  # what, example, multiple of the sides, where to
+    load: Callable[[Path], Run]
+
+
+def export_generator(
+    generator: nn.Module, input_nc: int, multiple: int, path: Path, kind: str, uint8: bool = False, check: bool = True
+) -> float:
+    """Writes the generator to `path`, for any batch and any sides that are multiples of `multiple`.
+
+    Args:
+        kind: a key of `EXPORTERS`.
+        uint8: pictures (N, H, W, C) of bytes in and out, instead of (N, C, H, W) in [-1, 1].
+        check: run the file at several sizes, and compare.
+    Returns:
+        The largest difference from the original, in [-1, 1] or in levels; not a number without `check`. The file is at
+        its place only if it is below the tolerance.
+    Raises:
+        UserError: a package is missing.
+        ExportMismatchError: the file computes something else.
+    """
+    exporter = EXPORTERS[kind]
+    exportable = ExportableGenerator(generator, uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, torch.no_grad():
+        partial = Path(folder, path.name)
+        exporter.write(exportable, example(2, 2 * multiple, 3 * multiple, input_nc, uint8), multiple, partial)
+        difference = largest_difference(exporter.load(partial), exportable, input_nc, multiple) if check else torch.nan
+        tolerance = TOLERANCE_8_BIT if uint8 else TOLERANCE
+        if difference > tolerance:
+            raise ExportMismatchError(
+                f"the {kind} file differs from the original by {difference:.3g}, more than {tolerance}"
+            )
+        partial.replace(path)
+    return difference
+
+
+class ExportMismatchError(Exception):
+    """An exported network computes something else than the original."""
+
+
+def largest_difference(run: Run, exportable: ExportableGenerator, input_nc: int, multiple: int) -> float:
+    """Between `run` and the original, over several sizes and batches."""
+    difference = 0.0
+    for batch, rows, columns in CHECKED_SHAPES:
+        picture = example(batch, rows * multiple, columns * multiple, input_nc, exportable.uint8)
+        expected = exportable(picture)
+        found = run(picture)
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            return float("inf")
+        difference = max(difference, float((found.double() - expected.double()).abs().max()))
+    return difference
+
+
+def example(batch: int, height: int, width: int, channels: int, uint8: bool) -> Tensor:
+    """A picture of noise, the same each time."""
+    noise = torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(height * width))
+    return (noise * 255).to(torch.uint8).permute(0, 2, 3, 1) if uint8 else noise * 2 - 1
+
+
+def _traced(exportable: nn.Module, picture: Tensor, multiple: int) -> ExportedProgram:
+    """The program with sides and batch left open."""
+    height, width = multiple * Dim("rows", min=2), multiple * Dim("columns", min=2)
+    first = 1 if picture.dtype == torch.uint8 else 2
+    shapes = {0: Dim("batch", min=1), first: height, first + 1: width}
+    return torch.export.export(exportable, (picture,), dynamic_shapes=(shapes,))
+
+
+def _write_onnx(exportable: nn.Module, picture: Tensor, multiple: int, path: Path) -> None:
+    _needed("onnx", "onnxscript")
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(
+            _traced(exportable, picture, multiple),
+            f=str(path),
+            dynamo=True,
+            external_data=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+
+
+def _load_onnx(path: Path) -> Run:
+    (onnxruntime,) = _needed("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(picture: Tensor) -> Tensor:
+        (translation,) = session.run(None, {INPUT: np.ascontiguousarray(picture.numpy())})
+        return torch.from_numpy(translation)
+
+    return run
+
+
+def _write_exported(exportable: nn.Module, picture: Tensor, multiple: int, path: Path) -> None:
+    torch.export.save(_traced(exportable, picture, multiple), path)
+
+
+def _load_exported(path: Path) -> Run:
+    return torch.export.load(path).module()
+
+
+def _write_torchscript(exportable: nn.Module, picture: Tensor, multiple: int, path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):  # tracing calls itself deprecated; sizes are checked below
+        torch.jit.trace(exportable, (picture,), check_trace=False).save(str(path))
+
+
+def _load_torchscript(path: Path) -> Run:
+    with warnings.catch_warnings(action="ignore"):
+        return torch.jit.load(str(path))
+
+
+def _needed(*names: str) -> list:
+    try:
+        return [import_module(name) for name in names]
+    except ImportError:
+        raise UserError("ONNX needs more packages: pip install onnx onnxscript onnxruntime") from None
+
+
+# The choices of --format that are programs.
+EXPORTERS: dict[str, Exporter] = {
+    "onnx": Exporter(".onnx", _write_onnx, _load_onnx),
+    "exported": Exporter(".pt2", _write_exported, _load_exported),
+    "torchscript": Exporter(".pt", _write_torchscript, _load_torchscript),
+}

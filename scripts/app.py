@@ -1,0 +1,80 @@
+"""A page in the browser for trying generators: `python scripts/app.py --checkpoint checkpoints`; open what it prints."""
+
+import socket
+import sys
+from argparse import ArgumentParser, Namespace
+from functools import partial
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from models import Translator
+from models.inference.checkpoint import list_checkpoints
+from options.base_options import OneSentenceParser
+from util.errors import UserError, exit_on_user_error
+from util.option_types import non_negative_int, positive_float
+from util.report.console import print_any_name
+from util.runtime.device import AUTO
+
+LOOPBACK = "127.0.0.1"
+
+
+def build_parser() -> ArgumentParser:
+    parser = OneSentenceParser(description="Serves a page on which pictures are translated, for this machine alone.")
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", required=True, help="generators' files, runs' folders, or a folder of them"
+    )
+    parser.add_argument("--host", default=LOOPBACK, help="address to serve at; any other than this lets other machines in")
+    parser.add_argument("--port", type=non_negative_int, default=7860, help="port to serve at; 0 takes a free one")
+    parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
+    parser.add_argument("--max_megabytes", type=positive_float, default=64, help="largest file that is taken")
+    parser.add_argument("--max_megapixels", type=positive_float, default=50, help="largest picture that is taken")
+    parser.add_argument("-h", "--help", action="help", help="show this message and exit")
+    return parser
+
+
+def serve(arguments: Namespace) -> None:
+    """Serves until interrupted."""
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise UserError("the page needs two more packages: pip install starlette uvicorn")
+    import uvicorn
+
+    from models.inference.web import create_app
+
+    files = [file for path in arguments.checkpoint for file in list_checkpoints(path)]
+    checkpoints = {_name(file): partial(Translator.from_checkpoint, file, gpu_ids=arguments.gpu_ids) for file in files}
+    for file in files[:1]:
+        Translator.from_checkpoint(file, gpu_ids=arguments.gpu_ids)  # what is wrong with it is said now
+    try:
+        listener = socket.create_server((arguments.host, arguments.port))
+    except OSError as error:
+        raise UserError(
+            f"--host {arguments.host} --port {arguments.port}: {error.strerror}; --port 0 takes a free one"
+        ) from None
+    hosts = [LOOPBACK, "localhost"]
+    if not ip_address(arguments.host).is_loopback:
+        print("note: every machine that reaches this one can use the page")
+        hosts = ["*"]
+    app = create_app(checkpoints, hosts, int(arguments.max_megabytes * 10**6), int(arguments.max_megapixels * 10**6))
+    print(f"{len(checkpoints)} generators; open http://{arguments.host}:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+
+
+def _name(file: Path) -> str:
+    """What the page shows: run and file."""
+    return f"{file.resolve().parent.name} / {file.stem}"
+
+
+def main() -> None:
+    print_any_name()
+    with exit_on_user_error():
+        try:
+            serve(build_parser().parse_args())
+        except KeyboardInterrupt:
+            print("closed")
+
+
+if __name__ == "__main__":
+    main()

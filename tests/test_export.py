@@ -1,0 +1,107 @@
+"""Exports: every format agrees with the original at sizes it was not traced with, and what does not agree is a failure."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from generators import checkpoint, generator, picture
+from torch import nn
+
+from models import Translator
+from models.inference.checkpoint import load_generator
+from models.inference.export import EXPORTERS, ExportMismatchError, example, export_generator
+from models.inference.hub import last_figures, write_hub_folder
+from models.networks import GENERATORS
+from scripts.export import main
+from util.runtime.checkpoints import save_weights
+
+SMALL = {"ngf": 2}
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_formats_agree_with_the_original(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "network"
+    assert export_generator(generator(**SMALL), 3, 4, file, kind) < 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == ["network"]
+
+
+def test_onnx_takes_bytes_of_any_size(tmp_path: Path) -> None:
+    network = generator(**SMALL)
+    assert export_generator(network, 3, 4, tmp_path / "bytes.onnx", "onnx", uint8=True) <= 1
+    session = onnxruntime.InferenceSession(str(tmp_path / "bytes.onnx"), providers=["CPUExecutionProvider"])
+    pixels = example(2, 36, 52, 3, uint8=True).numpy()
+    (found,) = session.run(None, {"picture": pixels})
+    assert found.dtype == np.uint8 and found.shape == (2, 36, 52, 3)
+    expected = [Translator(network, device=torch.device("cpu"))(one) for one in pixels]
+    assert np.abs(found.astype(int) - np.stack(expected)).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("kind", EXPORTERS)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_generator_exports_in_every_format(tmp_path: Path, name: str, kind: str, uint8: bool) -> None:
+    multiple = {"unet_128": 128, "unet_256": 256}.get(name, 4)
+    difference = export_generator(generator(name, **SMALL), 3, multiple, tmp_path / "network", kind, uint8)
+    assert difference <= 1 if uint8 else difference < 1e-3
+
+
+def test_a_mismatch_is_a_failure_and_leaves_no_file(tmp_path: Path) -> None:
+    class DependsOnSize(nn.Module):
+        """Traced, the branch that the example took is taken for ever."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image * 0.5 if image.shape[2] == 8 else image
+
+    with pytest.raises(ExportMismatchError, match=r"differs from the original by"):
+        export_generator(DependsOnSize(), 3, 4, tmp_path / "network", "torchscript")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = checkpoint(tmp_path, **SMALL)
+
+    def export(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["export.py", "--checkpoint", str(weights), *arguments])
+        main()
+        return capsys.readouterr().out
+
+    assert "checked at several sizes" in export("--format", "torchscript", "--check")
+    assert (tmp_path / "latest_net_G.pt").is_file()
+    with pytest.raises(SystemExit) as ending:
+        export("--format", "torchscript")
+    assert ending.value.code == 2 and "--overwrite" in capsys.readouterr().err
+
+
+def test_safetensors_both_ways(tmp_path: Path) -> None:
+    weights = checkpoint(tmp_path)
+    save_weights(load_generator(weights).network, tmp_path / "there.safetensors")
+    save_weights(load_generator(tmp_path / "there.safetensors").network, tmp_path / "back.pth")
+    there, back = torch.load(weights), torch.load(tmp_path / "back.pth")
+    assert there.keys() == back.keys() and all(torch.equal(there[key], back[key]) for key in there)
+    assert (tmp_path / "there.safetensors").read_bytes()[8:9] == b"{"  # the format's own beginning
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "there.safetensors").read_bytes()[:100])
+    with pytest.raises(Exception, match="damaged"):
+        load_generator(tmp_path / "cut.safetensors")
+
+
+def test_a_folder_of_the_hubs_layout(tmp_path: Path) -> None:
+    weights = checkpoint(tmp_path / "run", input_nc=1)
+    (tmp_path / "run" / "train_opt.json").write_text(
+        '{"model": "cut", "CUT_mode": "FastCUT", "dataroot": "/home/me/horses", "direction": "BtoA", "n_epochs": 7}'
+    )
+    figures = last_figures([{"epoch": 1, "losses": {"G": 2.0, "NCE": None}}, {"epoch": 2, "losses": {"G": 1.5}}])
+    write_hub_folder(load_generator(weights), tmp_path / "hub", "run", figures)
+    assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    card = (tmp_path / "hub" / "README.md").read_text()
+    for told in ("FastCUT", "(horses, BtoA)", "| losses G | 1.5 |", "| n_epochs | 7 |", "| netG | resnet_4blocks |"):
+        assert told in card
+    assert "/home/me" not in card + (tmp_path / "hub" / "config.json").read_text()
+
+    batch = picture(16, 20, channels=1)
+    loaded = Translator.from_checkpoint(tmp_path / "hub")
+    assert torch.equal(loaded(batch).cpu(), Translator.from_checkpoint(weights)(batch).cpu())

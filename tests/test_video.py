@@ -1,0 +1,121 @@
+"""Videos: times, size, sound and colours survive; memory does not grow; flicker is measured and smoothed."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from generators import checkpoint
+from torch import Tensor, nn
+
+from models import Translator
+from models.inference.smoothing import TemporalSmoothing
+from models.inference.video import VideoError, translate_video
+from scripts.translate import main
+
+MILLISECOND = Fraction(1, 1000)
+
+
+class Same(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.clone()
+
+
+def film(path: Path, width: int, height: int, codec: str = "libx264", sound: str = "aac") -> list[int]:
+    """Writes a moving square over a ramp, with a tone; returns the times of its frames in milliseconds, which vary."""
+    times = [40 * number + (50 if number > 5 else 0) for number in range(12)]
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream(codec, rate=25)
+        pictures.width, pictures.height = width, height
+        pictures.pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
+        pictures.codec_context.time_base = MILLISECOND
+        tone = container.add_stream(sound, rate=48000)
+        for number, time in enumerate(times):
+            pixels = np.zeros((height, width, 3), np.uint8)
+            pixels[:, :, 0], pixels[:, :, 1] = 200, np.linspace(0, 255, width).astype(np.uint8)
+            pixels[10:18, 2 * number : 2 * number + 8] = 255
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, MILLISECOND
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+        wave = (np.sin(np.arange(24000) * 0.05) * 8000).astype(np.int16)[None]
+        samples = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+        samples.rate, samples.pts = 48000, 0
+        for part in av.AudioResampler(tone.codec_context.format.name, "mono", 48000).resample(samples):
+            container.mux(tone.encode(part))
+        container.mux(tone.encode(None))
+    return times
+
+
+def seen(path: Path) -> tuple[list[int], np.ndarray]:
+    """The times of the frames in milliseconds, and their pixels (N, H, W, 3)."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [round(frame.time * 1000) for frame in frames], np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+
+
+def heard(path: Path) -> list[bytes]:
+    """The packets of sound, as they are stored."""
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "codec", "sound"),
+    [
+        ("odd.mp4", (65, 49), "libx264", "aac"),
+        ("a.webm", (64, 48), "libvpx-vp9", "libopus"),
+        ("b.mkv", (64, 48), "libx264", "aac"),
+    ],
+)
+def test_times_size_sound_and_colours_survive(
+    tmp_path: Path, name: str, size: tuple[int, int], codec: str, sound: str
+) -> None:
+    source, target = tmp_path / name, tmp_path / "out" / name
+    times = film(source, *size, codec, sound)
+    translator = Translator(Same(), device=torch.device("cpu"))
+    assert translate_video(translator, source, target, batch_size=5).frames == len(times)
+    before, after = seen(source), seen(target)
+    assert before[0] == after[0] == times
+    assert before[1].shape == after[1].shape == (len(times), size[1], size[0], 3)
+    assert np.abs(before[1].astype(int) - after[1]).mean() < 3
+    assert len(heard(source)) > 10 and heard(source) == heard(target)
+    assert [path.name for path in target.parent.iterdir()] == [name]
+
+
+def test_the_command_line_tells_the_flicker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = checkpoint(tmp_path / "run")
+    film(tmp_path / "in.mp4", 64, 48)
+    line = ["translate.py", "--checkpoint", str(weights), "--input", str(tmp_path / "in.mp4")]
+    monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / "out.mp4"), "--smooth", "0.8", "--gpu_ids", "-1"])
+    main()
+    figures = capsys.readouterr().out.splitlines()[-1].rpartition("frame: ")[2].split()
+    assert float(figures[0].rstrip(",")) > float(figures[1]) > 0
+    with pytest.raises(SystemExit) as ending:
+        main()
+    assert ending.value.code == 2 and "there already" in capsys.readouterr().err
+
+
+def test_flicker_is_what_changes_where_the_source_stands_still() -> None:
+    still = torch.zeros(3, 8, 8)
+    moving = still.clone()
+    moving[:, :, 4:] = 1
+    smooth = TemporalSmoothing(0.5)
+    smooth(still, still)
+    result = smooth(moving, still + 20 / 255)  # ten levels everywhere, half of them where the source moves
+    assert smooth.before.levels == pytest.approx(10)
+    assert torch.equal(result[:, :, 7], torch.full((3, 8), 20 / 255))
+    assert result[0, 0, 0] == pytest.approx(10 / 255)
+    assert smooth.after.levels < 8
+
+
+def test_damaged_videos_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    translator = Translator(Same(), device=torch.device("cpu"))
+    (tmp_path / "in.mp4").write_bytes(b"nothing of the kind" * 100)
+    with pytest.raises(VideoError, match="Invalid data"):
+        translate_video(translator, tmp_path / "in.mp4", tmp_path / "out" / "in.mp4")
+    assert list((tmp_path / "out").iterdir()) == []
