@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browser import chromium
+from browser import console, headless_chromium
 from generators import checkpoint
 from pictures import noise, ramp
 from PIL import Image
@@ -61,7 +61,7 @@ def test_a_picture_is_translated_in_the_browser(served: tuple[int, Path], tmp_pa
     port, folder = served
     source = tmp_path / "my cat.tif"  # no browser shows TIFF: the page asks the server for what it can show
     ramp(101, 63).save(source)
-    with chromium(tmp_path / "profile") as browser:
+    with headless_chromium(tmp_path / "profile") as browser:
         browser.get(f"http://127.0.0.1:{port}")
         wait = WebDriverWait(browser, 60)
         wait.until(lambda page: len(page.find_elements(By.TAG_NAME, "option")) == 2)
@@ -84,7 +84,7 @@ def test_a_picture_is_translated_in_the_browser(served: tuple[int, Path], tmp_pa
         (tmp_path / "notes.png").write_text("no picture")
         browser.find_element(By.ID, "file").send_keys(str(tmp_path / "notes.png"))
         wait.until(lambda page: "cannot be translated" in page.find_element(By.ID, "status").text)
-        assert [entry for entry in browser.get_log("browser") if "415" not in entry["message"]] == []
+        assert [message for message in console(browser) if "415" not in message] == []
 
 
 PIXELS_SHOWN = """
