@@ -19,8 +19,10 @@ from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.metrics_log import read_metrics
 from util.runtime.checkpoints import save_weights
+from util.runtime.safetensors_file import write_safetensors
 
-WEIGHT_FORMATS = {"safetensors": ".safetensors", "pth": ".pth"}
+# The choices of --format that are weights alone.
+WEIGHT_FORMATS = {"safetensors": write_safetensors, "pth": save_weights}
 HUB = "hub"
 
 
@@ -49,7 +51,7 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
     """Does what the command line asks. Raises ExportMismatchError where the result computes something else."""
     loaded = load_generator(arguments.checkpoint, arguments.epoch, arguments.network, architecture)
     kind = arguments.format
-    suffix = EXPORTERS[kind].suffix if kind in EXPORTERS else WEIGHT_FORMATS.get(kind, "_hub")
+    suffix = EXPORTERS[kind].suffix if kind in EXPORTERS else "_hub" if kind == HUB else f".{kind}"
     output = arguments.output or loaded.path.with_name(loaded.path.stem + suffix)
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} is there already; --overwrite replaces it, --output names another place")
@@ -61,7 +63,7 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
         figures = last_figures(list(read_metrics(loaded.path.parent / "metrics.jsonl")))
         write_hub_folder(loaded, output, loaded.path.resolve().parent.name, figures)
     elif kind in WEIGHT_FORMATS:
-        save_weights(loaded.network, output)
+        WEIGHT_FORMATS[kind](loaded.network, output)
     else:
         _write_program(loaded, kind, output, arguments.uint8, arguments.check)
     print(f"written: {output}")

@@ -16,6 +16,7 @@ from models.inference.hub import last_figures, write_hub_folder
 from models.networks import GENERATORS
 from scripts.export import main
 from util.runtime.checkpoints import save_weights
+from util.runtime.safetensors_file import write_safetensors
 
 SMALL = {"ngf": 2}
 
@@ -79,7 +80,7 @@ def test_the_command_writes_and_refuses(
 
 def test_safetensors_both_ways(tmp_path: Path) -> None:
     weights = checkpoint(tmp_path)
-    save_weights(load_generator(weights).network, tmp_path / "there.safetensors")
+    write_safetensors(load_generator(weights).network, tmp_path / "there.safetensors")
     save_weights(load_generator(tmp_path / "there.safetensors").network, tmp_path / "back.pth")
     there, back = torch.load(weights), torch.load(tmp_path / "back.pth")
     assert there.keys() == back.keys() and all(torch.equal(there[key], back[key]) for key in there)

@@ -13,7 +13,8 @@ from models.build import generator_settings
 from models.inference.architecture import known_options
 from models.networks import GENERATORS
 from util.errors import UserError
-from util.runtime.checkpoints import SAFETENSORS, load_plain_state, read_state
+from util.runtime.checkpoints import load_plain_state, read_state
+from util.runtime.safetensors_file import SAFETENSORS, read_safetensors
 
 WEIGHTS = (".pth", ".pt", SAFETENSORS)
 HUB_WEIGHTS, HUB_OPTIONS = "model.safetensors", "config.json"
@@ -50,7 +51,7 @@ def load_generator(
         UserError: there is no such file, or it is no generator that can be built.
     """
     file = find_weights(path, epoch, network)
-    state = read_state(file)
+    state = read_safetensors(file) if file.suffix == SAFETENSORS else read_state(file)
     record = _read_options(file.parent)
     options = known_options(state, record, given or {}, file)
     settings = generator_settings(options, options.input_nc, options.output_nc)

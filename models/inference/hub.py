@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.inference.checkpoint import HUB_OPTIONS, HUB_WEIGHTS, LoadedGenerator
-from util.runtime.checkpoints import save_weights
+from util.runtime.safetensors_file import write_safetensors
 
 CARD = "README.md"
 # Paths of a machine are nobody else's business.
@@ -49,7 +49,7 @@ def write_hub_folder(loaded: LoadedGenerator, folder: Path, name: str, figures: 
     `figures` are the last scores and losses of the training, by name; there need not be any.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(loaded.network, folder / HUB_WEIGHTS)
+    write_safetensors(loaded.network, folder / HUB_WEIGHTS)
     options = {**_published(loaded.record), **vars(loaded.options)}
     (folder / HUB_OPTIONS).write_text(json.dumps(options, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(loaded, name, figures), encoding="utf-8")
