@@ -23,6 +23,7 @@ from util.report.training_report import TrainingReport
 from util.report.visdom_view import open_visdom
 from util.runtime.checkpoints import remove_unfinished
 from util.runtime.deferred_interrupt import DeferredInterrupt, Terminated
+from util.runtime.determinism import make_deterministic
 from util.runtime.device import choose_device, describe_device, listed_gpus
 from util.runtime.distributed import anywhere, describe_group, is_main, joined, meet, rank, started_together, world_size
 from util.runtime.image_counter import ImageCounter
@@ -34,11 +35,13 @@ from util.runtime.seeding import step_seed
 
 def train(opt: Namespace) -> None:
     """Runs the epochs from the first that is left to the last. Whatever ends it, what it has learnt is saved as "latest"."""
+    if opt.deterministic:
+        make_deterministic()
     run_dir = Path(opt.checkpoints_dir) / opt.name
     dataset = create_dataset(opt)
     model = create_model(opt)
     images = ImageCounter(opt.epoch_count)
-    model.stateful["images"] = images
+    model.stateful |= {"images": images, "pictures": dataset}
     check_start(opt, run_dir)
     if opt.continue_train:
         take_up(opt, run_dir, model, images)

@@ -1,5 +1,6 @@
 """What a data set is: a map from a place in an epoch to a sample."""
 
+import os
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class BaseDataset(ABC):
 
     def __init__(self, opt: Namespace) -> None:
         check_dataroot(opt.dataroot)
+        self.dataroot: str = opt.dataroot
         self.is_train: bool = opt.isTrain
         self.seed: int = opt.seed
         self.limit = None if opt.max_dataset_size == float("inf") else int(opt.max_dataset_size)
@@ -77,6 +79,15 @@ class BaseDataset(ABC):
     def draws_at(self, position: Position) -> np.random.Generator:
         """A new generator of the random draws of the sample at `position`."""
         return generator(Purpose.PICTURE, self.seed, position.epoch, position.index)
+
+    def names(self) -> list[list[str]]:
+        """The pictures of each domain as they are called below --dataroot."""
+        return [[os.path.relpath(path, self.dataroot) for path in domain.paths] for domain in self.domains]
+
+    def take_names(self, names: list[list[str]]) -> None:
+        """Takes these pictures, named as by `names`, in place of those that were found."""
+        for domain, below in zip(self.domains, names, strict=True):
+            domain.paths = [str(Path(self.dataroot, name)) for name in below]
 
     def take_skipped(self) -> dict[str, str]:
         """Paths of pictures found unusable since the last call, each with the reason."""

@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +73,7 @@ class PictureLoader:
         if cache_gigabytes is not None and num_threads > 0 and not hasattr(os, "fork"):
             raise UserError("--cache: worker processes cannot share memory on this system; add --num_threads 0")
         self.n_images = len(dataset)
+        self._names = dataset.names()
         self.source_folder = dataset.source_folder
         self.skipped: dict[str, str] = {}  # path -> why; every unusable picture met so far
         self._dataset = dataset
@@ -93,6 +96,28 @@ class PictureLoader:
         trained on before the run was interrupted."""
         self._positions.epoch = epoch
         self._positions.first_sample = first_sample
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which pictures the run is about: their names below --dataroot, domain by domain."""
+        return {"pictures": self._names, "limit": self._dataset.limit}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with the pictures that the run began with: others that have come since would change the order of all.
+        Pictures that have gone are met, and replaced, where it is their turn. Another data set stays what it is.
+
+        Raises ValueError where these are no names of pictures.
+        """
+        names, before = self._names, state["pictures"]
+        if len(names) != len(before) or not all(before) or not all(map(is_below, chain(*before))):
+            raise ValueError("these are not the pictures of such a data set")
+        another = state["limit"] != self._dataset.limit or any(map(set.isdisjoint, map(set, names), before))
+        if another or names == before:
+            return
+        come, gone = surplus(names, before), surplus(before, names)
+        print(f"note: {come} pictures have come and {gone} have gone since the run began; it goes on with those of then")
+        self._dataset.take_names(before)
+        self._names = before
+        self.n_images = self._positions.n_samples = len(self._dataset)
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises a UserError where the pictures leave nothing to go on with."""
@@ -142,6 +167,17 @@ class PictureLoader:
             if path not in self.skipped:
                 self.skipped[path] = reason
                 print(f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)", file=sys.stderr)
+
+
+def surplus(names: list[list[str]], others: list[list[str]]) -> int:
+    """How many names, domain by domain, are not among the others."""
+    return sum(len(set(here) - set(there)) for here, there in zip(names, others, strict=True))
+
+
+def is_below(name: str) -> bool:
+    """Whether a path leads to what lies below the folder that it is taken from. Raises TypeError for what is no path."""
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def collate(samples: list[Sample]) -> Batch:

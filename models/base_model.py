@@ -27,7 +27,15 @@ from util.runtime.device import choose_device
 from util.runtime.distributed import is_main, mean_over_processes, parallel
 from util.runtime.draws import Draws
 from util.runtime.loss_watch import check_weights
-from util.runtime.run_state import FILE_NAME, Moments, Stateful, not_this_runs, read_run_state, whole_number
+from util.runtime.run_state import (
+    FILE_NAME,
+    Moments,
+    Stateful,
+    file_label,
+    not_this_runs,
+    read_run_state,
+    whole_number,
+)
 from util.runtime.seeding import step_seed
 
 
@@ -229,7 +237,7 @@ class BaseModel(ABC):
             self.rate.set_in(self.optimizers.values())
             self.steps_done = whole_number(state["steps_done"])
             exports = {
-                self._weights_path(self.opt.name, label, name): state["networks"][name]
+                self._weights_path(self.opt.name, file_label(label), name): state["networks"][name]
                 for label in state["labels"]
                 for name in self.networks
             }

@@ -51,6 +51,12 @@ class TrainOptions(BaseOptions):
         group.add_argument("--print_freq", type=positive_int, default=100, help="images between lines of losses")
         group.add_argument("--no_html", action="store_true", help="no training page")
 
+        parser.add_argument(
+            "--deterministic",
+            action="store_true",
+            help="algorithms with the same result every time, also on a GPU, where they are slower; what has none is named",
+        )
+
         group = parser.add_argument_group("checkpoints")
         group.add_argument("--save_latest_freq", type=positive_int, default=5000, help="images between saves of latest")
         group.add_argument("--save_epoch_freq", type=positive_int, default=5, help="epochs between saves under their number")

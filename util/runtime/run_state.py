@@ -1,5 +1,6 @@
 """What a run needs to go on as if it had never stopped, in one file of plain values that never runs code."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
@@ -11,6 +12,7 @@ from util.errors import UserError
 from util.runtime.checkpoints import read_plain_values
 
 FILE_NAME = "training_state.pt"
+LABEL = re.compile(r"\w{1,64}")
 
 
 class Stateful(Protocol):
@@ -64,6 +66,13 @@ def whole_number(value: Any) -> int:
     """The value, where it is a whole number and not below 0. Raises ValueError where it is not."""
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def file_label(value: Any) -> str:
+    """The value, where it can begin the name of a file, and lead nowhere else. Raises ValueError where it cannot."""
+    if not isinstance(value, str) or not LABEL.fullmatch(value):
+        raise ValueError(f"{value!r} is no label of a checkpoint")
     return value
 
 

@@ -1,0 +1,196 @@
+"""Checkpoints that are damaged, hostile or of another run: each is loaded or refused in one sentence that names it, and
+nothing else happens."""
+
+import io
+import os
+import pickle
+import random
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_checkpoints import Payload, network
+from training_processes import STATE
+
+from models import create_model
+from models.base_model import BaseModel
+from options import TrainOptions
+from util.errors import UserError
+from util.runtime.checkpoints import load_weights, save_weights
+
+TINY = [
+    "--gpu_ids",
+    "-1",
+    "--model",
+    "cycle_gan",
+    "--netG",
+    "resnet_4blocks",
+    "--ngf",
+    "1",
+    "--ndf",
+    "1",
+    "--pool_size",
+    "2",
+]
+NAN = float("nan")
+
+
+def damaged(content: bytes, draws: random.Random) -> bytes:
+    """`content` with some bits flipped, or some bytes taken out, repeated, put in or overwritten."""
+    place, length = draws.randrange(len(content)), draws.randrange(1, 64)
+    before, some, after = content[:place], content[place : place + length], content[place + length :]
+    flipped = bytes([some[0] ^ 1 << draws.randrange(8)]) + some[1:]
+    middle = draws.choice(
+        [flipped, b"", some + some, draws.randbytes(length) + some, bytes(len(some)), draws.randbytes(len(some))]
+    )
+    return before + middle + after
+
+
+def with_damaged_pickle(content: bytes, draws: random.Random) -> bytes:
+    """A file of torch's format whose description of the tensors is damaged, and whose checksums are right."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(buffer, "w") as forged:
+        for name in whole.namelist():
+            part = whole.read(name)
+            forged.writestr(name, damaged(part, draws) if name.endswith("data.pkl") else part)
+    return buffer.getvalue()
+
+
+def old_format(state: dict[str, torch.Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def loads_or_is_refused(load: Callable[[], Any], path: Path) -> bool:
+    """Whether `load` loads; fails where it does anything but loading or refusing in one sentence that names the file."""
+    there = set(path.parent.rglob("*"))
+    try:
+        load()
+    except UserError as refused:
+        assert str(path) in str(refused)
+        assert "\n" not in str(refused)
+        return False
+    finally:
+        assert set(path.parent.rglob("*")) == there
+    return True
+
+
+@pytest.mark.parametrize("number", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", ["zip", "forged zip", "old"])
+def test_damaged_weights(tmp_path: Path, form: str, number: int) -> None:
+    path, draws, loaded = tmp_path / "latest_net_G.pth", random.Random(form), 0
+    save_weights(network(seed=1), path)
+    whole = path.read_bytes() if form != "old" else old_format(network(seed=1).state_dict())
+    for _ in range(number):
+        path.write_bytes((with_damaged_pickle if form == "forged zip" else damaged)(whole, draws))
+        loaded += loads_or_is_refused(lambda: load_weights(network(), path), path)
+    assert loaded < number / 2, "damage that does no harm tests nothing"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BaseModel, Path, bytes]]:
+    """A model, the state file of its run after two steps, and what the file holds."""
+    folder = tmp_path_factory.mktemp("run")
+    model = create_model(TrainOptions().parse([*TINY, "--name", "run", "--checkpoints_dir", str(folder)]))
+    for step in range(2):
+        pictures = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
+        model.set_input({"A": pictures, "B": pictures, "A_paths": ["a.png"], "B_paths": ["b.png"]})
+        model.optimize_parameters()
+    model.save_run("latest")
+    path = folder / "run" / STATE
+    yield model, path, path.read_bytes()
+
+
+@pytest.mark.parametrize("number", [200, pytest.param(5000, marks=pytest.mark.slow)])
+def test_damaged_states(run, number: int) -> None:
+    model, path, whole = run
+    draws, loaded = random.Random(0), 0
+    for turn in range(number):
+        path.write_bytes((damaged, with_damaged_pickle)[turn % 2](whole, draws))
+        loaded += loads_or_is_refused(model.resume, path)
+    path.write_bytes(whole)
+    assert model.resume()
+    assert loaded < number / 2
+
+
+HOSTILE = [None, -1, 1.5, True, NAN, "x", "", [], {}, {"a": 1}, torch.zeros(()), torch.full((2, 2), NAN)]
+HOSTILE.append(torch.zeros(1).expand(10**6, 10**6))  # a few bytes on the disk, terabytes where it is touched
+HOSTILE.append(torch.eye(2).to_sparse())
+
+
+def replaced_somewhere(value: Any, draws: random.Random) -> Any:
+    """`value` with one of its parts replaced or taken out."""
+    if isinstance(value, dict) and value and draws.random() < 0.9:
+        key = draws.choice(list(value))
+        if draws.random() < 0.1:
+            return {other: part for other, part in value.items() if other != key}
+        return value | {key: replaced_somewhere(value[key], draws)}
+    if isinstance(value, list) and value and draws.random() < 0.7:
+        place = draws.randrange(len(value))
+        return [*value[:place], replaced_somewhere(value[place], draws), *value[place + 1 :]]
+    return draws.choice(HOSTILE)
+
+
+@pytest.mark.parametrize("number", [200, pytest.param(5000, marks=pytest.mark.slow)])
+def test_states_of_something_else(run, number: int) -> None:
+    model, path, whole = run
+    state, draws, loaded = torch.load(path, weights_only=True), random.Random(0), 0
+    for _ in range(number):
+        torch.save(replaced_somewhere(state, draws), path)
+        loaded += loads_or_is_refused(model.resume, path)
+    path.write_bytes(whole)
+    assert model.resume()
+    assert loaded < number / 4
+
+
+def test_code_in_a_state_is_not_run(run, tmp_path: Path) -> None:
+    model, path, whole = run
+    marker = tmp_path / "the code was run"
+    for content in (pickle.dumps(Payload(marker), protocol=2), None):
+        if content is None:
+            torch.save(torch.load(io.BytesIO(whole), weights_only=True) | {"steps_done": Payload(marker)}, path)
+        else:
+            path.write_bytes(content)
+        assert not loads_or_is_refused(model.resume, path)
+        assert not marker.exists()
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path, net = tmp_path / "latest_net_G.pth", network()
+    with torch.no_grad():
+        net[2].bias[0] = value
+    save_weights(net, path)
+    with pytest.raises(UserError, match=rf"{path} holds numbers that are not finite, in 2.bias: .* --epoch"):
+        load_weights(network(), path)
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
+    """torch itself reads over it."""
+    path = tmp_path / "latest_net_G.pth"
+    save_weights(network(seed=1), path)
+    content = path.read_bytes()
+    weight = network(seed=1)[0].weight.detach().numpy().tobytes()
+    assert content.count(weight) == 1
+    changed = bytearray(content)
+    changed[content.index(weight)] ^= 1
+    path.write_bytes(changed)
+    torch.load(path, weights_only=True)
+    assert not loads_or_is_refused(lambda: load_weights(network(), path), path)
+
+
+@pytest.mark.parametrize("name", ["latest_net_G.pth", STATE])
+def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(run, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="not a regular file"):
+        if name == STATE:
+            from util.runtime.run_state import read_run_state
+
+            read_run_state(tmp_path / name)
+        else:
+            load_weights(network(), tmp_path / name)
