@@ -1,16 +1,21 @@
 """What happens to a training run on shared, pre-emptible machines: real processes, signals and disks. None of it may lose or
 spoil the run: in the end its weights are those of a run that nothing happened to."""
 
+import itertools
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from pictures import two_domains
 from training_processes import STATE, kill, reported, same_end
+
+from models import create_model
+from options import TrainOptions
 
 TINY = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--load_size", "36", "--crop_size", "32", "--netF_nc", "4"]
 RUN = ["--dataroot", "data", *TINY, "--num_patches", "8", "--nce_layers", "0,4,8", "--print_freq", "1", "--no_html"]
@@ -63,6 +68,64 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(folder: Path, train, small_d
     ballast.unlink()
     assert train(folder, *run, *TWO_EPOCHS, "--continue_train").status == 0
     assert same_end(folder, "whole", "small")
+
+
+class Moment(NamedTuple):
+    """A call by which a save reaches the disk; `number` counts those of one save, from 0."""
+
+    module: object
+    function: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.function} {self.number}"
+
+    def be_killed(self) -> None:
+        """Kills this process when the moment comes."""
+        original, calls = getattr(self.module, self.function), itertools.count()
+
+        def call_or_die(*arguments: object) -> object:
+            if next(calls) == self.number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments)
+
+        setattr(self.module, self.function, call_or_die)
+
+
+FILES = 5  # four networks and the state
+MOMENTS = [Moment(module, function, n) for module, function in ((os, "fsync"), (Path, "replace")) for n in range(FILES)]
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, Moment(os, "fsync", FILES)], ids=str)
+def test_a_save_that_is_killed_leaves_one_state_whole(tmp_path: Path, moment: Moment) -> None:
+    command = ["--model", "cycle_gan", "--netG", "resnet_4blocks", "--ngf", "1", "--ndf", "1", "--gpu_ids", "-1"]
+    opt = TrainOptions().parse([*command, "--checkpoints_dir", str(tmp_path), "--name", "run"])
+    model = create_model(opt)
+    model.save_run("latest")
+    first = [{key: tensor.clone() for key, tensor in network.state_dict().items()} for network in model.networks.values()]
+
+    model.steps_done = 1
+    with torch.no_grad():
+        for network in model.networks.values():
+            for parameter in network.parameters():
+                parameter += 1
+    pid = os.fork()
+    if pid == 0:
+        moment.be_killed()
+        model.save_run("latest")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+    resumed = create_model(opt)
+    assert resumed.resume()
+    begun = (moment.function == "replace" and moment.number > 0) or moment.number == FILES
+    assert resumed.steps_done == begun
+    expected = [network.state_dict() for network in model.networks.values()] if begun else first
+    exported = create_model(opt)
+    exported.load_networks("latest")
+    for found in (resumed, exported):
+        for network, state in zip(found.networks.values(), expected, strict=True):
+            assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
 
 
 def test_a_folder_that_vanishes_is_made_anew_for_the_last_checkpoint(folder: Path, train) -> None:
