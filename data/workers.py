@@ -1,5 +1,7 @@
 """Worker processes that read ahead."""
 
+import atexit
+import multiprocessing
 import signal
 import threading
 import warnings
@@ -44,22 +46,27 @@ def read_ahead(source: Dataset, places: Iterable, num_threads: int, **settings: 
 
 def received(deliveries: DataLoader) -> Iterator[Any]:
     """What the workers deliver, in order. Raises WorkerDiedError where one has died whose delivery is waited for."""
-    waiting = iter(deliveries)
-    if threading.current_thread() is threading.main_thread():
-        # torch has a dead worker reported at once, wherever the program is: in the midst of a training step, which could
-        # then neither be completed nor taken back. Without that, whoever waits for the worker notices within seconds.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    while True:
-        try:
-            delivery = next(waiting)
-        except StopIteration:
-            return
-        except (RuntimeError, *BROKEN_CONNECTIONS) as error:
-            broken = isinstance(error, BROKEN_CONNECTIONS) and not str(error).startswith(HANDED_OVER)
-            if deliveries.num_workers > 0 and (broken or str(error).startswith(DEATHS)):
-                raise WorkerDiedError from None
-            raise
-        yield delivery
+    try:
+        waiting = iter(deliveries)
+        if threading.current_thread() is threading.main_thread():
+            # torch has a dead worker reported at once, wherever the program is: in the midst of a training step, which could
+            # then neither be completed nor taken back. Without that, whoever waits for the worker notices within seconds.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        yield from waiting
+    except (RuntimeError, *BROKEN_CONNECTIONS) as error:
+        broken = isinstance(error, BROKEN_CONNECTIONS) and not str(error).startswith(HANDED_OVER)
+        if deliveries.num_workers > 0 and (broken or str(error).startswith(DEATHS)):
+            raise WorkerDiedError from None
+        raise
+
+
+@atexit.register
+def end_workers() -> None:
+    """Ends the workers that are left when the program ends: it would ask them with SIGTERM, which they leave to the program
+    that they work for, and wait for ever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def ignore_interrupts(worker: int) -> None:
