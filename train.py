@@ -67,13 +67,13 @@ def train(opt: Namespace) -> None:
 
     report = open_report(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main() else SilentReport()
     losses = LossWatch(model.device)
-    images_before = images.seen
+    began_at = images.state_dict()
     with DeferredInterrupt() as interrupt, report:
         try:
             run_epochs(opt, model, dataset, report, images, losses, interrupt, last_epoch)
         finally:
             # Before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil.
-            if images.seen > images_before and model.is_between_steps and not interrupt.asked_twice:
+            if images.state_dict() != began_at and model.is_between_steps and not interrupt.asked_twice:
                 save(model, losses, "latest")
                 report.say(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
 
