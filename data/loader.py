@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -73,7 +74,6 @@ class PictureLoader:
         if cache_gigabytes is not None and num_threads > 0 and not hasattr(os, "fork"):
             raise UserError("--cache: worker processes cannot share memory on this system; add --num_threads 0")
         self.n_images = len(dataset)
-        self._names = dataset.names()
         self.source_folder = dataset.source_folder
         self.skipped: dict[str, str] = {}  # path -> why; every unusable picture met so far
         self._dataset = dataset
@@ -96,6 +96,10 @@ class PictureLoader:
         trained on before the run was interrupted."""
         self._positions.epoch = epoch
         self._positions.first_sample = first_sample
+
+    @cached_property
+    def _names(self) -> list[list[str]]:
+        return self._dataset.names()
 
     def state_dict(self) -> dict[str, Any]:
         """Which pictures the run is about: their names below --dataroot, domain by domain."""
