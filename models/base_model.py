@@ -36,6 +36,7 @@ from util.runtime.run_state import (
     read_run_state,
     whole_number,
 )
+from util.runtime.safetensors_file import SAFETENSORS, read_safetensors
 from util.runtime.seeding import step_seed
 
 
@@ -188,12 +189,18 @@ class BaseModel(ABC):
             save_weights(network, self._weights_path(self.opt.name, label, name))
 
     def load_networks(self, label: str, run: str | None = None) -> None:
-        """Reads what `save_networks` wrote, from another run's folder where `run` names one.
+        """Reads what `save_networks` wrote, from another run's folder where `run` names one; safetensors of the same name
+        where they lie there in its place.
 
         Raises UserError where a file is missing or belongs to another architecture.
         """
         for name, network in self.networks.items():
-            load_weights(network, self._weights_path(run or self.opt.name, label, name))
+            path = self._weights_path(run or self.opt.name, label, name)
+            safetensors = path.with_suffix(SAFETENSORS)
+            if safetensors.exists() and not path.exists():
+                load_plain_state(network, read_safetensors(safetensors), safetensors)
+            else:
+                load_weights(network, path)
 
     def save_run(self, *labels: str) -> None:
         """Writes the networks under each label, as `save_networks` does, and what `resume` needs to go on from here.

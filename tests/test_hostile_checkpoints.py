@@ -20,6 +20,7 @@ from models.base_model import BaseModel
 from options import TrainOptions
 from util.errors import UserError
 from util.runtime.checkpoints import load_weights, save_weights
+from util.runtime.safetensors_file import write_safetensors
 
 TINY = [
     "--gpu_ids",
@@ -194,3 +195,24 @@ def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(run, tmp_path: Pa
             read_run_state(tmp_path / name)
         else:
             load_weights(network(), tmp_path / name)
+
+
+def test_safetensors_load_in_the_place_of_a_checkpoint_and_are_refused_like_one(run, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    model, _, _ = run
+    loaded = create_model(TrainOptions().parse([*TINY, "--name", "safe", "--checkpoints_dir", str(tmp_path)]))
+    for name, trained in model.networks.items():
+        write_safetensors(trained, tmp_path / "safe" / f"latest_net_{name}.safetensors")
+    loaded.load_networks("latest")
+    for name, trained in model.networks.items():
+        state = loaded.networks[name].state_dict()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in trained.state_dict().items())
+
+    path, draws = tmp_path / "safe" / "latest_net_G_A.safetensors", random.Random(0)
+    whole = path.read_bytes()
+    for length in (0, 7, 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert not loads_or_is_refused(lambda: loaded.load_networks("latest"), path)
+    for _ in range(200):
+        path.write_bytes(damaged(whole[:2000], draws) + whole[2000:])
+        loads_or_is_refused(lambda: loaded.load_networks("latest"), path)
