@@ -52,7 +52,7 @@ function filter(main) {
       card.hidden = !words.every((word) => names[place].includes(word));
       return !card.hidden;
     });
-    byId("count").value = shown.length === cards.length ? `${cards.length}` : `${shown.length} of ${cards.length}`;
+    byId("count").value = `${shown.length} of ${cards.length}`;
   };
   byId("filter").oninput = apply;
   apply(); // a reloaded page keeps what was typed
