@@ -17,10 +17,13 @@ from options import TrainOptions
 from options.record import changed_options, describe_options, write_options
 from util.errors import INTERRUPTED_STATUS, TERMINATED_STATUS, UserError, exit_on_user_error
 from util.report.console import print_any_name
+from util.report.live_view import LiveViews
 from util.report.loss_log import forget_losses_after
 from util.report.silent_report import SilentReport
+from util.report.tensorboard_view import open_tensorboard
 from util.report.training_report import TrainingReport
 from util.report.visdom_view import open_visdom
+from util.report.wandb_view import open_wandb
 from util.runtime.checkpoints import remove_unfinished
 from util.runtime.deferred_interrupt import DeferredInterrupt, Terminated
 from util.runtime.determinism import make_deterministic
@@ -106,19 +109,37 @@ def take_up(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounte
 
 
 def open_report(opt: Namespace, run_dir: Path, first_epoch: int, last_epoch: int, images_per_epoch: int) -> TrainingReport:
-    """The report of a run that begins now, with its live view."""
-    live_view = open_visdom(
-        opt.name,
-        opt.display_id,
-        opt.display_server,
-        opt.display_port,
-        opt.display_env,
-        opt.display_ncols,
-        opt.display_winsize,
-    )
+    """The report of a run that begins now, with its live views."""
     return TrainingReport(
-        run_dir, opt.name, first_epoch, last_epoch, images_per_epoch, web_page=not opt.no_html, live_view=live_view
+        run_dir,
+        opt.name,
+        first_epoch,
+        last_epoch,
+        images_per_epoch,
+        web_page=not opt.no_html,
+        live_view=live_views(opt, run_dir),
+        picture_width=opt.display_winsize,
     )
+
+
+def live_views(opt: Namespace, run_dir: Path) -> LiveViews:
+    """Where to show the run while it lasts."""
+    views = [
+        open_visdom(
+            opt.name,
+            opt.display_id,
+            opt.display_server,
+            opt.display_port,
+            opt.display_env,
+            opt.display_ncols,
+            opt.display_winsize,
+        )
+    ]
+    if opt.use_tensorboard:
+        views.append(open_tensorboard(run_dir / "tensorboard"))
+    if opt.use_wandb:
+        views.append(open_wandb(run_dir, opt.name))
+    return LiveViews(views)
 
 
 def run_epochs(
@@ -143,7 +164,7 @@ def run_epochs(
 
             to_page = images.crossed(opt.update_html_freq)
             if to_page or images.crossed(opt.display_freq):
-                report.visuals(model.get_current_visuals(), to_page)
+                report.visuals(model.upright_visuals(), to_page)
             if images.crossed(opt.print_freq):
                 report.losses(model.get_current_losses(), model.learning_rate)
             if images.crossed(opt.save_latest_freq):
@@ -156,7 +177,7 @@ def run_epochs(
         images.end_epoch()
         if epoch % opt.save_epoch_freq == 0:
             save(model, losses, "latest", str(epoch))
-        report.visuals(model.get_current_visuals(), to_page=True)
+        report.visuals(model.upright_visuals(), to_page=True)
         report.say(
             f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - started:.0f} sec \t "
             f"learning rate {rate:.7f} -> {model.learning_rate:.7f}"

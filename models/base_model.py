@@ -171,6 +171,10 @@ class BaseModel(ABC):
         images = {name: getattr(self, name, None) for name in self.visual_names}
         return {name: image.detach() for name, image in images.items() if image is not None}
 
+    def upright_visuals(self) -> dict[str, Tensor]:
+        """As `get_current_visuals`, for people: what the step has mirrored is turned back."""
+        return self.get_current_visuals()
+
     def update_learning_rate(self) -> None:
         """To be called at the end of every epoch."""
         self.rate.epoch += 1

@@ -180,6 +180,11 @@ class CUTModel(BaseModel):
         if self.with_identity:
             self.idt_B = outputs[len(self.real_A) :]
 
+    def upright_visuals(self) -> dict[str, Tensor]:
+        """The translations of a mirrored step turned back, beside their sources, which were not mirrored."""
+        mirrored = ("fake_B", "idt_B") if self.flipped else ()
+        return {name: images.flip(3) if name in mirrored else images for name, images in self.get_current_visuals().items()}
+
     def discriminator_loss(self) -> Tensor:
         """The mean of D's losses on translated and on real pictures."""
         fake_scores, real_scores = self._scores(self.fake_B.detach(), self.real_B)

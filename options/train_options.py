@@ -47,6 +47,8 @@ class TrainOptions(BaseOptions):
         group.add_argument("--display_server", default="http://localhost", help="visdom server of the live view")
         group.add_argument("--display_env", default="main", help="visdom environment")
         group.add_argument("--display_port", type=positive_int, default=8097, help="visdom port")
+        group.add_argument("--use_tensorboard", action="store_true", help="write events for TensorBoard beside the weights")
+        group.add_argument("--use_wandb", action="store_true", help="show the run on Weights & Biases")
         group.add_argument("--update_html_freq", type=positive_int, default=1000, help="images between updates of the page")
         group.add_argument("--print_freq", type=positive_int, default=100, help="images between lines of losses")
         group.add_argument("--no_html", action="store_true", help="no training page")

@@ -149,6 +149,20 @@ class TestFastCUT:
             assert torch.equal(shown[-1], model.real_A.flip(3) if model.flipped else model.real_A)
         assert outcomes == {True, False}
 
+    def test_shows_people_what_it_mirrored_the_right_way_round(self) -> None:
+        model = tiny_model(f"{RESNET} --CUT_mode FastCUT --nce_idt true --num_patches 1")
+        model.set_input(random_batch(model))
+        outcomes = set()
+        for _ in range(12):
+            model.forward()
+            outcomes.add(model.flipped)
+            published, upright = model.get_current_visuals(), model.upright_visuals()
+            assert list(upright) == list(published)
+            for name, images in published.items():
+                turned = model.flipped and name in ("fake_B", "idt_B")
+                assert torch.equal(upright[name], images.flip(3) if turned else images)
+        assert outcomes == {True, False}
+
     def test_leaves_a_test_alone(self) -> None:
         model = translating_model(f"{RESNET} --CUT_mode FastCUT")
         model.set_input({"A": torch.rand(1, 3, 32, 32), "A_paths": ["a.png"]})

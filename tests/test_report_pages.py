@@ -194,6 +194,30 @@ def test_a_page_is_replaced_in_one_stroke(tmp_path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "index.html", "reader"]
 
 
+def test_a_test_of_fewer_pictures_leaves_none_of_the_one_before(tmp_path) -> None:
+    results(tmp_path, ["/data/testA/cat.jpg", "/data/testA/dog.jpg", "/data/testA/sub/a%20 #.jpg"])
+    own = tmp_path / "results/images/fake_B/own.png"
+    own.write_bytes(b"")
+    path, page = results(tmp_path, ["/data/testA/cat.jpg"])
+    files = sorted(file for file in (tmp_path / "results/images").rglob("*") if file.is_file())
+    assert files == sorted([own, *(linked_file(path, link) for link in page.attributes("img", "src"))])
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["images/../keep.png", "../keep.png", "/keep.png", "images/%2e%2e/keep.png", "images/keep.txt", "images%00/x.png"],
+)
+def test_nothing_is_removed_for_the_sake_of_a_page_of_others(tmp_path, link: str) -> None:
+    folder = tmp_path / "results"
+    (folder / "images").mkdir(parents=True)
+    kept = [folder / "keep.png", tmp_path / "keep.png", folder / "images" / "keep.txt"]
+    for file in kept:
+        file.write_bytes(b"")
+    (folder / "index.html").write_text(f'<a href="{link}"><a href><a href="images/gone.png"></b>')
+    results(tmp_path, ["/data/testA/cat.jpg"])
+    assert all(file.exists() for file in kept)
+
+
 def visuals(shade: float = 0.0) -> dict[str, torch.Tensor]:
     return {name: picture(shade) for name in ("real_A", "fake_B", "real_B", "idt_B")}
 

@@ -124,7 +124,7 @@ def _tools() -> tags.html_tag:
 
 def _viewer() -> tags.html_tag:
     """A card in large, two of its pictures on either side of a divider; closed until the script opens it."""
-    keys = ("← →", "pictures"), ("↑ ↓", "divider"), ("space", "all of one, all of the other"), ("esc", "back")
+    keys = ("← →", "pictures"), ("↑ ↓", "divider"), ("space", "swap"), ("esc", "back")
     return dialog(
         tags.div(
             tags.b(id="name"),

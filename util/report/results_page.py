@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from util.report.earlier_page import pictures_of
 from util.report.page import Picture, card, write_page
 from util.report.pictures import save_picture, to_uint8
 from util.report.result_names import ResultNames
@@ -12,6 +13,9 @@ from util.report.result_names import ResultNames
 
 class ResultsPage:
     """`<directory>/index.html` over `<directory>/images/<visual>/<name>.png`.
+
+    Where an earlier test has left a page, the pictures that it links to and this one does not are removed when this one is
+    saved: whoever takes a figure over a folder takes it over one test. No other file is touched.
 
     Args:
         directory: folder of the page, made when the first picture comes.
@@ -30,6 +34,7 @@ class ResultsPage:
         self.picture_width = picture_width
         self.names = ResultNames(source_root)
         self.cards: list[str] = []
+        self.files: set[str] = set()
         self.most_visuals = 1
 
     def add(self, source_path: str, visuals: Mapping[str, torch.Tensor]) -> None:
@@ -45,6 +50,7 @@ class ResultsPage:
             pixels = to_uint8(tensor)
             file = f"images/{visual}/{name}"
             save_picture(pixels, self.directory / file)
+            self.files.add(file)
             pictures.append(Picture(visual, file, width=pixels.shape[1], height=pixels.shape[0]))
         self.cards.append(card(self.names.shown(source_path), pictures))
         self.most_visuals = max(self.most_visuals, len(pictures))
@@ -52,11 +58,15 @@ class ResultsPage:
     def save(self) -> None:
         """Writes the page with all rows so far."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        page = self.directory / "index.html"
+        left_over = pictures_of(page) - self.files
         write_page(
-            self.directory / "index.html",
+            page,
             title=self.title,
             facts={**self.facts, "pictures": str(len(self.cards))},
             cards=self.cards,
             visuals=self.most_visuals,
             picture_width=self.picture_width,
         )
+        for file in left_over:
+            (self.directory / file).unlink(missing_ok=True)
