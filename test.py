@@ -53,7 +53,7 @@ def test(opt: Namespace) -> None:
     make_output_folder(results_dir, "--results_dir and --name")
     page = ResultsPage(
         results_dir,
-        title=opt.name,
+        title=opt.easy_label if "easy_label" in opt.given else opt.name,
         source_root=Path(dataset.source_folder),
         facts={"phase": opt.phase, "epoch": opt.epoch},
         picture_width=opt.display_winsize,

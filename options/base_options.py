@@ -83,7 +83,9 @@ class BaseOptions:
         group = parser.add_argument_group("run")
         group.add_argument("--dataroot", default="placeholder", help="folder of the pictures: trainA, trainB, testA, testB")
         group.add_argument("--name", default="experiment_name", help="name of the run, and of its folder")
-        group.add_argument("--easy_label", default="experiment_name", help="readable name, for tables of yours; unused here")
+        group.add_argument(
+            "--easy_label", default="experiment_name", help="readable name for the page of results, by default --name"
+        )
         group.add_argument(
             "--gpu_ids",
             default=AUTO,

@@ -1,30 +1,45 @@
-"""The pictures of a page that an earlier run has written: they are what its links lead to."""
+"""What a page that was written earlier says of itself: its title, and the pictures that its links lead to."""
 
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 
-class _Links(HTMLParser):
+class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
+        self.title = ""
+        self.in_title = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value for name, value in attrs if (tag, name) == ("a", "href") and value]
+        self.links += [value for name, value in attrs if (tag, name) == ("a", "href") and value]
+        self.in_title = tag == "title"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_title = False
+
+    def handle_data(self, data: str) -> None:
+        self.title += data if self.in_title else ""
+
+
+def title_of(page: Path) -> str:
+    """The title of a page; empty where there is none."""
+    return _read(page).title
 
 
 def pictures_of(page: Path) -> set[str]:
     """The pictures below `images` that a page links to, relative to it; none where there is no page."""
-    try:
-        text = page.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return set()
-    links = _Links()
-    links.feed(text)
-    files = {PurePosixPath(unquote(link)) for link in links.found}
+    files = {PurePosixPath(unquote(link)) for link in _read(page).links}
     return {
         str(file)
         for file in files
         if file.parts[:1] == ("images",) and ".." not in file.parts and file.suffix == ".png" and "\0" not in str(file)
     }
+
+
+def _read(page: Path) -> _Reader:
+    reader = _Reader()
+    if page.is_file():
+        reader.feed(page.read_text(encoding="utf-8", errors="replace"))
+    return reader

@@ -4,6 +4,7 @@ Pages stand alone: style and script are inside, nothing is fetched from elsewher
 scripts they can be read all the same.
 """
 
+import math
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 # Should a name ever get past the escaping, a browser still runs this one script alone.
 POLICY = f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'; object-src 'none'; base-uri 'none'"
 SMALL = 128  # pixels; what is smaller is enlarged without blurring it
-MOST_COLUMNS = 4  # more visuals than this continue on a second line of their card
+MOST_COLUMNS = 4  # more visuals than this share further lines of their card
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def write_page(
         tags.meta(name="viewport", content="width=device-width, initial-scale=1")
         tags.style(raw(STYLE))
         tags.script(raw(SCRIPT))
-    layout = f"--columns: {min(visuals, MOST_COLUMNS)}; --picture-width: {picture_width}px"
+    lines = math.ceil(visuals / MOST_COLUMNS)
+    layout = f"--columns: {math.ceil(visuals / lines)}; --picture-width: {picture_width}px"
     document.body.add(
         tags.header(
             tags.h1(title),

@@ -1,0 +1,50 @@
+"""Several runs side by side: `python scripts/compare.py results/cut/test_latest results/fastcut/test_latest`.
+
+Each RESULTS_DIR is the folder of a page that test.py wrote. The rows of the new page are the inputs, each with what became
+of it in every run; any two pictures of a row can be compared across a divider.
+"""
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.errors import UserError, exit_on_user_error
+from util.report.comparison_page import write_comparison
+from util.report.console import print_any_name
+from util.report.earlier_page import title_of
+from util.runtime.output_folder import make_output_folder
+
+
+def labelled(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
+    """The folders by name: the labels given, or the titles of the pages, with phase and epoch where those are not enough."""
+    names = [title_of(folder / "index.html") or folder.resolve().parent.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{name} {folder.resolve().name}" for name, folder in zip(names, folders, strict=True)]
+    names = labels or names
+    if len(names) != len(folders):
+        raise UserError(f"--labels has {len(names)} names for {len(folders)} folders; give one for each")
+    if len(set(names)) < len(names):
+        raise UserError(f"two folders go by one name ({', '.join(names)}); tell them apart with --labels")
+    return dict(zip(names, folders, strict=True))
+
+
+def main() -> None:
+    print_any_name()
+    parser = ArgumentParser(description="A page that puts the results of several runs side by side.")
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS_DIR", help="such as results/cut/test_latest")
+    parser.add_argument("--labels", nargs="+", help="names of the runs on the page; by default the titles of their pages")
+    parser.add_argument("--truth", type=Path, help="folder of the right answers, such as datasets/demo/testB")
+    parser.add_argument("--output", type=Path, default=Path("results/comparison"), help="folder of the new page")
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        runs = labelled(arguments.results, arguments.labels)
+        make_output_folder(arguments.output, "--output")
+        page = arguments.output / "index.html"
+        count = write_comparison(page, runs, arguments.truth)
+        print(f"{count} inputs in {len(runs)} runs: {page}")
+
+
+if __name__ == "__main__":
+    main()
