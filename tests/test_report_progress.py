@@ -31,11 +31,11 @@ progress.close()
 LINES = [f"line 3.{image}" for image in range(5)] + [f"line 4.{image}" for image in range(6)]
 
 
-def on_terminal(columns: int) -> str:
+def on_terminal(columns: int, run: str = RUN) -> str:
     """What a terminal receives from the run when standard output and standard error are both connected to it."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    with subprocess.Popen([sys.executable, "-c", RUN], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave) as run:
+    with subprocess.Popen([sys.executable, "-c", run], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave) as process:
         os.close(slave)
         received = b""
         while True:
@@ -44,7 +44,7 @@ def on_terminal(columns: int) -> str:
             except OSError:  # the last user of the terminal has gone
                 break
     os.close(master)
-    assert run.returncode == 0, received
+    assert process.returncode == 0, received
     return received.decode()
 
 
@@ -78,6 +78,17 @@ def test_a_bar_in_the_midst_of_the_run_shows_how_long_it_takes() -> None:
 
 def test_an_epoch_shorter_than_announced_does_not_shift_the_next() -> None:
     assert re.search(r"epoch 4/4 \|.{16}\|  50%", on_terminal(columns=110))
+
+
+def test_images_of_an_earlier_start_are_no_measure_of_speed() -> None:
+    run = RUN.replace("images_per_epoch=6", "images_per_epoch=2_000_006").replace(
+        "progress.start_epoch(epoch)", "progress.start_epoch(epoch, images_done=2_000_000 if epoch == 3 else 0)"
+    )
+    run = run.replace("((3, 5), (4, 6))", "((3, 6),)")
+    received = on_terminal(columns=110, run=run)
+    assert re.search(r"epoch 3/4 \|.{16}\|  50%", received)
+    rates = [float(rate) for rate in re.findall(r"([\d.]+) images/s", received)]
+    assert rates and max(rates) < 1000
 
 
 def test_a_narrow_terminal_cuts_the_bar_instead_of_wrapping_it() -> None:

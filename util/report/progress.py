@@ -31,7 +31,11 @@ class Progress:
         """Names the epoch and stands behind its first `images_done` images, also when the one before was shorter than
         announced."""
         self.bar.set_description_str(f"epoch {epoch}/{self.last_epoch}", refresh=False)
-        self.advance((epoch - self.first_epoch) * self.images_per_epoch + images_done - self.bar.n)
+        behind = (epoch - self.first_epoch) * self.images_per_epoch + images_done
+        if self.bar.n == 0:
+            self.bar.initial = self.bar.n = self.bar.last_print_n = behind  # done by an earlier start: no measure of speed
+        else:
+            self.advance(behind - self.bar.n)
 
     def advance(self, images: int) -> None:
         """Counts images that have been trained on."""

@@ -1,0 +1,98 @@
+"""What watching costs a run: `python scripts/benchmark_views.py`.
+
+Trains the same small CUT in turns without a live view, and with each of several, among them a visdom server that accepts
+connections and never answers. Losses and pictures are shown after every step, a hundred times more often than by default.
+Prints the time of a step as a ratio to that without a view, turn by turn: wall-clock time, which shows any waiting, and
+the processor time of the training thread, which does not depend on what else the machine does.
+"""
+
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from models import create_model
+from models.base_model import BaseModel
+from options import TrainOptions
+from util.report.live_view import LiveView, LiveViews, Moment
+from util.report.tensorboard_view import open_tensorboard
+from util.report.visdom_view import open_visdom
+from util.report.wandb_view import open_wandb
+
+MODEL = "--name views --gpu_ids -1 --netG resnet_4blocks --ngf 16 --ndf 16 --netF_nc 64 --num_patches 64 --display_id -1"
+NO_VIEW = "no view"
+
+
+def steps(model: BaseModel, view: LiveView, count: int) -> tuple[float, float]:
+    """Wall-clock seconds and seconds of this thread's processor time that `count` steps take, shown one by one."""
+    wall, processor = time.perf_counter(), time.thread_time()
+    for step in range(1, count + 1):
+        model.optimize_parameters()
+        moment = Moment(1, step / count, step)
+        view.plot("losses", moment, model.get_current_losses())
+        view.pictures(moment, model.upright_visuals())
+    return time.perf_counter() - wall, time.thread_time() - processor
+
+
+def views(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], LiveView]]:
+    """What opens each view, by its name. `hanging` and `refusing` are ports."""
+    return {
+        NO_VIEW: lambda: LiveViews([]),
+        "visdom, server hangs": lambda: open_visdom("views", display_port=hanging),
+        "visdom, no server": lambda: open_visdom("views", display_port=refusing),
+        "tensorboard": lambda: open_tensorboard(folder / "tensorboard"),
+        "wandb, offline": lambda: open_wandb(folder, "views"),
+    }
+
+
+def main() -> None:
+    parser = ArgumentParser(description="What each live view costs a training step, as ratios taken in turns.")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each view")
+    parser.add_argument("--steps", type=int, default=40, help="steps in a turn")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels")
+    arguments = parser.parse_args()
+    os.environ.setdefault("WANDB_MODE", "offline")
+
+    model = create_model(TrainOptions().parse([*MODEL.split(), "--crop_size", str(arguments.size)]))
+    size = (1, 3, arguments.size, arguments.size)
+    model.set_input({"A": torch.rand(size) * 2 - 1, "B": torch.rand(size) * 2 - 1, "A_paths": ["A"], "B_paths": ["B"]})
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=1000) as silent,
+        socket.create_server(("127.0.0.1", 0)) as closed,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+    ):
+        refusing = closed.getsockname()[1]
+        closed.close()
+        openers = views(Path(folder), silent.getsockname()[1], refusing)
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in openers}
+        steps(model, LiveViews([]), arguments.steps)  # warms up
+        for _ in tqdm(range(arguments.turns), unit="turn"):
+            for name, opener in openers.items():
+                view = opener()
+                view.start(lambda line: None)
+                taken[name].append(steps(model, view, arguments.steps))
+                view.close()
+
+    base = taken[NO_VIEW]
+    print(f"{arguments.turns} turns of {arguments.steps} steps, {torch.get_num_threads()} threads; ratios to {NO_VIEW}:")
+    print(f"{'':>22}  wall clock (least to most)   processor time")
+    for name, turns in taken.items():
+        wall, processor = ([turn[clock] / alone[clock] for turn, alone in zip(turns, base, strict=True)] for clock in (0, 1))
+        print(
+            f"{name:>22}  {statistics.median(wall):.3f} ({min(wall):.3f} to {max(wall):.3f})"
+            f"       {statistics.median(processor):.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
