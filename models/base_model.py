@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.accumulation import OneBatch, SeveralBatches
 from models.losses.gradient_penalty import wgan_gp_penalty
 from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.taps import TappedGenerator
 from models.schedules import Epochs, LearningRate
+from models.speed import chosen_speed
 from util.errors import PictureSizeError, UserError
 from util.runtime.checkpoints import (
     holds,
@@ -25,8 +28,10 @@ from util.runtime.checkpoints import (
 )
 from util.runtime.device import choose_device
 from util.runtime.distributed import is_main, mean_over_processes, parallel
-from util.runtime.draws import Draws
+from util.runtime.draws import Draws, KeptDraws
 from util.runtime.loss_watch import check_weights
+from util.runtime.network_calls import HowToCompute, allow_tf32, as_called
+from util.runtime.recorded_steps import CudaGraphs, Inputs, Outputs, RecordedSteps
 from util.runtime.run_state import (
     FILE_NAME,
     Moments,
@@ -60,6 +65,10 @@ class BaseModel(ABC):
         self.generator = torch.Generator(self.device).manual_seed(opt.seed)
         self.host_generator = torch.Generator().manual_seed(opt.seed)
         self.draws = Draws(self.generator, self.host_generator)
+        self.accumulation = OneBatch(self)
+        #: How a step is computed from its pictures: as it is written, or by machinery with the same result.
+        self.run_step: Callable[[Inputs], Outputs] = self.compute_step
+        self.speed = chosen_speed(opt, self.device)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         #: What a run that goes on needs besides the weights. Whoever remembers something from step to step adds it.
@@ -71,6 +80,7 @@ class BaseModel(ABC):
             run = Epochs(opt.epoch_count, opt.n_epochs, opt.n_epochs_decay, opt.lr_decay_iters, opt.published_cosine)
             self.rate = LearningRate(opt.lr, opt.lr_policy, run)
             self.stateful["learning_rate"] = self.rate
+        self._set_up_speed()
         self.losses: dict[str, Tensor] = {}
         self.image_paths: list[str] = []
         self.real_A: Tensor
@@ -96,12 +106,24 @@ class BaseModel(ABC):
         Its random draws follow from the seed and the number of steps before it alone.
         """
         self.is_between_steps = False
-        seed = step_seed(self.opt.seed, self.steps_done)
-        self.generator.manual_seed(seed)
-        self.host_generator.manual_seed(seed)
-        self.training_step()
+        self.step_seed = step_seed(self.opt.seed, self.steps_done)
+        self.seed_draws(self.step_seed)
+        vars(self).update(self.run_step({"real_A": self.real_A, "real_B": self.real_B}))
         self.steps_done += 1
         self.is_between_steps = True
+
+    def seed_draws(self, seed: int) -> None:
+        """What is drawn from here on follows from `seed`."""
+        self.generator.manual_seed(seed)
+        self.host_generator.manual_seed(seed)
+
+    def compute_step(self, inputs: Inputs) -> Outputs:
+        """A step on pictures {"real_A", "real_B"}, as the method has it: updates the networks, and returns the attributes
+        that it leaves to be looked at."""
+        vars(self).update(inputs)
+        self.losses = {}
+        self.training_step()
+        return {"losses": self.losses, **self.get_current_visuals()}
 
     def training_step(self) -> None:
         """The method: what a step computes, and in which order it updates the networks."""
@@ -113,11 +135,11 @@ class BaseModel(ABC):
         At test time the target domain may be missing.
         """
         source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = self._placed(batch[source])
-        self.real_B = self._placed(batch.get(target))
+        self.real_A = self.placed(batch[source])
+        self.real_B = self.placed(batch.get(target))
         self.image_paths = batch[f"{source}_paths"]
 
-    def _placed(self, images: Any) -> Any:
+    def placed(self, images: Any) -> Any:
         """The pictures on the model's device; None where there are none."""
         return None if images is None else images.to(self.device, non_blocking=True)
 
@@ -142,6 +164,10 @@ class BaseModel(ABC):
             raise PictureSizeError("--lambda_gp needs real and translated pictures of one size: crop them to one")
         return wgan_gp_penalty(discriminator, real, fake, self.generator) * self.opt.lambda_gp
 
+    def translate(self) -> None:
+        """What a training step begins with: `forward`, for every batch that is part of it."""
+        self.accumulation.translate()
+
     def minimise(self, loss: Callable[[], Tensor], *names: str, through: Sequence[nn.Module] = ()) -> None:
         """One step of the named optimisers down the gradient of `loss()`; the gradients stay for whoever looks.
 
@@ -152,7 +178,7 @@ class BaseModel(ABC):
             optimizer.zero_grad()
         for network in through:
             network.requires_grad_(False)
-        loss().backward()
+        self.accumulation.backward(loss, through_translations="G" in names)
         for network in through:
             network.requires_grad_(True)
         for optimizer in optimizers:
@@ -291,15 +317,19 @@ class BaseModel(ABC):
     def _weights_path(self, run: str, label: str, name: str) -> Path:
         return Path(self.opt.checkpoints_dir) / run / f"{label}_net_{name}.pth"
 
-    def add_network(self, name: str, network: nn.Module) -> nn.Module:
+    def add_network(self, name: str, network: nn.Module, in_bf16: bool = True) -> nn.Module:
         """Takes the network into `networks`, on the model's device; noise that it injects follows from the seed.
 
-        Returns what a training step shall call in its place.
+        Returns what a training step shall call in its place. With --precision bf16 that computes in bfloat16, unless
+        `in_bf16` is False.
         """
         if isinstance(network, StyleGAN2Generator):
             network.noise_source.generator = self.generator
+        if isinstance(network, TappedGenerator):
+            network.recomputes = self.speed.grad_checkpoint
         self.networks[name] = network.to(self.device)
-        return parallel(network)
+        how = HowToCompute(self.speed.precision == "bf16", self.speed.compile, self.speed.channels_last)
+        return parallel(as_called(network, how, in_bf16))
 
     def add_optimizer(self, name: str, parameters: Iterable[nn.Parameter], beta2: float | None = None) -> None:
         """An Adam with the options' rates, on the model's schedule; nothing where there is nothing to learn."""
@@ -308,7 +338,19 @@ class BaseModel(ABC):
             return
         opt = self.opt
         betas = (opt.beta1, opt.beta2 if beta2 is None else beta2)
-        optimizer = torch.optim.Adam(parameters, lr=opt.lr, betas=betas, fused=True)
+        recorded = self.speed.cuda_graphs
+        rate = torch.tensor(opt.lr, device=self.device) if recorded else opt.lr  # a recording reads it from its place
+        optimizer = torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True, capturable=recorded)
         self.rate.set_in([optimizer])
         self.optimizers[name] = optimizer
         self.stateful[f"optimizer_{name}"] = Moments(optimizer)
+
+    def _set_up_speed(self) -> None:
+        if self.speed.precision == "tf32":
+            allow_tf32()
+        if self.speed.accumulate > 1:
+            self.run_step = self.accumulation = SeveralBatches(self, self.speed.accumulate)
+            self.stateful["accumulation"] = self.accumulation
+        if self.speed.cuda_graphs:
+            self.draws = KeptDraws(self.generator, self.host_generator)
+            self.run_step = RecordedSteps(self.compute_step, self.draws, CudaGraphs(self.device, self.generator))

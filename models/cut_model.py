@@ -123,7 +123,7 @@ class CUTModel(BaseModel):
             )
         self.F: PatchSampler = HEADS[opt.netF](self._feature_widths(), opt.netF_nc)
         init_weights(self.F, opt.init_type, opt.init_gain)
-        self.project = self.add_network("F", self.F)
+        self.project = self.add_network("F", self.F, in_bf16=False)
         self.D = self.add_network("D", build_discriminator(opt, opt.output_nc))
 
         self.gan_loss = GAN_LOSSES[opt.gan_mode]
@@ -159,7 +159,7 @@ class CUTModel(BaseModel):
 
     def training_step(self) -> None:
         """One step: translate, update D on the detached translations, then G and F against the updated D."""
-        self.forward()
+        self.translate()
         self.minimise(self.discriminator_loss, "D")
         self.minimise(self.generator_loss, "G", "F", through=[self.D])
 

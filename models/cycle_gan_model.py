@@ -79,7 +79,7 @@ class CycleGANModel(BaseModel):
 
     def training_step(self) -> None:
         """One step: translate and back, update both generators, then both discriminators on pooled translations."""
-        self.forward()
+        self.translate()
         self.minimise(self.generator_loss, "G", through=[self.D_A, self.D_B])
         self.minimise(self.discriminator_loss, "D")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from util.runtime.run_state import whole_number
@@ -67,7 +68,10 @@ class LearningRate:
         """Gives the optimisers the rate of the current epoch."""
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.value
+                if isinstance(group["lr"], Tensor):  # a recorded step reads it from its place on the device
+                    group["lr"].fill_(self.value)
+                else:
+                    group["lr"] = self.value
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch, and the one that the run began with, which the step policy counts from."""

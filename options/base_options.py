@@ -11,6 +11,7 @@ from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.initialisation import INITIALISERS
 from models.networks.normalisation import NORMS
+from options.speed_options import check_speed, declare_speed
 from util.errors import USAGE_STATUS, UserError
 from util.option_types import (
     boolean,
@@ -151,6 +152,8 @@ class BaseOptions:
             "--random_scale_max", type=scale_at_least_1, default=3.0, help="how far zoom shrinks: to 1/this at most"
         )
 
+        declare_speed(parser, self.is_train)
+
         group = parser.add_argument_group("display")
         group.add_argument("--display_winsize", type=positive_int, default=256, help="pixels a picture is shown with")
 
@@ -158,6 +161,7 @@ class BaseOptions:
         """Settles what follows from several options together. Raises UserError where they do not fit."""
         if opt.net_size is None:
             opt.net_size = min(opt.load_size, opt.crop_size)
+        check_speed(opt)
         steps = parse_preprocess(opt.preprocess)
         scales = {"resize", "scale_width", "scale_shortside"} & set(steps)
         if scales and "crop" in steps and opt.load_size < opt.crop_size:

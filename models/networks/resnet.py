@@ -5,6 +5,7 @@ an entry of `model`, the one Sequential that holds every layer; the state dict k
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -55,32 +56,39 @@ class ResnetGenerator(TappedGenerator):
         super().__init__()
         bias = keeps_bias(norm)
         entries: list[nn.Module] = []
+        starts: list[int] = []  # of stages, each the entries up to the next change of size
         self.entry_widths: list[int] = []
 
         def add(width: int, *layers: nn.Module) -> None:
             entries.extend(layers)
             self.entry_widths.extend([width] * len(layers))
 
+        starts.append(len(entries))
         add(input_nc, nn.ReflectionPad2d(3))
         add(ngf, nn.Conv2d(input_nc, ngf, 7, bias=bias), NORMS[norm](ngf), nn.ReLU(inplace=True))
         for width in (2 * ngf, 4 * ngf):
+            starts.append(len(entries))
             stride = 1 if antialias else 2
             add(width, nn.Conv2d(width // 2, width, 3, stride, padding=1, bias=bias))
             add(width, NORMS[norm](width), nn.ReLU(inplace=True))
             if antialias:
                 add(width, Downsample(width))
         for _ in range(blocks):
+            starts.append(len(entries))
             add(4 * ngf, ResnetBlock(4 * ngf, norm, dropout))
         for width in (2 * ngf, ngf):
+            starts.append(len(entries))
             if antialias_up:
                 add(2 * width, Upsample(2 * width))
                 add(width, nn.Conv2d(2 * width, width, 3, padding=1, bias=bias))
             else:
                 add(width, nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias))
             add(width, NORMS[norm](width), nn.ReLU(inplace=True))
+        starts.append(len(entries))
         add(ngf, nn.ReflectionPad2d(3))
         add(output_nc, nn.Conv2d(ngf, output_nc, 7), nn.Tanh())
         self.model = nn.Sequential(*entries)
+        self.stages = [range(*ends) for ends in pairwise([*starts, len(entries)])]
 
     def feature_widths(self, layers: Sequence[int]) -> list[int]:
         """Channels of the feature maps tapped at `layers`. Raises ValueError where these are no legal taps."""
@@ -97,16 +105,28 @@ class ResnetGenerator(TappedGenerator):
         code, whose encoder-only pass ends at the last tap.
         """
         features: list[Tensor] = []
-        for index, entry in enumerate(self.model):
-            image = entry(image)
+        for stage in self.stages:
+            image, tapped = self.run_stage(self._run, image, stage, layers, encode_only)
+            features += tapped
+            if encode_only and layers[-1] in stage:
+                return features
+        return (image, features) if layers else image
+
+    def _run(
+        self, image: Tensor, stage: Sequence[int], layers: Sequence[int], encode_only: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What the entries of a stage make of their input, and the features tapped on the way."""
+        tapped = []
+        for index in stage:
+            image = self.model[index](image)
             if index in layers:
-                features.append(image)
+                tapped.append(image)
                 if index == layers[-1]:
                     if encode_only:
-                        return features
+                        break
                     if self._feeds_relu(index):
                         image = image.clone()
-        return (image, features) if layers else image
+        return image, tapped
 
     def _feeds_relu(self, index: int) -> bool:
         following = (entry for entry in self.model[index + 1 :] if not isinstance(entry, nn.Identity))

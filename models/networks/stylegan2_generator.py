@@ -16,14 +16,11 @@ from models.networks.taps import TappedGenerator, check_taps
 
 
 class Convolutions(nn.Module):
-    """A run of layers whose keys begin with `convs`."""
+    """Layers whose keys begin with `convs`."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.convs = nn.Sequential(*layers)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.convs(features)
 
 
 def generator_width(ngf: int, resolution: float) -> int:
@@ -93,13 +90,15 @@ class StyleGAN2Generator(TappedGenerator):
         features = channels_last(image)
         taps: list[Tensor] = []
         for index, layer in enumerate(self.encoder.convs):
-            features = layer(features)
+            features = self.run_stage(layer, features)
             if index in layers:
                 taps.append(features)
                 if encode_only and index == layers[-1]:
                     return taps
-        output = self.decoder(features)
-        return (output, taps) if layers else output
+        for layer in self.decoder.convs:
+            draws_noise = isinstance(layer, DoublingLayer)
+            features = layer(features) if draws_noise else self.run_stage(layer, features)
+        return (features, taps) if layers else features
 
     def encode_at(self, image: Tensor, layers: Sequence[int], positions: Sequence[Tensor]) -> list[Tensor]:
         """The features that are tapped at `layers`, but only at `positions`: (P_i,) row-major indices into each map,

@@ -1,15 +1,28 @@
 """What it takes to be a generator whose encoder PatchNCE can look into."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class TappedGenerator(nn.Module, ABC):
     """A generator with taps: `G(x)` is the translation, `G(x, layers)` the translation and the features at these layers,
     `G(x, layers, encode_only=True)` the features alone."""
+
+    #: Whether what a stage computes on the way is computed again for its gradient, instead of being kept in memory.
+    recomputes: bool = False
+
+    def run_stage(self, stage: Callable[..., Any], features: Tensor, *arguments: Any) -> Any:
+        """`stage(features, *arguments)`, a part of the generator that draws nothing but dropout."""
+        if not (self.recomputes and torch.is_grad_enabled()):
+            return stage(features, *arguments)
+        drops = any(isinstance(layer, nn.Dropout) for layer in self.modules())
+        return checkpoint(stage, features, *arguments, use_reentrant=False, preserve_rng_state=drops)
 
     @abstractmethod
     def feature_widths(self, layers: Sequence[int]) -> list[int]:
