@@ -26,7 +26,9 @@ def as_called(network: nn.Module, how: HowToCompute, in_bf16: bool = True) -> nn
     With channels_last, the network's own weights are laid out so.
     """
     if how.channels_last:
-        network.to(memory_format=torch.channels_last)
+        for parameter in network.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     called = cast(nn.Module, torch.compile(network, dynamic=False)) if how.compiled else network
     if how.channels_last and in_bf16:
         called = ChannelsLast(called)
