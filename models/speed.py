@@ -75,7 +75,7 @@ def _fastest(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"precision": "bf16", "channels_last": True, "cuda_graphs": True, "compile": True}
     if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16"):
-        return {"precision": "bf16", "channels_last": True}
+        return {"precision": "bf16"}
     return {}
 
 

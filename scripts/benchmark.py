@@ -1,0 +1,340 @@
+"""Measures training steps, the data pipeline and the loop that joins them: `python scripts/benchmark.py --model cut`.
+
+The step as published, ours, and ours with each flag take turns in one process, beside a yardstick Y: 18 convolutions of 256
+channels at a quarter of the pictures' size. Ratios to Y hold on a noisy machine too. Peak memory is that of two steps in a
+process of their own, above what importing the program takes. `--all` measures what docs/performance.md holds. Options that
+are not listed below go to the training.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the script is run from anywhere
+
+from benchmark_data import draw_photographs, measure  # noqa: E402
+from benchmark_report import draw, markdown, replace_figures  # noqa: E402
+from published_step import PUBLISHED  # noqa: E402
+
+import models.cut_model  # noqa: E402
+from data import create_dataset  # noqa: E402
+from models import create_model  # noqa: E402
+from models.base_model import BaseModel  # noqa: E402
+from options import TrainOptions  # noqa: E402
+from util.errors import UserError, exit_on_user_error  # noqa: E402
+from util.runtime.device import choose_device, describe_device  # noqa: E402
+from util.runtime.recorded_steps import WARM_UP_STEPS  # noqa: E402
+
+METHODS = {
+    "cut": ["--model", "cut"],
+    "fastcut": ["--model", "cut", "--CUT_mode", "FastCUT"],
+    "sincut": ["--model", "sincut"],
+    "cycle_gan": ["--model", "cycle_gan"],
+}
+AS_PUBLISHED, DEFAULT = "as published", "default"
+WAYS: dict[str, list[str]] = {
+    AS_PUBLISHED: [],
+    DEFAULT: [],
+    "channels_last": ["--channels_last"],
+    "grad_checkpoint": ["--grad_checkpoint"],
+    "bf16": ["--precision", "bf16"],
+    "bf16, channels_last": ["--precision", "bf16", "--channels_last"],
+    "fast": ["--fast"],
+    "tf32": ["--precision", "tf32"],
+    "compile": ["--compile"],
+    "cuda_graphs": ["--cuda_graphs"],
+    "bf16, channels_last, cuda_graphs": ["--precision", "bf16", "--channels_last", "--cuda_graphs"],
+    "accumulate 2": ["--accumulate", "2"],
+}
+ON_CPU = [AS_PUBLISHED, DEFAULT, "channels_last", "grad_checkpoint", "bf16", "bf16, channels_last", "fast"]
+THE_REST = [AS_PUBLISHED, DEFAULT, "fast"]
+# What --all measures on this device: method, side in pixels, batch, ways, rounds.
+ALL: dict[str, list[tuple[str, int, int, list[str], int]]] = {
+    "cpu": [
+        ("cut", 256, 1, ON_CPU, 3),
+        ("fastcut", 256, 1, THE_REST, 3),
+        ("cycle_gan", 256, 1, THE_REST, 2),
+        ("sincut", 64, 16, THE_REST, 3),
+    ],
+    "cuda": [
+        ("cut", 256, 1, [way for way in WAYS if way != "accumulate 2"], 20),
+        ("cut", 256, 16, [way for way in WAYS if way != "accumulate 2"], 10),
+        ("fastcut", 256, 1, THE_REST, 20),
+        ("cycle_gan", 256, 1, THE_REST, 20),
+        ("sincut", 64, 16, THE_REST, 20),
+    ],
+}
+
+
+class Alternating:
+    """FastCUT's coin, without chance: each generator that asks gets tails and heads in turns."""
+
+    def __init__(self) -> None:
+        self.last: dict[int, bool] = {}
+
+    def __call__(self, generator: torch.Generator) -> bool:
+        self.last[id(generator)] = not self.last.get(id(generator), True)
+        return self.last[id(generator)]
+
+
+def build(method: str, way: str, arguments: list[str]) -> BaseModel:
+    """The model of `method` that steps that way."""
+    opt = TrainOptions().parse([*METHODS[method], *arguments, *WAYS[way]])
+    return PUBLISHED[opt.model](opt) if way == AS_PUBLISHED else create_model(opt)
+
+
+def random_batch(model: BaseModel) -> dict[str, Any]:
+    """A batch of noise in [-1, 1]."""
+    size, side = model.opt.batch_size, model.opt.crop_size
+    draws = torch.Generator().manual_seed(0)
+    pictures = {domain: torch.rand(size, 3, side, side, generator=draws) * 2 - 1 for domain in "AB"}
+    return {**pictures, "A_paths": ["A"] * size, "B_paths": ["B"] * size}
+
+
+def yardstick(side: int, batch: int, device: torch.device) -> Callable[[], None]:
+    """Y: 18 convolutions without gradients, as eagerly as PyTorch makes them."""
+    features = torch.randn(batch, 256, side // 4 + 2, side // 4 + 2, device=device)
+    weight = torch.randn(256, 256, 3, 3, device=device)
+
+    def run() -> None:
+        with torch.no_grad():
+            for _ in range(18):
+                F.conv2d(features, weight)
+
+    return run
+
+
+def seconds(run: Callable[[], Any], device: torch.device, repeat: int = 1) -> float:
+    """How long one of `repeat` runs takes, from an idle device to an idle device."""
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(repeat):
+        run()
+    wait(device)
+    return (time.perf_counter() - started) / repeat
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of this device in large matrix products, the best of some."""
+    side = 8192 if device.type == "cuda" else 2048
+    factors = [torch.randn(side, side, device=device, dtype=dtype) for _ in range(2)]
+    return 2 * side**3 / min(seconds(lambda: torch.mm(*factors), device) for _ in range(6))
+
+
+def count_flops(step: Callable[[], None]) -> int:
+    """Floating-point operations of the convolutions and matrix products of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def measure_steps(
+    method: str, side: int, batch: int, ways: list[str], rounds: int, device: torch.device, extra: list[str], memory: bool
+) -> dict[str, Any]:
+    """The figures of one method: {"Y": seconds, "ways": {way: {...}}}."""
+    arguments = [*size_arguments(method, side, batch), "--gpu_ids", "-1" if device.type == "cpu" else "0", *extra]
+    models.cut_model.draw_flip = Alternating()
+    steps: dict[str, Callable[[], None]] = {}
+    figures: dict[str, dict[str, Any]] = {}
+    on_cpu = device.type == "cpu"
+    pairs = method == "fastcut"  # a flipped step and one that is not
+    Y = yardstick(side, batch, device)
+    Y()
+
+    total = len(ways) * (2 if memory else 1) + rounds
+    with tqdm(total=total, desc=f"{method} {side} px, batch {batch}", disable=None) as progress:
+        for way in ways:
+            model = build(method, way, arguments)
+            steps[way] = stepper(model)
+            if way in (AS_PUBLISHED, DEFAULT):
+                flops = count_flops(steps[way])  # what others compute twice, to save memory, does not count
+            period = 2 if pairs or "--accumulate" in WAYS[way] else 1  # steps until all is as it was
+            for _ in range(period * (1 if on_cpu else WARM_UP_STEPS + 2)):
+                steps[way]()
+            repeat = period if on_cpu else 10 * period
+            figures[way] = {"flops": flops, "seconds": [], "repeat": repeat, "format": model.speed.precision}
+            progress.update()
+        yards = []
+        for _ in range(rounds):
+            for way, step in steps.items():
+                yards.append(seconds(Y, device, 1 if on_cpu else 20))
+                figures[way]["seconds"].append(seconds(step, device, figures[way]["repeat"]))
+            progress.update()
+        steps.clear()
+        gc.collect()
+        if memory:
+            for way in ways:
+                figures[way]["peak_GB"] = peak_memory(method, way, arguments)
+                progress.update()
+
+    result: dict[str, Any] = {"method": method, "side": side, "batch": batch, "Y": median(yards), "Y_all": yards, "ways": {}}
+    for way, found in figures.items():
+        found["median"] = median(found["seconds"])
+        found["over_Y"] = found["median"] / result["Y"]
+        found["images_per_second"] = batch / found["median"]
+        result["ways"][way] = found
+    return result
+
+
+def size_arguments(method: str, side: int, batch: int) -> list[str]:
+    load = max(side, 1024) if method == "sincut" else side
+    return ["--load_size", str(load), "--crop_size", str(side), "--batch_size", str(batch)]
+
+
+def stepper(model: BaseModel) -> Callable[[], None]:
+    """What takes one step of the model on noise."""
+    batch = random_batch(model)
+
+    def step() -> None:
+        model.set_input(batch)
+        model.optimize_parameters()
+
+    return step
+
+
+def peak_memory(method: str, way: str, arguments: list[str]) -> float:
+    """GB that two steps take at most, in a process of their own."""
+    command = [sys.executable, __file__, "--memory_of", method, way, json.dumps(arguments)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(result.stdout)
+
+
+def print_own_memory(method: str, way: str, arguments: list[str]) -> None:
+    """The other end of `peak_memory`."""
+    before = most_memory()
+    models.cut_model.draw_flip = Alternating()
+    model = build(method, way, arguments)
+    step = stepper(model)
+    for _ in range(2 if model.device.type == "cpu" else 2 * WARM_UP_STEPS + 4):
+        step()
+    on_gpu = model.device.type == "cuda"
+    print(torch.cuda.max_memory_reserved() / 1e9 if on_gpu else most_memory() - before)
+
+
+def most_memory() -> float:
+    """GB of memory that this process has held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on macOS
+
+
+def measure_loop(folder: Path, device: torch.device, steps: int) -> dict[str, float]:
+    """Images per second of CUT at 256 px from JPEG files: the step alone, and the whole loop."""
+    arguments = ["--dataroot", str(folder), "--num_threads", "2", "--gpu_ids", "-1" if device.type == "cpu" else "0"]
+    model = create_model(TrainOptions().parse(arguments))
+    dataset = create_dataset(model.opt)
+    step = stepper(model)
+    step()
+    alone, looped = [], []
+    dataset.set_epoch(1)
+    batches = iter(dataset)
+    next(batches)
+    for _ in tqdm(range(steps), "loop", disable=None):
+        alone.append(seconds(step, device))
+        started = time.perf_counter()
+        model.set_input(next(batches))
+        model.optimize_parameters()
+        wait(device)
+        looped.append(time.perf_counter() - started)
+    return {"step alone": 1 / median(alone), "whole loop": 1 / median(looped)}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where and when."""
+    return {
+        "date": date.today().isoformat(),
+        "device": describe_device(device),
+        "processor": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
+        "bf16_units": bool(torch.cpu.get_capabilities().get("amx_bf16")),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "peak_flops": {"fp32": peak_rate(device, torch.float32), "bf16": peak_rate(device, torch.bfloat16)},
+    }
+
+
+def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="everything that docs/performance.md holds")
+    parser.add_argument("--model", choices=list(METHODS), default="cut", help="the method")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels")
+    parser.add_argument("--batch", type=int, default=1, help="pictures per step")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="what to measure; by default what fits the device")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each")
+    parser.add_argument("--no_memory", action="store_true", help="leave out the processes that measure peak memory")
+    parser.add_argument("--data", action="store_true", help="the data pipeline and the whole loop as well")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--plot", type=Path, help="file for a drawing")
+    parser.add_argument("--page", type=Path, help="page whose figures are replaced, such as docs/performance.md")
+    parser.add_argument("--memory_of", nargs=3, help=argparse.SUPPRESS)
+    return parser.parse_known_args(argv)
+
+
+def run(arguments: argparse.Namespace, extra: list[str]) -> dict[str, Any]:
+    """All figures that the arguments ask for. `extra` are options of the training, the same for every way."""
+    device = choose_device({"auto": "auto", "cpu": "-1", "cuda": "0"}[arguments.device])
+    if device.type == "mps":
+        raise UserError("nothing is measured on Apple GPUs; --device cpu measures the CPU")
+    default_ways = ON_CPU if device.type == "cpu" else [way for way in WAYS if way != "accumulate 2"]
+    one = (arguments.model, arguments.size, arguments.batch, arguments.ways or default_ways, arguments.rounds)
+    plan: Iterable[tuple[str, int, int, list[str], int]] = ALL[device.type] if arguments.all else [one]
+    report: dict[str, Any] = {"machine": machine(device), "runs": []}
+    for method, side, batch, ways, rounds in plan:
+        if DEFAULT not in ways:
+            raise UserError(f"--ways has to contain {DEFAULT}, which the others are compared with")
+        ways = [way for way in WAYS if way in ways]
+        report["runs"].append(
+            measure_steps(method, side, batch, ways, rounds, device, extra, memory=not arguments.no_memory)
+        )
+    if arguments.data or arguments.all:
+        with tempfile.TemporaryDirectory() as folder:
+            draw_photographs(Path(folder))
+            report["data"] = measure(Path(folder), rounds=3)
+            report["loop"] = measure_loop(Path(folder), device, steps=3 if device.type == "cpu" else 100)
+    return report
+
+
+def main() -> None:
+    arguments, extra = parse()
+    if arguments.memory_of:
+        method, way, options = arguments.memory_of
+        print_own_memory(method, way, json.loads(options))
+        return
+    with exit_on_user_error():
+        report = run(arguments, extra)
+        print(markdown(report))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        if arguments.page:
+            replace_figures(arguments.page, markdown(report))
+        if arguments.plot:
+            draw(report, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

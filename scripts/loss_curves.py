@@ -1,0 +1,114 @@
+"""Compares the losses of one training in several number formats: `python scripts/loss_curves.py --dataroot FOLDER`.
+
+Each way of computing starts from the same weights, and is shown the same pictures and positions. Beside float32 and bfloat16
+there is float32 with other draws, which tells how far curves of equal worth lie apart. Options that are not listed below go
+to the training.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from statistics import fmean
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the script is run from anywhere
+
+from data import create_dataset  # noqa: E402
+from models import create_model  # noqa: E402
+from models.base_model import BaseModel  # noqa: E402
+from options import TrainOptions  # noqa: E402
+from util.errors import UserError, exit_on_user_error  # noqa: E402
+
+WAYS = {"fp32": [], "bf16": ["--precision", "bf16"], "fp32, other draws": []}
+WINDOW = 20  # steps that a value of the table is the mean of
+
+Curves = dict[str, list[float]]  # loss -> its value in every step
+
+
+def train(title: str, arguments: list[str], steps: int) -> Curves:
+    """The losses of the first steps of a training."""
+    opt = TrainOptions().parse(arguments)
+    model, dataset = create_model(opt), create_dataset(opt)
+    if title == "fp32, other draws":
+        opt.seed += 1  # of the steps; the weights are drawn already
+    curves: Curves = {name: [] for name in model.loss_names}
+    with tqdm(total=steps, desc=title, unit="step", disable=None) as progress:
+        epoch = 0
+        while progress.n < steps:
+            epoch += 1
+            dataset.set_epoch(epoch)
+            for batch in dataset:
+                for name, value in take_step(model, batch).items():
+                    curves[name].append(value)
+                progress.update()
+                if progress.n == steps:
+                    break
+    return curves
+
+
+def take_step(model: BaseModel, batch: dict) -> dict[str, float]:
+    """The losses of a step on this batch."""
+    model.set_input(batch)
+    model.optimize_parameters()
+    return model.get_current_losses()
+
+
+def windows(values: list[float]) -> list[float]:
+    """Means over `WINDOW` steps each."""
+    return [fmean(values[first : first + WINDOW]) for first in range(0, len(values), WINDOW)]
+
+
+def write_table(curves: dict[str, Curves], path: Path) -> None:
+    """One line for each window of steps, one column for each loss and way."""
+    columns = [(name, way) for name in next(iter(curves.values())) for way in curves]
+    means = {(name, way): windows(curves[way][name]) for name, way in columns}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["steps", *(f"{name} ({way})" for name, way in columns)])
+        for row in range(len(means[columns[0]])):
+            table.writerow([(row + 1) * WINDOW, *(f"{means[column][row]:.4f}" for column in columns)])
+
+
+def draw(curves: dict[str, Curves], path: Path) -> None:
+    """A panel for each loss, a curve for each way."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("--plot draws with matplotlib, which is not installed: pip install matplotlib") from None
+    names = list(next(iter(curves.values())))
+    figure = Figure(figsize=(3.2 * len(names), 2.6), layout="constrained")
+    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for way, style in zip(curves, ("-", "-", ":"), strict=True):
+            means = windows(curves[way][name])
+            panel.plot([(row + 1) * WINDOW for row in range(len(means))], means, style, label=way)
+        panel.set_title(name)
+        panel.set_xlabel("step")
+    panel.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=300, help="steps of each training")
+    parser.add_argument("--csv", type=Path, help="file for the table")
+    parser.add_argument("--plot", type=Path, help="file for the drawing")
+    arguments, options = parser.parse_known_args()
+    with exit_on_user_error():
+        curves = {way: train(way, [*options, *flags], arguments.steps) for way, flags in WAYS.items()}
+        if arguments.csv:
+            write_table(curves, arguments.csv)
+        if arguments.plot:
+            draw(curves, arguments.plot)
+    for name in curves["fp32"]:
+        last = slice(-5 * WINDOW, None)
+        means = {way: fmean(curves[way][name][last]) for way in curves}
+        print(f"{name:>8}, last {5 * WINDOW} steps: " + ", ".join(f"{way} {mean:.4f}" for way, mean in means.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The training step as the published code takes it, to be timed beside ours (scripts/benchmark.py).
+
+Every pass for itself, keys encoded again and with a graph, whole feature maps permuted before a few positions are looked at,
+positions from permutations on the CPU, plain optimisers, two waits for the device, and the plain form of the norm and of the
+blurs. StyleGAN2's layers are ours in both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base_model import BaseModel
+from models.cut_model import CUTModel, Keys
+from models.cycle_gan_model import CycleGANModel
+from models.losses.patch_nce import patch_nce
+from models.networks.normalisation import InstanceNorm
+from models.networks.resampling import Downsample, Upsample
+from models.sincut_model import SinCUTModel
+
+
+class PlainDownsample(Downsample):
+    """Reflected borders, then a depthwise convolution of stride 2."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, self.filt, stride=2, groups=features.shape[1])
+
+
+class PlainUpsample(Upsample):
+    """Replicated borders, then a depthwise transposed convolution of stride 2."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        return F.conv_transpose2d(padded, self.filt, stride=2, padding=3, groups=features.shape[1])
+
+
+def make_plain(network: nn.Module) -> None:
+    """Gives the network the layers of the published one; its weights stay."""
+    for layer in list(network.modules()):
+        for name, inner in layer.named_children():
+            if isinstance(inner, InstanceNorm):
+                setattr(layer, name, nn.InstanceNorm2d(inner.channels))
+            elif isinstance(inner, Downsample):
+                inner.__class__ = PlainDownsample
+            elif isinstance(inner, Upsample):
+                inner.__class__ = PlainUpsample
+
+
+class AsPublished(BaseModel):
+    """What all methods have in common."""
+
+    def make_as_published(self) -> None:
+        for network in self.networks.values():
+            make_plain(network)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["fused"] = None  # torch decides, as where nothing is said
+
+    def optimize_parameters(self) -> None:
+        self._wait()
+        super().optimize_parameters()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+class PublishedCUT(AsPublished, CUTModel):
+    """CUT and FastCUT."""
+
+    def __init__(self, opt: Any) -> None:
+        super().__init__(opt)
+        self.make_as_published()
+        self.joins_encodings = self.joins_scores = False
+
+    def _encode_source(self, images: Tensor) -> list[Tensor]:
+        return self.G(images, self.layers, encode_only=True)
+
+    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[Keys]:
+        positions = []
+        for feature in features:
+            order = np.random.permutation(feature[0, 0].numel())[: self.opt.num_patches]
+            positions.append(torch.tensor(order, dtype=torch.long, device=feature.device))
+        return [Keys(positions, permuted(features, positions))]
+
+    def _nce(self, query_features: Sequence[Tensor], keys: Keys) -> Tensor:
+        queries, sources = self.F(permuted(query_features, keys.positions)), self.F(keys.patches)
+        groups = 1 if self.opt.nce_includes_all_negatives_from_minibatch else len(query_features[0])
+        per_layer = [patch_nce(q, k, groups, self.opt.nce_T).mean() for q, k in zip(queries, sources, strict=True)]
+        return torch.stack(per_layer).mean() * self.opt.lambda_NCE
+
+
+class PublishedSinCUT(PublishedCUT, SinCUTModel):
+    """SinCUT."""
+
+
+class PublishedCycleGAN(AsPublished, CycleGANModel):
+    """CycleGAN."""
+
+    def __init__(self, opt: Any) -> None:
+        super().__init__(opt)
+        self.make_as_published()
+        self.joins_translations = self.joins_scores = False
+
+
+def permuted(features: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
+    """Feature maps (N, C, H, W) at positions (S,), the whole maps laid out anew first -> (N, C, S)."""
+    return [
+        feature.permute(0, 2, 3, 1).flatten(1, 2)[:, where].transpose(1, 2)
+        for feature, where in zip(features, positions, strict=True)
+    ]
+
+
+PUBLISHED: dict[str, type[BaseModel]] = {
+    "cut": PublishedCUT,
+    "sincut": PublishedSinCUT,
+    "cycle_gan": PublishedCycleGAN,
+}

@@ -1,0 +1,96 @@
+"""The benchmark's scripts: the published step is the published step, and what is measured is shown."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from golden_cases import assert_close, assert_gradients
+from test_registries import TINY, TINY_HEADS, random_batch, tiny_model
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import benchmark
+import benchmark_report
+import published_step
+
+from models.base_model import BaseModel
+from options import TrainOptions
+from util.errors import UserError
+
+RESNET = "--netG resnet_4blocks --init_gain 0.5"
+METHODS = {
+    "cut": RESNET,
+    "fastcut": f"{RESNET} --CUT_mode FastCUT",
+    "sincut": "--model sincut --num_patches 8",
+    "cycle_gan": f"--model cycle_gan {RESNET}",
+}
+
+
+@pytest.mark.parametrize("command", METHODS.values(), ids=METHODS)
+def test_published_step_has_the_same_losses_and_gradients(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pairs of pictures: alone, PyTorch's own instance norm would give it wrong gradients on a CPU."""
+    monkeypatch.setattr(np.random, "permutation", np.arange)
+    monkeypatch.setattr(
+        "models.networks.patch_sampler.draw_positions", lambda features, count, generator: torch.arange(count)
+    )
+    monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: True)
+    ours = tiny_model(command)
+    published = published_step.PUBLISHED[ours.opt.model](ours.opt)
+    for name, network in published.networks.items():
+        network.load_state_dict(ours.networks[name].state_dict())
+    for model in (ours, published):
+        for network in model.networks.values():
+            network.double()
+        model.set_input(random_batch(ours))
+        model.optimize_parameters()
+    for name in ours.loss_names:
+        assert_close(name, published.losses[name], ours.losses[name])
+    for name, network in ours.networks.items():
+        expected = {key: torch.zeros(0) if p.grad is None else p.grad for key, p in network.named_parameters()}
+        assert_gradients(name, dict(published.networks[name].named_parameters()), expected)
+
+
+def test_published_step_makes_the_published_passes() -> None:
+    opt = TrainOptions().parse([*TINY.split(), *TINY_HEADS.split(), *RESNET.split()])
+    model: BaseModel = published_step.PublishedCUT(opt)
+    passes = []
+    for name, network in model.networks.items():
+        network.register_forward_pre_hook(lambda _, inputs, name=name: passes.append((name, torch.is_grad_enabled())))
+    model.set_input(random_batch(model))
+    model.optimize_parameters()
+    assert all(with_graph for _, with_graph in passes), "keys are encoded with a graph"
+    assert Counter(name for name, _ in passes) == {"G": 5, "D": 3, "F": 4}
+
+
+@pytest.mark.slow
+def test_measures_shows_and_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    page, figures, plot = tmp_path / "page.md", tmp_path / "figures.json", tmp_path / "plot.png"
+    page.write_text(f"before\n{benchmark_report.BEGIN}\nold\n{benchmark_report.END}\nafter\n")
+    command = f"benchmark.py --device cpu --size 32 --rounds 2 --json {figures} --plot {plot} --page {page} --ngf 2 --ndf 2"
+    monkeypatch.setattr(sys, "argv", command.split())
+    benchmark.main()
+    (run,) = json.loads(figures.read_text())["runs"]
+    assert list(run["ways"]) == benchmark.ON_CPU
+    for found in run["ways"].values():
+        assert len(found["seconds"]) == 2
+        assert found["over_Y"] * run["Y"] == pytest.approx(found["median"])
+        assert found["peak_GB"] > 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| as published |" in text
+    assert "not measured" in text
+
+
+def test_a_page_without_a_place_for_figures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("no marks")
+    with pytest.raises(UserError, match="has no place for figures"):
+        benchmark_report.replace_figures(tmp_path / "page.md", "figures")
