@@ -30,11 +30,6 @@ def refusal(opt: Namespace, speed: Speed) -> str | None:
     if speed.cuda_graphs:
         if speed.accumulate > 1:
             return "--cuda_graphs records a step of one batch, which --accumulate has no use for; give a larger --batch_size"
-        if opt.model == "cycle_gan" and opt.pool_size > 0:
-            return (
-                "--cuda_graphs does not go with the history of translations, out of which the program chooses in the midst "
-                "of a step; give --pool_size 0, or leave out --cuda_graphs"
-            )
         if speed.grad_checkpoint and not opt.no_dropout:
             return "--cuda_graphs cannot repeat the dropout that --grad_checkpoint computes twice; leave out one of them"
     if speed.accumulate > 1:
@@ -60,14 +55,25 @@ def chosen_speed(opt: Namespace, device: torch.device) -> Speed:
     names = [name for name in Speed.__dataclass_fields__ if hasattr(opt, name)]  # a test has fewer
     asked: dict[str, Any] = {name: getattr(opt, name) for name in names}
     speed = Speed(**asked)
-    if problem := _missing(speed, device):
+    if problem := _unrecordable(opt, speed) or _missing(speed, device):
         raise UserError(problem)
     if opt.fast:
         for name, value in _fastest(device).items():
             faster = Speed(**{**vars(speed), name: value})
-            if name in names and name not in opt.given and not (refusal(opt, faster) or _missing(faster, device)):
+            problem = refusal(opt, faster) or _unrecordable(opt, faster) or _missing(faster, device)
+            if name in names and name not in opt.given and not problem:
                 speed = faster
     return speed
+
+
+def _unrecordable(opt: Namespace, speed: Speed) -> str | None:
+    """Why a step of this method cannot be recorded as it goes by default; None where it can, or shall not be."""
+    if speed.cuda_graphs and opt.model == "cycle_gan" and opt.pool_size > 0:
+        return (
+            "--cuda_graphs does not go with the history of translations, out of which the program chooses in the midst of a "
+            "step; give --pool_size 0, or leave out --cuda_graphs"
+        )
+    return None
 
 
 def _fastest(device: torch.device) -> dict[str, Any]:

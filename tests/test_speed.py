@@ -294,7 +294,6 @@ class TestCommandLines:
         ("command", "reason"),
         [
             ("--cuda_graphs --accumulate 2", "--cuda_graphs records a step of one batch"),
-            ("--model cycle_gan --cuda_graphs", "give --pool_size 0"),
             ("--cuda_graphs --grad_checkpoint --no_dropout false", "leave out one of them"),
             ("--model cycle_gan --netG unet_128 --grad_checkpoint", "--netG unet_128 has none"),
             ("--normG batch --grad_checkpoint", "counts? every batch twice"),
@@ -312,9 +311,13 @@ class TestCommandLines:
 
     @pytest.mark.parametrize(
         ("command", "reason"),
-        [("--precision tf32", "number format of NVIDIA GPUs"), ("--cuda_graphs", "needs an NVIDIA GPU; leave it out")],
+        [
+            ("--precision tf32", "number format of NVIDIA GPUs"),
+            ("--cuda_graphs", "needs an NVIDIA GPU; leave it out"),
+            ("--model cycle_gan --cuda_graphs", "give --pool_size 0"),
+        ],
     )
-    def test_what_the_cpu_cannot_is_refused_when_the_model_is_built(self, command: str, reason: str) -> None:
+    def test_what_method_or_machine_cannot_is_refused_when_the_model_is_built(self, command: str, reason: str) -> None:
         with pytest.raises(UserError, match=reason):
             tiny_model(command)
 
