@@ -13,7 +13,7 @@ from PIL import Image
 from models import Translator
 from models.build import generator_settings
 from models.inference.architecture import infer_options
-from models.inference.tiling import Tiler
+from models.inference.tiling import BAR, Tiler
 from models.networks import GENERATORS
 from util.errors import UserError
 from util.report.pictures import to_uint8
@@ -135,6 +135,16 @@ def test_tiles_agree_with_the_whole(name: str, changes: dict[str, object]) -> No
     tiled = Translator(network, device=torch.device("cpu"), tile=40)(batch)
     assert whole.std() > 0.05
     assert (tiled - whole).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["resnet_4blocks", "smallstylegan2"])
+def test_progress_through_the_tiles_is_told_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar, drawn as on a terminal, ends full."""
+    monkeypatch.setitem(BAR, "disable", False)
+    translator = Translator(generator(name, ngf=1), device=torch.device("cpu"))
+    tiler = Tiler(translator.generator, 4, translator.noise, tile=40)
+    tiler(picture(60, 72))
+    assert tiler.bar.n == tiler.bar.total > 1
 
 
 def test_norms_of_tiles_alone_would_show() -> None:

@@ -20,9 +20,11 @@ from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from models.inference.memory import free_memory, in_gib
 from models.inference.noise import SeededNoise, View
@@ -33,6 +35,8 @@ from util.errors import UserError
 DEFAULT_TILE = 512  # pixels
 PROBE_BLOCKS = (4, 16, 32, 64)  # how far layers are supposed to see, in multiples of what sides are multiples of
 LARGEST_PROBE = 1200  # pixels; layers that see farther see the whole picture
+# Drawn on a terminal alone, and gone when the picture is done.
+BAR: dict[str, Any] = {"unit": " tiles", "leave": False, "dynamic_ncols": True, "disable": None}
 KEPT_MAPS = 3  # of a residual block: its input, and what its two convolutions give
 
 
@@ -144,17 +148,23 @@ class Tiler:
         Raises:
             UserError: the generator looks at the whole picture at once, or there is neither memory nor disk enough.
         """
-        if not any(isinstance(layer, InstanceNorm) for layer in self.generator.modules()):
-            return self._picture(picture[0], [self.generator], self.multiple, *picture.shape[2:])
-        if not isinstance(self.generator, ResnetGenerator):
+        norms = sum(isinstance(layer, InstanceNorm) for layer in self.generator.modules())
+        if norms and not isinstance(self.generator, ResnetGenerator):
             raise sees_everything(self.generator)
-        return self._resnet(picture[0], self.generator)
+        with tqdm(total=self._passes(norms) * self._tiles_of(picture), **BAR) as self.bar:
+            if isinstance(self.generator, ResnetGenerator) and norms:
+                return self._resnet(picture[0], self.generator)
+            return self._picture(picture[0], [self.generator], self.multiple, *picture.shape[2:])
 
-    def kept_bytes(self, height: int, width: int) -> int:
-        """What is kept besides the picture and its translation."""
-        if not isinstance(self.generator, ResnetGenerator):
-            return 0
-        return KEPT_MAPS * 4 * max(self.generator.entry_widths) * (height // 4) * (width // 4)
+    def _passes(self, norms: int) -> int:
+        """How often all tiles are gone through: once for each norm, for each block's sum, for what the blocks start from,
+        and for the result."""
+        blocks = sum(isinstance(layer, ResnetBlock) for layer in self.generator.modules())
+        return norms + blocks + 2 if norms else 1
+
+    def _tiles_of(self, picture: Tensor) -> int:
+        rows, columns = (-(-side // self.tile) for side in picture.shape[2:])
+        return rows * columns
 
     def _resnet(self, picture: Tensor, generator: ResnetGenerator) -> Tensor:
         entries = list(generator.model)
@@ -227,6 +237,7 @@ class Tiler:
                 result = run(seen.of(source)[None].to(self.device, copy=True))
                 place = box.scaled(reach.scale)
                 yield place, place.within(seen.scaled(reach.scale)).of(result)
+                self.bar.update()
 
     def _reach(self, layers: nn.Module, channels: int, multiple: int) -> Reach:
         """How far the layers see: not-a-number at one place of their input spreads to all that sees it."""
