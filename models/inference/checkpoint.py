@@ -16,7 +16,7 @@ from util.errors import UserError
 from util.runtime.checkpoints import load_plain_state, read_state
 from util.runtime.safetensors_file import SAFETENSORS, read_safetensors
 
-WEIGHTS = (".pth", ".pt", SAFETENSORS)
+WEIGHTS = (".pth", SAFETENSORS)  # a .pt is a program that export.py wrote
 HUB_WEIGHTS, HUB_OPTIONS = "model.safetensors", "config.json"
 RUN_OPTIONS = "train_opt.json"  # what train.py leaves beside the weights
 PREFERRED = ("G", "G_A")  # of a run's generators, when none is asked for
