@@ -1,5 +1,6 @@
 """Picture files of every common kind to 8-bit RGB; what cannot be read is a `PictureError`."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +9,14 @@ from stat import S_ISREG
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 # Pillow would choose a decoder by content, whatever the name says, and some of its decoders start other programs.
 _DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+WHITE_IS_ZERO = 0  # a TIFF's photometric interpretation
 
 # Pillow refuses to decode larger pictures; the same bound holds for what a picture is enlarged to.
 MAX_PIXELS = 178_956_970
@@ -25,7 +29,7 @@ class PictureError(Exception):
 def read_image(path: str) -> Image.Image:
     """Reads the first frame of `path`, upright by its EXIF orientation, as 8-bit RGB.
 
-    Transparent pictures are laid on white. 16-bit samples 0…65535 are scaled to 0…255.
+    Transparent pictures are laid on white. 16-bit samples are scaled, 0…65535 to 0…255, and so are 12-bit ones.
 
     Raises:
         PictureError: the file is gone, empty, damaged, too large, or its samples have no defined range.
@@ -44,7 +48,7 @@ def open_upright(path: str) -> Iterator[Image.Image]:
     try:
         file = Path(path)
         status = file.stat()
-        if not S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not S_ISREG(status.st_mode):
             raise PictureError("not a regular file")
         if status.st_size == 0:
             raise PictureError("an empty file")
@@ -52,7 +56,7 @@ def open_upright(path: str) -> Iterator[Image.Image]:
         # Given a path, Pillow 13 maps uncompressed TIFFs into memory and garbles those that are to be turned.
         with (
             warnings.catch_warnings(action="ignore"),
-            file.open("rb") as data,
+            open(file, "rb", opener=_open_at_once) as data,
             Image.open(data, formats=_DECODERS) as image,
         ):
             ImageOps.exif_transpose(image, in_place=True)
@@ -67,23 +71,38 @@ def open_upright(path: str) -> Iterator[Image.Image]:
         raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a pipe as well, which a file may have become meanwhile, instead of waiting for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def is_16_bit(image: Image.Image) -> bool:
     """Whether the samples are 16-bit gray, 0…65535. Before Pillow 11 a 16-bit PNG, and still a 16-bit PGM, comes as mode
     "I"."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
+def gray_16_bit(image: Image.Image) -> np.ndarray:
+    """The (H, W) samples of a picture that `is_16_bit`: 0 for black to 65535 for white."""
+    samples = np.asarray(image).astype(np.uint32)
+    if isinstance(image, TiffImageFile):  # of which Pillow tells neither the scanners' 12 bits nor negatives
+        brightest = (1 << image.tag_v2[BITSPERSAMPLE][0]) - 1
+        samples = (samples * 65535 + brightest // 2) // brightest
+        if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+            samples = 65535 - samples
+    return samples
+
+
 def check_range(image: Image.Image) -> None:
     """Raises PictureError for samples without a defined range."""
     if image.mode in ("I", "F"):
-        raise PictureError("32-bit samples, whose white is not defined; save it with 8 or 16 bits")
+        raise PictureError("32-bit or signed samples, whose white is not defined; save it with 8 or 16 bits, unsigned")
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """`image` with 8-bit samples and nothing transparent; what is so already is returned as it is."""
     if is_16_bit(image):
-        samples = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+        return Image.fromarray(((gray_16_bit(image) + 128) // 257).astype(np.uint8))
     check_range(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_files import BLACK_IS_ZERO, RGB, WHITE_IS_ZERO, png_16, tiff
 from pictures import noise
 from PIL import Image
 
@@ -56,9 +57,37 @@ def test_16_bits_are_scaled(extension: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path), np.stack([expected] * 3, 2))
 
 
-def test_floating_point_is_refused(tmp_path: Path) -> None:
+def test_colours_of_16_bits_are_scaled(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(0, 65536, (6, 5, 3)).astype("<u2")
+    for name, content in {
+        "picture.png": png_16(samples),
+        "picture.tif": tiff(samples.tobytes(), (5, 6), 16, RGB, 3),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        assert abs(read(tmp_path / name) - samples / 257).max() <= 1
+
+
+def test_12_bits_are_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    path.write_bytes(tiff(bytes.fromhex("000 7ff 800 fff".replace(" ", "")) * 2, (4, 2), 12, BLACK_IS_ZERO))
+    assert read(path)[:, :, 0].tolist() == [[0, 127, 128, 255]] * 2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_negatives_are_turned(bits: int, tmp_path: Path) -> None:
+    path = tmp_path / "negative.tif"
+    samples = np.array([[0, 1, 2 ** (bits - 1), 2**bits - 1]], dtype=f"<u{bits // 8}")
+    path.write_bytes(tiff(samples.tobytes(), (4, 1), bits, WHITE_IS_ZERO))
+    assert read(path)[0, :, 0].tolist() == [255, 254 if bits == 8 else 255, 127, 0]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.int16])
+def test_samples_of_no_known_range_are_refused(kind: type, tmp_path: Path) -> None:
     path = tmp_path / "picture.tif"
-    Image.fromarray(np.zeros((8, 8), np.float32)).save(path)
+    if kind is np.int16:
+        path.write_bytes(tiff(np.arange(-4, 4, dtype="<i2").tobytes(), (4, 2), 16, BLACK_IS_ZERO, is_signed=True))
+    else:
+        Image.fromarray(np.zeros((8, 8), kind)).save(path)
     with pytest.raises(PictureError, match="white is not defined"):
         read(path)
 
@@ -129,23 +158,18 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read(tmp_path / "picture.png")
 
 
+@pytest.mark.timeout(60)
+def test_what_becomes_a_pipe_while_it_is_opened_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(8, 8).save(tmp_path / "whole.png")
+    as_it_was = (tmp_path / "whole.png").stat()
+    os.mkfifo(tmp_path / "picture.png")
+    monkeypatch.setattr(Path, "stat", lambda path: as_it_was)
+    with pytest.raises(PictureError, match="not a picture"):
+        read_image(str(tmp_path / "picture.png"))
+
+
 def test_decompression_bomb(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(b"P6 20000 10000 255\n" + bytes(1000))
     with pytest.raises(PictureError, match="exceeds limit"):
         read(path)
-
-
-def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
-    path, rng = tmp_path / "picture", np.random.default_rng(0)
-    for extension in (".png", ".jpg", ".tif", ".webp", ".gif", ".bmp"):
-        noise(12, 12).save(tmp_path / f"whole{extension}")
-        whole = np.frombuffer((tmp_path / f"whole{extension}").read_bytes(), np.uint8)
-        for _ in range(40):
-            mutated = whole.copy()
-            mutated[rng.integers(len(whole), size=rng.integers(1, 8))] = rng.integers(256)
-            path.write_bytes(mutated.tobytes())
-            try:
-                assert read(path).dtype == np.uint8
-            except PictureError as error:
-                assert str(error)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from data.images import check_range, is_16_bit
+from data.images import check_range, gray_16_bit, is_16_bit
 
 # ITU-R 601-2 luma, in the fixed-point form of Pillow's convert("L").
 LUMA = np.array([19595, 38470, 7471])
@@ -36,7 +36,7 @@ def samples_of_image(image: Image.Image) -> Samples:
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "L", "LA") else None
     image = ImageOps.exif_transpose(image)
     if is_16_bit(image):
-        return Samples(np.asarray(image).astype(np.uint16)[:, :, None])
+        return Samples(gray_16_bit(image).astype(np.uint16)[:, :, None])
     check_range(image)
     if image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))

@@ -1,0 +1,51 @@
+"""Picture files that Pillow reads but does not write, byte by byte."""
+
+import struct
+import zlib
+
+import numpy as np
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # photometric interpretations of a TIFF
+
+
+def png(width: int, height: int, bits: int, colour_type: int, lines: bytes) -> bytes:
+    """A PNG file. Args: lines are those of the picture, each after a byte 0, compressed by zlib."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+def png_16(samples: np.ndarray) -> bytes:
+    """A PNG file of (H, W, 3) colours of 16 bits."""
+    height, width, _ = samples.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
+    return png(width, height, 16, 2, zlib.compress(lines))
+
+
+def tiff(
+    samples: bytes, size: tuple[int, int], bits: int, photometric: int, channels: int = 1, is_signed: bool = False
+) -> bytes:
+    """A little-endian TIFF file of uncompressed samples. Args: size is width and height; bits is for one sample."""
+    width, height = size
+    after = 8 + 2 + 12 * 11 + 4  # header, number of entries, entries, no further picture
+    bits_at, samples_at = after, after + 2 * channels
+    short, long = 3, 4
+    entries = [
+        (256, long, 1, width),
+        (257, long, 1, height),
+        (258, short, channels, bits_at if channels > 2 else bits),
+        (259, short, 1, 1),  # no compression
+        (262, short, 1, photometric),
+        (273, long, 1, samples_at),
+        (277, short, 1, channels),
+        (278, long, 1, height),  # rows in a strip
+        (279, long, 1, len(samples)),
+        (284, short, 1, 1),  # channels next to each other
+        (339, short, 1, 2 if is_signed else 1),
+    ]
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4)
+    return head + struct.pack(f"<{channels}H", *[bits] * channels) + samples
