@@ -6,15 +6,20 @@ Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
 
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from data import create_dataset
+from torch import Tensor
+
+from data import PictureLoader, create_dataset
 from models import create_model
+from models.base_model import BaseModel
 from options import TestOptions
 from options.record import architecture_arguments, describe_options, overridden_architecture
 from util.errors import INTERRUPTED_STATUS, exit_on_user_error
 from util.report.console import print_any_name
+from util.report.picture_writer import PictureWriter
 from util.report.results_page import ResultsPage
 from util.runtime.device import describe_device
 from util.runtime.output_folder import make_output_folder
@@ -32,8 +37,6 @@ def parse_as_trained(arguments: list[str]) -> Namespace:
 
 def test(opt: Namespace) -> None:
     """Translates the first --num_test pictures of the source domain, in order, each as it is."""
-    opt.num_threads = 0
-    opt.batch_size = 1
     opt.serial_batches = True
     opt.no_flip = True
 
@@ -42,6 +45,7 @@ def test(opt: Namespace) -> None:
     model.load_networks(opt.epoch)
     if opt.eval:
         model.eval()
+    model.check_batch_at_test(opt.batch_size)
     print(describe_options(opt))
     print(model.describe(opt.verbose))
 
@@ -51,19 +55,29 @@ def test(opt: Namespace) -> None:
 
     results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}"
     make_output_folder(results_dir, "--results_dir and --name")
-    page = ResultsPage(
-        results_dir,
-        title=opt.easy_label if "easy_label" in opt.given else opt.name,
-        source_root=Path(dataset.source_folder),
-        facts={"phase": opt.phase, "epoch": opt.epoch},
-        picture_width=opt.display_winsize,
-    )
-    for batch in islice(dataset, count):
-        model.set_input(batch)
-        model.test()
-        page.add(model.image_paths[0], model.get_current_visuals())
+    with PictureWriter(opt.num_threads) as writer:
+        page = ResultsPage(
+            results_dir,
+            title=opt.easy_label if "easy_label" in opt.given else opt.name,
+            source_root=Path(dataset.source_folder),
+            facts={"phase": opt.phase, "epoch": opt.epoch},
+            picture_width=opt.display_winsize,
+            save_picture=writer.save,
+        )
+        for path, visuals in islice(translations(model, dataset), count):
+            page.add(path, visuals)
     page.save()
     print(f"results: {page.directory / 'index.html'}")
+
+
+def translations(model: BaseModel, dataset: PictureLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The path of each picture, in order, and what became of it: (1, C, H, W) tensors by their published names."""
+    for batch in dataset:
+        model.set_input(batch)
+        model.test()
+        visuals = model.get_current_visuals()
+        for number, path in enumerate(model.image_paths):
+            yield path, {name: pictures[number : number + 1] for name, pictures in visuals.items()}
 
 
 def main() -> None:

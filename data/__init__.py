@@ -51,7 +51,7 @@ def create_dataset(opt: Namespace) -> PictureLoader:
     return PictureLoader(
         dataset,
         batches,
-        opt.num_threads,
+        min(opt.num_threads, len(batches)),
         opt.prefetch_factor,
         opt.cache if opt.isTrain else None,
         to_gpu=opt.gpu_ids != CPU and torch.cuda.is_available(),

@@ -25,9 +25,9 @@ Batch = dict[str, torch.Tensor | list[str]]  # "A", "B": (N, C, H, W) in [-1, 1]
 
 
 class Delivery(NamedTuple):
-    """What a worker hands over: a batch, unless there was nothing readable, and what went wrong on the way."""
+    """What a worker hands over: a batch, or several in a test of unequal pictures, and what went wrong on the way."""
 
-    batch: Batch | None
+    batches: list[Batch]  # none where there was nothing readable
     skipped: dict[str, str]  # path -> why the picture could not be used
     error: UserError | None  # returned, since an exception raised in a worker arrives as a traceback in a string
 
@@ -39,13 +39,15 @@ class BatchReader(Dataset[Delivery]):
         self.dataset = dataset
 
     def __getitem__(self, positions: list[Position]) -> Delivery:
-        batch, mistake = None, None
+        batches: list[Batch] = []
+        mistake = None
         try:
             samples = [sample for position in positions if (sample := self.dataset[position]) is not None]
-            batch = collate(samples) if samples else None
+            groups = [samples] if self.dataset.is_train else of_one_size(samples)
+            batches = [collate(group) for group in groups if group]
         except UserError as error:
             mistake = error
-        return Delivery(batch, self.dataset.take_skipped(), mistake)
+        return Delivery(batches, self.dataset.take_skipped(), mistake)
 
 
 class PictureLoader:
@@ -125,12 +127,11 @@ class PictureLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises a UserError where the pictures leave nothing to go on with."""
-        for batch, skipped, error in self._all_deliveries():
+        for batches, skipped, error in self._all_deliveries():
             self._report(skipped)
             if error is not None:
                 raise error
-            if batch is not None:
-                yield batch
+            yield from batches
 
     def _all_deliveries(self) -> Iterator[Delivery]:
         """The deliveries of the epoch, each once. Where a worker dies, others go on with what is waited for.
@@ -204,3 +205,18 @@ def collate(samples: list[Sample]) -> Batch:
         batch[domain] = torch.from_numpy(np.stack(pictures)) if len(pictures) > 1 else pictures[0][None]
         batch[f"{domain}_paths"] = list(paths)
     return batch
+
+
+def of_one_size(samples: list[Sample]) -> list[list[Sample]]:
+    """The samples in order, in groups whose pictures have one size."""
+    groups: list[list[Sample]] = []
+    for sample in samples:
+        if groups and sizes(sample) == sizes(groups[-1][0]):
+            groups[-1].append(sample)
+        else:
+            groups.append([sample])
+    return groups
+
+
+def sizes(sample: Sample) -> list[torch.Size]:
+    return [sample[domain].shape for domain in ("A", "B") if domain in sample]

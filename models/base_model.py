@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.accumulation import OneBatch, SeveralBatches
 from models.losses.gradient_penalty import wgan_gp_penalty
 from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.stylegan2_upsampling import NoiseInjection
 from models.networks.taps import TappedGenerator
 from models.schedules import Epochs, LearningRate
 from models.speed import chosen_speed
@@ -155,6 +156,16 @@ class BaseModel(ABC):
         """Evaluation mode: running statistics for batch norm, no dropout. Published tests run without it."""
         for network in self.networks.values():
             network.eval()
+
+    def check_batch_at_test(self, batch_size: int) -> None:
+        """Raises UserError where a test of `batch_size` pictures at a time would not give each what it gets alone."""
+        layers = [layer for network in self.networks.values() for layer in network.modules()] if batch_size > 1 else []
+        for layer in layers:
+            if (isinstance(layer, (nn.BatchNorm2d, nn.Dropout)) and layer.training) or isinstance(layer, NoiseInjection):
+                raise UserError(
+                    f"--batch_size {batch_size}: this generator has a {type(layer).__name__}, so that what becomes of a "
+                    "picture depends on the others of its batch; leave out --batch_size"
+                )
 
     def gradient_penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """lambda_gp times WGAN-GP's penalty; zero for the other --gan_mode."""

@@ -1,13 +1,13 @@
 """The page of a test: each input picture beside what became of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from util.report.earlier_page import pictures_of
 from util.report.page import Picture, card, write_page
-from util.report.pictures import save_picture, to_uint8
+from util.report.pictures import save_picture
 from util.report.result_names import ResultNames
 
 
@@ -23,15 +23,23 @@ class ResultsPage:
         source_root: folder that the tested pictures come from; the names of the results mirror the folders below it.
         facts: what was tested, shown under the title, such as phase and epoch; the number of pictures is added.
         picture_width: shown width of a picture in pixels, roughly.
+        save_picture: writes a picture to a file, at once or before long.
     """
 
     def __init__(
-        self, directory: Path, title: str, source_root: Path, facts: Mapping[str, str], picture_width: int = 256
+        self,
+        directory: Path,
+        title: str,
+        source_root: Path,
+        facts: Mapping[str, str],
+        picture_width: int = 256,
+        save_picture: Callable[[torch.Tensor, Path], None] = save_picture,
     ) -> None:
         self.directory = directory
         self.title = title
         self.facts = facts
         self.picture_width = picture_width
+        self.save_picture = save_picture
         self.names = ResultNames(source_root)
         self.cards: list[str] = []
         self.files: set[str] = set()
@@ -47,11 +55,10 @@ class ResultsPage:
         name = self.names.claim(source_path)
         pictures = []
         for visual, tensor in visuals.items():
-            pixels = to_uint8(tensor)
             file = f"images/{visual}/{name}"
-            save_picture(pixels, self.directory / file)
+            self.save_picture(tensor, self.directory / file)
             self.files.add(file)
-            pictures.append(Picture(visual, file, width=pixels.shape[1], height=pixels.shape[0]))
+            pictures.append(Picture(visual, file, width=tensor.shape[3], height=tensor.shape[2]))
         self.cards.append(card(self.names.shown(source_path), pictures))
         self.most_visuals = max(self.most_visuals, len(pictures))
 
