@@ -10,7 +10,8 @@ from tqdm import tqdm
 from data.base_dataset import BaseDataset
 from data.images import PictureError, read_image
 from data.picture_set import PictureTransform
-from data.workers import read_ahead
+from data.workers import WorkerDiedError, read_ahead, received
+from util.errors import MachineError
 
 GIGABYTE = 1_000_000_000
 
@@ -37,7 +38,8 @@ class PictureCache:
     def fill(self, epoch: int) -> None:
         """Reads the pictures of `epoch` in place of those at hand, until all are there or the memory is used up; says so.
 
-        What cannot be read is not held: whoever wants it meets the file, as without a cache.
+        What cannot be read is not held: whoever wants it meets the file, as without a cache. Raises MachineError where a
+        worker dies.
         """
         started, used, is_full = time.monotonic(), 0, False
         domains, transforms = self.dataset.domains, self.dataset.transforms_at(epoch)
@@ -46,17 +48,24 @@ class PictureCache:
         kept: list[dict[int, np.ndarray]] = [{} for _ in domains]
 
         places = [(number, index) for number, domain in enumerate(domains) for index in range(len(domain))]
-        prepared = read_ahead(PreparedPictures(self.dataset, transforms), places, self.num_threads)
+        prepared = received(read_ahead(PreparedPictures(self.dataset, transforms), places, self.num_threads))
         bar = tqdm(prepared, "cache", len(places), unit=" pictures", leave=False, disable=None)
-        for (number, index), pixels in zip(places, bar, strict=False):
-            if pixels is None:
-                continue
-            is_full = used + pixels.nbytes > self.gigabytes * GIGABYTE
-            if is_full:
-                break
-            kept[number][index] = pixels
-            used += pixels.nbytes
-        bar.close()
+        try:
+            for (number, index), pixels in zip(places, bar, strict=False):
+                if pixels is None:
+                    continue
+                is_full = used + pixels.nbytes > self.gigabytes * GIGABYTE
+                if is_full:
+                    break
+                kept[number][index] = pixels
+                used += pixels.nbytes
+        except WorkerDiedError:
+            raise MachineError(
+                f"a worker process has died while it read pictures for --cache, most likely for want of memory: give "
+                f"--cache less than {self.gigabytes:g} GB, or lower --num_threads"
+            ) from None
+        finally:
+            bar.close()
 
         for domain, pictures, transform in zip(domains, kept, transforms, strict=True):
             domain.keep(pictures, transform)

@@ -18,7 +18,7 @@ NOT_RECORDED = ("given", "isTrain")
 NOT_THE_RUNS = frozenset(
     [
         *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "name", "suffix", "checkpoints_dir"),
-        *("gpu_ids", "num_threads", "verbose", "easy_label"),
+        *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label"),
     ]
 )
 

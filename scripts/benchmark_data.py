@@ -17,6 +17,7 @@ from statistics import median
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,11 +44,17 @@ def published_picture(path: str) -> torch.Tensor:
     return tensor.sub(0.5).div(0.5)
 
 
-def published_epoch(dataroot: Path) -> Iterator[dict[str, torch.Tensor]]:
-    """The batches of an epoch as the published loader makes them, in random order."""
-    A, B = (list_pictures(str(dataroot / f"train{domain}")) for domain in "AB")
-    for path_A in random.sample(A, len(A)):
-        yield {"A": published_picture(path_A)[None], "B": published_picture(random.choice(B))[None]}
+class PublishedPairs(Dataset[dict[str, torch.Tensor]]):
+    """Each picture of A with a random one of B, as the published data set gives them."""
+
+    def __init__(self, dataroot: Path) -> None:
+        self.A, self.B = (list_pictures(str(dataroot / f"train{domain}")) for domain in "AB")
+
+    def __len__(self) -> int:
+        return len(self.A)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"A": published_picture(self.A[index]), "B": published_picture(random.choice(self.B))}
 
 
 def loader(dataroot: Path, *arguments: str) -> PictureLoader:
@@ -60,7 +67,7 @@ def loader(dataroot: Path, *arguments: str) -> PictureLoader:
 def measure(dataroot: Path, rounds: int = 5) -> dict[str, float]:
     """Pictures per second of one core, by way of reading; medians over `rounds` epochs of each way, taken in turns."""
     ways: dict[str, Callable[[], Iterator]] = {
-        PUBLISHED: lambda: published_epoch(dataroot),
+        PUBLISHED: DataLoader(PublishedPairs(dataroot), shuffle=True).__iter__,
         HERE: loader(dataroot).__iter__,
         CACHED: loader(dataroot, "--cache").__iter__,
     }
