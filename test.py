@@ -22,6 +22,7 @@ from util.report.console import print_any_name
 from util.report.picture_writer import PictureWriter
 from util.report.results_page import ResultsPage
 from util.runtime.device import describe_device
+from util.runtime.ema import SUFFIX
 from util.runtime.output_folder import make_output_folder
 
 
@@ -53,7 +54,7 @@ def test(opt: Namespace) -> None:
     advice = " (raise --num_test for more)" if count < len(dataset) else ""
     print(f"{count} of {len(dataset)} images{advice}, on {describe_device(model.device)}")
 
-    results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}"
+    results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{SUFFIX if opt.ema else ''}"
     make_output_folder(results_dir, "--results_dir and --name")
     with PictureWriter(opt.num_threads) as writer:
         page = ResultsPage(

@@ -3,6 +3,7 @@
 Weights, options, log and training page go to `<checkpoints_dir>/<name>/`.
 """
 
+import math
 import sys
 import time
 from argparse import Namespace
@@ -11,14 +12,19 @@ from pathlib import Path
 import torch
 
 from data import PictureLoader, create_dataset
+from data.judged_pictures import JudgedPictures
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
+from options.figures import wanted_figures
 from options.record import changed_options, describe_options, write_options
 from util.errors import INTERRUPTED_STATUS, TERMINATED_STATUS, UserError, exit_on_user_error
 from util.report.console import print_any_name
+from util.report.early_warnings import EarlyWarnings
 from util.report.live_view import LiveViews
 from util.report.loss_log import forget_losses_after
+from util.report.metrics.judge import create_judge
+from util.report.run_evaluation import NoEvaluation, RunEvaluation
 from util.report.silent_report import SilentReport
 from util.report.tensorboard_view import open_tensorboard
 from util.report.training_report import TrainingReport
@@ -44,8 +50,9 @@ def train(opt: Namespace) -> None:
     dataset = create_dataset(opt)
     model = create_model(opt)
     images = ImageCounter(opt.epoch_count)
-    model.stateful |= {"images": images, "pictures": dataset}
     check_start(opt, run_dir)
+    evaluation = open_evaluation(opt, model)
+    model.stateful |= {"images": images, "pictures": dataset, "evaluation": evaluation}
     if opt.continue_train:
         take_up(opt, run_dir, model, images)
 
@@ -73,7 +80,7 @@ def train(opt: Namespace) -> None:
     began_at = images.state_dict()
     with DeferredInterrupt() as interrupt, report:
         try:
-            run_epochs(opt, model, dataset, report, images, losses, interrupt, last_epoch)
+            run_epochs(opt, model, dataset, report, images, losses, evaluation, interrupt, last_epoch)
         finally:
             # Before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil.
             if images.state_dict() != began_at and model.is_between_steps and not interrupt.asked_twice:
@@ -91,6 +98,31 @@ def check_start(opt: Namespace, run_dir: Path) -> None:
         f"{run_dir} holds a run already{f', with other options: {changes}' if changes else ''}. Add --continue_train, "
         "without --pretrained_name, to go on with it, --overwrite to start anew in its place, or give another --name"
     )
+
+
+def open_evaluation(opt: Namespace, model: BaseModel) -> RunEvaluation | NoEvaluation:
+    """What judges the run by the figures asked for. Weights that cannot be had cost a sentence, and their figures."""
+    wanted = wanted_figures(opt)
+    if not wanted.anything or not is_main():
+        return NoEvaluation()
+    judge = create_judge(wanted, opt.seed, model.device, absent=lambda why: print(f"note: {why}; training goes on without"))
+    if not judge.has_figures:
+        return NoEvaluation()
+    name, generator = next(iter(model.generators.items()))
+    candidates = {name: generator} | {a: network for a, network in model.averages.networks.items() if a.startswith(name)}
+
+    def keep(candidate: str) -> None:
+        model.save_networks("best", *(model.networks if candidate == name else model.averages.networks))
+
+    return RunEvaluation(judge, JudgedPictures(opt), candidates, keep, model.device)
+
+
+def early_warnings(opt: Namespace) -> EarlyWarnings:
+    """What looks out for signs of failure that the method is known for."""
+    contrasts = "num_patches" in opt
+    patches = opt.num_patches * (opt.batch_size if opt.nce_includes_all_negatives_from_minibatch else 1) if contrasts else 1
+    at_chance = opt.lambda_NCE * math.log(patches) if contrasts else 0.0
+    return EarlyWarnings(opt.gan_mode, getattr(opt, "lambda_GAN", 1.0), at_chance)
 
 
 def take_up(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounter) -> None:
@@ -149,9 +181,11 @@ def run_epochs(
     report: TrainingReport | SilentReport,
     images: ImageCounter,
     losses: LossWatch,
+    evaluation: RunEvaluation | NoEvaluation,
     interrupt: DeferredInterrupt,
     last_epoch: int,
 ) -> None:
+    warnings = early_warnings(opt)
     for epoch in range(images.epoch, last_epoch + 1):
         started = time.monotonic()
         dataset.set_epoch(epoch, images.seen_in_epoch)
@@ -166,12 +200,19 @@ def run_epochs(
             if to_page or images.crossed(opt.display_freq):
                 report.visuals(model.upright_visuals(), to_page)
             if images.crossed(opt.print_freq):
-                report.losses(model.get_current_losses(), model.learning_rate)
+                current = model.get_current_losses()
+                report.losses(current, model.learning_rate)
+                for warning in warnings.look(images.seen, current, model.get_current_visuals()):
+                    report.say(warning)
+            if images.crossed(opt.evaluation_freq):
+                evaluation.at(epoch, images.seen, report)
             if images.crossed(opt.save_latest_freq):
                 save(model, losses, f"iter_{images.seen}" if opt.save_by_iter else "latest")
             if anywhere(interrupt.asked):  # all processes stop after the same step
                 interrupt.stop()
 
+        if epoch == last_epoch:
+            evaluation.at(epoch, images.seen, report)
         rate = model.learning_rate
         model.update_learning_rate()
         images.end_epoch()
@@ -182,6 +223,9 @@ def run_epochs(
             f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - started:.0f} sec \t "
             f"learning rate {rate:.7f} -> {model.learning_rate:.7f}"
         )
+
+    for line in evaluation.last_and_best():
+        report.say(line)
 
 
 def save(model: BaseModel, losses: LossWatch, *labels: str) -> None:

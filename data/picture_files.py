@@ -26,14 +26,14 @@ class PictureFiles:
 
     root: Path
     paths: tuple[str, ...]
-    part: Callable[[Image.Image], Image.Image] = lambda image: image
+    part: Callable[[Image.Image], Image.Image] | None = None
     size: Size | None = None
     grayscale: bool = False
 
     @classmethod
-    def below(cls, root: Path, limit: int | None = None) -> Self:
+    def below(cls, root: Path, limit: int | None = None, part: Callable[[Image.Image], Image.Image] | None = None) -> Self:
         """All pictures below `root`, sorted, at most the first `limit`. Raises UserError where there is none."""
-        return cls(root, tuple(list_pictures(str(root), limit)))
+        return cls(root, tuple(list_pictures(str(root), limit)), part)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,7 +41,7 @@ class PictureFiles:
     def __iter__(self) -> Iterator[np.ndarray]:
         for path in self.paths:
             try:
-                image = self.part(read_image(path))
+                image = read_image(path) if self.part is None else self.part(read_image(path))
             except PictureError as error:
                 raise UserError(f"{path!r} cannot be judged: {error}; take it out") from None
             if self.grayscale:

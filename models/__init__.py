@@ -26,4 +26,7 @@ def create_model(opt: Namespace) -> BaseModel:
     Raises UserError where the options do not fit each other or the machine.
     """
     with seeded(opt.seed):
-        return MODELS[opt.model](opt)
+        model = MODELS[opt.model](opt)
+    if opt.isTrain and opt.ema > 0:
+        model.keep_averages(opt.ema)
+    return model

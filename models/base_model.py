@@ -30,6 +30,7 @@ from util.runtime.checkpoints import (
 from util.runtime.device import choose_device
 from util.runtime.distributed import is_main, mean_over_processes, parallel
 from util.runtime.draws import Draws, KeptDraws
+from util.runtime.ema import SUFFIX, Averages, NoAverages, WeightAverages
 from util.runtime.loss_watch import check_weights
 from util.runtime.network_calls import HowToCompute, allow_tf32, as_called
 from util.runtime.recorded_steps import CudaGraphs, Inputs, Outputs, RecordedSteps
@@ -44,6 +45,8 @@ from util.runtime.run_state import (
 )
 from util.runtime.safetensors_file import SAFETENSORS, read_safetensors
 from util.runtime.seeding import step_seed
+
+MAY_BEGIN_LATER = ("averages", "evaluation")  # what a run may be asked for only when it goes on
 
 
 class BaseModel(ABC):
@@ -71,6 +74,8 @@ class BaseModel(ABC):
         self.run_step: Callable[[Inputs], Outputs] = self.compute_step
         self.speed = chosen_speed(opt, self.device)
         self.networks: dict[str, nn.Module] = {}
+        #: Moving averages of the generators, saved beside them.
+        self.averages: Averages = NoAverages()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         #: What a run that goes on needs besides the weights. Whoever remembers something from step to step adds it.
         self.stateful: dict[str, Stateful] = {}
@@ -109,7 +114,10 @@ class BaseModel(ABC):
         self.is_between_steps = False
         self.step_seed = step_seed(self.opt.seed, self.steps_done)
         self.seed_draws(self.step_seed)
-        vars(self).update(self.run_step({"real_A": self.real_A, "real_B": self.real_B}))
+        outputs = self.run_step({"real_A": self.real_A, "real_B": self.real_B})
+        vars(self).update(outputs)
+        if outputs:  # none where the batch waits for others of its step
+            self.averages.update()
         self.steps_done += 1
         self.is_between_steps = True
 
@@ -129,6 +137,16 @@ class BaseModel(ABC):
     def training_step(self) -> None:
         """The method: what a step computes, and in which order it updates the networks."""
         raise NotImplementedError(f"{type(self).__name__} is for testing alone")
+
+    @property
+    def generators(self) -> dict[str, nn.Module]:
+        """The networks that translate: G, or G_A from A to B and G_B back."""
+        return {name: network for name, network in self.networks.items() if name.startswith("G")}
+
+    def keep_averages(self, decay: float) -> None:
+        """Keeps moving averages of the generators from the next step on."""
+        averages = WeightAverages(self.generators, decay)
+        self.averages = self.stateful["averages"] = averages
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
         """Places a batch {"A", "B", "A_paths", "B_paths"} on the device; --direction BtoA swaps the domains.
@@ -222,21 +240,25 @@ class BaseModel(ABC):
         """The rate that the next step is taken with."""
         return self.rate.value
 
-    def save_networks(self, label: str) -> None:
-        """Writes `<label>_net_<name>.pth` for every network into the run's folder; the main process alone does."""
+    def save_networks(self, label: str, *names: str) -> None:
+        """Writes `<label>_net_<name>.pth` for every network and average, or those named, into the run's folder; the main
+        process alone does."""
         if not is_main():
             return
-        for name, network in self.networks.items():
-            save_weights(network, self._weights_path(self.opt.name, label, name))
+        for name, network in (self.networks | self.averages.networks).items():
+            if name in names or not names:
+                save_weights(network, self._weights_path(self.opt.name, label, name))
 
     def load_networks(self, label: str, run: str | None = None) -> None:
         """Reads what `save_networks` wrote, from another run's folder where `run` names one; safetensors of the same name
-        where they lie there in its place.
+        where they lie there in its place. A test with --ema reads the generators' averages.
 
         Raises UserError where a file is missing or belongs to another architecture.
         """
+        averaged = self.generators if not self.is_train and self.opt.ema else {}
         for name, network in self.networks.items():
-            path = self._weights_path(run or self.opt.name, label, name)
+            file_name = name + SUFFIX if name in averaged else name
+            path = self._weights_path(run or self.opt.name, label, file_name)
             safetensors = path.with_suffix(SAFETENSORS)
             if safetensors.exists() and not path.exists():
                 load_plain_state(network, read_safetensors(safetensors), safetensors)
@@ -244,7 +266,7 @@ class BaseModel(ABC):
                 load_weights(network, path)
 
     def save_run(self, *labels: str) -> None:
-        """Writes the networks under each label, as `save_networks` does, and what `resume` needs to go on from here.
+        """Writes networks and averages under each label, as `save_networks` does, and what `resume` needs to go on.
 
         All files are complete on the disk before the first takes its place, that of `resume` before the others. The main
         process alone writes.
@@ -258,9 +280,10 @@ class BaseModel(ABC):
         state = {
             "labels": list(labels),
             "steps_done": self.steps_done,
-            "networks": weights,
+            "networks": dict(weights),
             "stateful": {name: thing.state_dict() for name, thing in self.stateful.items()},
         }
+        weights |= {name: plain_state(network) for name, network in self.averages.networks.items()}
         check_weights(weights)
         exports = {self._weights_path(self.opt.name, label, name): weights[name] for label in labels for name in weights}
         write_files({**exports, self._state_path: state})
@@ -281,13 +304,17 @@ class BaseModel(ABC):
             for name, network in self.networks.items():
                 load_plain_state(network, state["networks"][name], self._state_path)
             for name, thing in self.stateful.items():
-                thing.load_state_dict(state["stateful"][name])
+                if name in state["stateful"] or name not in MAY_BEGIN_LATER:
+                    thing.load_state_dict(state["stateful"][name])
             self.rate.set_in(self.optimizers.values())
             self.steps_done = whole_number(state["steps_done"])
+            weights = {name: state["networks"][name] for name in self.networks}
+            if "averages" in state["stateful"]:
+                weights |= {name: plain_state(network) for name, network in self.averages.networks.items()}
             exports = {
-                self._weights_path(self.opt.name, file_label(label), name): state["networks"][name]
+                self._weights_path(self.opt.name, file_label(label), name): weights[name]
                 for label in state["labels"]
-                for name in self.networks
+                for name in weights
             }
         except UserError:
             raise

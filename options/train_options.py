@@ -5,6 +5,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from models.losses.gan import GAN_LOSSES
 from models.schedules import SCHEDULES
 from options.base_options import BaseOptions
+from options.figures import declare_figures
 from util.option_types import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
 
 DISPLAY_OFF = "0 or less: off"
@@ -62,12 +63,6 @@ class TrainOptions(BaseOptions):
         group = parser.add_argument_group("checkpoints")
         group.add_argument("--save_latest_freq", type=positive_int, default=5000, help="images between saves of latest")
         group.add_argument("--save_epoch_freq", type=positive_int, default=5, help="epochs between saves under their number")
-        group.add_argument(
-            "--evaluation_freq",
-            type=positive_int,
-            default=5000,
-            help="accepted as published; nothing is evaluated during training",
-        )
         group.add_argument("--save_by_iter", action="store_true", help="label those saves iter_<images>, not latest")
         group.add_argument(
             "--keep_checkpoints", type=positive_int, default=None, help="how many numbered checkpoints to keep; all"
@@ -77,7 +72,30 @@ class TrainOptions(BaseOptions):
         group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the first epoch")
         group.add_argument("--pretrained_name", default=None, help="run whose weights --continue_train takes")
 
+        group = parser.add_argument_group(
+            "evaluation",
+            "every --evaluation_freq images, and at the end, the run is judged by the figures that are asked for",
+        )
+        declare_figures(group)
+        group.add_argument(
+            "--evaluation_freq",
+            type=positive_int,
+            default=5000,
+            help="images between evaluations; there are none unless a figure is asked for (--inception, --features, "
+            "--paired, --lpips). The first figure decides which weights are kept as best",
+        )
+        group.add_argument("--evaluation_phase", default="test", help="which half is judged on: <phase>A and <phase>B")
+        group.add_argument("--evaluation_pictures", type=positive_int, default=500, help="the most pictures of each domain")
+
         group = parser.add_argument_group("optimisation")
+        group.add_argument(
+            "--ema",
+            type=decay_rate,
+            default=0.0,
+            metavar="DECAY",
+            help="keep an average of the generator's weights as well, this much of it from step to step (0.999), in "
+            "*_net_G_ema.pth; 0: none. test.py --ema tests it",
+        )
         group.add_argument("--n_epochs", type=non_negative_int, default=200, help="epochs at the first learning rate")
         group.add_argument("--n_epochs_decay", type=non_negative_int, default=200, help="epochs of linear decay after them")
         group.add_argument("--beta1", type=decay_rate, default=0.5, help="Adam's first momentum")

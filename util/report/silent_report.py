@@ -1,6 +1,7 @@
 """A report on nothing: for processes that train along with the one that reports."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,11 @@ class SilentReport:
     def losses(self, losses: Mapping[str, float], learning_rate: float) -> None:
         """Does nothing."""
 
-    def evaluation(self, figures: Mapping[str, float]) -> None:
+    def aside(self) -> AbstractContextManager[None]:
+        """Measures no time."""
+        return nullcontext()
+
+    def evaluation(self, figures: Mapping[str, float], taken_with: Sequence[Mapping[str, Any]] = ()) -> None:
         """Does nothing."""
 
     def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:

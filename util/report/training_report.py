@@ -1,6 +1,7 @@
 """What a training loop tells its user: bar, lines, logs, page and live view behind one object."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -78,6 +79,13 @@ class TrainingReport:
             self.times.step_done()
             self.progress.advance(images)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """To be entered within a step: the time that the body takes counts neither as work nor as waiting."""
+        self.times.step_done()
+        yield
+        self.times.begin()
+
     def losses(self, losses: Mapping[str, float], learning_rate: float) -> None:
         """Reports the losses of the current step: a line on the console and in the log, and their curves."""
         seconds, data_seconds = self.times.take_means()
@@ -96,9 +104,11 @@ class TrainingReport:
         )
         self.live_view.plot("losses", self._moment(), losses)
 
-    def evaluation(self, figures: Mapping[str, float]) -> None:
-        """Reports how good the run is now, such as {"FID": 61.7}: in metrics.jsonl, and as curves on page and live view."""
-        self.metrics.add(self._moment(), {"evaluation": figures})
+    def evaluation(self, figures: Mapping[str, float], taken_with: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Reports how good the run is now, such as {"FID": 61.7}: in metrics.jsonl, with how the figures were taken where
+        that is told, and as curves on page and live view."""
+        details = {"taken_with": list(taken_with)} if taken_with else {}
+        self.metrics.add(self._moment(), {"evaluation": figures, **details})
         self.live_view.plot("evaluation", self._moment(), figures)
 
     def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:

@@ -91,6 +91,16 @@ class Judge:
         self.seed = seed
         self.device = device
 
+    @property
+    def has_figures(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self.networks) or self.needs_truth
+
+    @property
+    def needs_truth(self) -> bool:
+        """Whether translations are compared with their own truth."""
+        return self.paired or self.perceptual is not None
+
     def figures(
         self, results: Pictures, real: RealSet | None = None, truth: Pictures | None = None, split: str = ""
     ) -> list[Figure]:

@@ -1,11 +1,13 @@
-"""How near results come to the truth, where it is known: PSNR and SSIM on the pictures as they are saved."""
+"""How near results come to the truth, where it is known: PSNR and SSIM on the pictures as they are saved.
+
+torchmetrics is imported where it is needed: it takes a second, and most runs need none of it.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 DATA_RANGE = 255.0
 WINDOW = 11  # side of SSIM's Gaussian window in pixels, for its sigma of 1.5
@@ -26,6 +28,8 @@ def psnr(result: np.ndarray, truth: np.ndarray) -> float:
     Args:
         result, truth: uint8 pictures (H, W, C) or (H, W) of one shape; else `ValueError`.
     """
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     return float(peak_signal_noise_ratio(*_comparable(result, truth), data_range=DATA_RANGE))
 
 
@@ -38,6 +42,8 @@ def ssim(result: np.ndarray, truth: np.ndarray) -> float:
     Args:
         result, truth: uint8 pictures (H, W, C) or (H, W) of one shape and at least 11 pixels a side; else `ValueError`.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     if min(truth.shape[:2]) < WINDOW:
         raise ValueError(f"SSIM looks through a window of 11x11 pixels; a picture of shape {truth.shape} is smaller")
     _, similarity = structural_similarity_index_measure(
