@@ -40,13 +40,15 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clean_resize_is_pils_on_every_channel() -> None:
-    """Where nothing overshoots, and so nothing is cut, it is the resize of an 8-bit picture before rounding."""
+    """Where nothing overshoots it is the resize of an 8-bit picture, before rounding; what overshoots is clipped."""
     smooth = np.asarray(Image.fromarray(picture(6, 6)).resize((60, 40), Image.Resampling.BILINEAR))
     resized = clean(smooth, 23)
     rounded = np.asarray(Image.fromarray(smooth).resize((23, 23), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert resized.shape == (3, 23, 23)
     assert np.abs(resized.numpy() - rounded).max() <= 1
     assert (resized != resized.round()).any()
+    black_and_white = np.repeat(np.repeat(picture(8, 8) // 128 * 255, 5, axis=0), 5, axis=1)
+    assert clean(black_and_white, 70).aminmax() == (0, 255)
 
 
 def test_legacy_resize_looks_at_four_pixels() -> None:
@@ -63,7 +65,7 @@ def test_legacy_resize_looks_at_four_pixels() -> None:
 def test_squeezenet_sees_blue_green_red_less_its_mean(squeezenet: Path) -> None:
     from torchvision.models import squeezenet1_1
 
-    network = load_features(squeezenet)
+    network = load_features(squeezenet, CPU)
     assert (network.name, network.weights_sha256, network.resizes) == (
         "squeezenet1_1",
         sha256(squeezenet),
@@ -76,20 +78,20 @@ def test_squeezenet_sees_blue_green_red_less_its_mean(squeezenet: Path) -> None:
     with torch.inference_mode():
         direct = features(torch.from_numpy(blue_green_red.transpose(2, 0, 1).copy())[None]).mean((2, 3))
     for resize in network.resizes:  # which at this size changes nothing
-        found = network.features([shown], resize, CPU)
+        found = network.features([shown], resize)
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, direct.double(), rtol=1e-5, atol=1e-6)
 
 
 def test_features_do_not_depend_on_batches_and_gray_is_shown_as_colour(squeezenet: Path) -> None:
-    network = load_features(squeezenet)
+    network = load_features(squeezenet, CPU)
     shown = [picture(30, 40), picture(50, 20, 1), picture(30, 40, 2)[:, :, 0]]
-    together = network.features(shown, "clean", CPU)
+    together = network.features(shown, "clean")
     assert together.shape == (3, 512)
-    one_by_one = network.features(shown, "clean", CPU, batch_size=1)
+    one_by_one = network.features(shown, "clean", batch_size=1)
     torch.testing.assert_close(together, one_by_one, rtol=1e-4, atol=1e-4)  # float32 sums of another order
     in_colour = np.repeat(shown[2][:, :, None], 3, axis=2)
-    torch.testing.assert_close(network.features([in_colour], "clean", CPU), one_by_one[2:])
+    torch.testing.assert_close(network.features([in_colour], "clean"), one_by_one[2:])
 
 
 def saved_program(kind: str, path: Path) -> Path:
@@ -106,23 +108,23 @@ def saved_program(kind: str, path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["torch.export", "torch.jit"])
 def test_a_program_is_fed_bytes_and_named_after_its_file(kind: str, tmp_path: Path) -> None:
-    network = load_features(saved_program(kind, tmp_path / "mean_colour.pt"))
+    network = load_features(saved_program(kind, tmp_path / "mean_colour.pt"), CPU)
     assert (network.name, network.resizes) == ("mean_colour", ("its own",))
     shown = [picture(9, 14), picture(9, 14, 1), picture(20, 6, 2)]
     expected = np.stack([each.astype(np.float64).mean((0, 1)) for each in shown])
-    assert network.features(shown, "its own", CPU).numpy() == pytest.approx(expected, rel=1e-5)
+    assert network.features(shown, "its own").numpy() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_program_that_gives_no_rows_or_fails_is_named() -> None:
     def fed(shown: np.ndarray, resize: str) -> Tensor:
         return torch.from_numpy(shown.transpose(2, 0, 1)).float()
 
-    shapeless = FeatureNetwork("odd", "", ("its own",), nn.Identity(), fed)
+    shapeless = FeatureNetwork("odd", "", ("its own",), nn.Identity(), fed, CPU)
     with pytest.raises(UserError, match=r"odd gives \(1, 3, 8, 8\), not a row for every picture"):
-        shapeless.features([picture(8, 8)], "its own", CPU)
-    too_wide = FeatureNetwork("wide", "", ("its own",), nn.Conv2d(4, 1, 1), fed)
+        shapeless.features([picture(8, 8)], "its own")
+    too_wide = FeatureNetwork("wide", "", ("its own",), nn.Conv2d(4, 1, 1), fed, CPU)
     with pytest.raises(UserError, match=r"wide cannot take these pictures: .*channels"):
-        too_wide.features([picture(8, 8)], "its own", CPU)
+        too_wide.features([picture(8, 8)], "its own")
 
 
 @pytest.fixture(scope="module")
@@ -139,13 +141,13 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_inception_is_torch_fidelitys(inception: Path) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    network = load_inception(inception)
+    network = load_inception(inception, CPU)
     assert (network.name, network.weights_sha256, network.resizes) == ("inception", sha256(inception), ("clean", "legacy"))
     shown = picture(299, 299)
     theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception))
     with torch.inference_mode():
         (direct,) = theirs(torch.from_numpy(shown.transpose(2, 0, 1).copy())[None])
-    torch.testing.assert_close(network.features([shown], "clean", CPU), direct.double(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(network.features([shown], "clean"), direct.double(), rtol=1e-5, atol=1e-7)
     assert network.fed(np.full((299, 299, 3), 255, np.uint8), "legacy").unique().tolist() == [1.0]
     assert network.fed(np.zeros((9, 9, 3), np.uint8), "legacy").unique().tolist() == [-1.0]
 
@@ -154,21 +156,21 @@ def test_torchvisions_inception_is_another(tmp_path: Path) -> None:
     path = tmp_path / "inception_v3_google-0cc3c7bd.pth"
     torch.save({"fc.weight": torch.zeros(1000, 2048)}, path)
     with pytest.raises(UserError, match="1008 classes apart; torchvision's, for 1000, is another"):
-        load_inception(path)
+        load_inception(path, CPU)
 
 
 def test_files_that_hold_no_network_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(WeightsAbsentError, match=r"there is no file .*nowhere\.pth"):
-        load_features(tmp_path / "nowhere.pth")
+        load_features(tmp_path / "nowhere.pth", CPU)
     damaged = tmp_path / "damaged.pth"
     damaged.write_bytes(b"PK\x03\x04 cut short")
     for load in (load_features, load_inception):
         with pytest.raises(UserError, match=r"damaged\.pth holds no plain weights"):
-            load(damaged)
+            load(damaged, CPU)
     other = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, other)
     with pytest.raises(UserError, match="holds neither the features of SqueezeNet"):
-        load_features(other)
+        load_features(other, CPU)
 
 
 def test_weights_in_torchs_cache_are_found_and_absent_ones_cost_a_sentence(
@@ -190,10 +192,10 @@ def test_the_squeezenet_at_hand_knows_pictures_apart(root: Path) -> None:
     weights = root.parent / "shared" / "weights" / "squeezenet1_1_features.pth"
     if not weights.is_file():
         pytest.skip(f"no pretrained weights at {weights}")
-    network = load_features(weights)
+    network = load_features(weights, CPU)
     assert network.weights_sha256.startswith("e833ed8b")
     stripes = [np.tile(np.uint8([[[40 * k, 0, 0]] * 4 + [[255] * 3] * 4]), (64, 8, 1)) for k in range(3)]
     flat = [np.full((64, 64, 3), 60 * k, np.uint8) for k in range(1, 4)]
-    features = nn.functional.normalize(network.features(stripes + flat, "clean", CPU))
+    features = nn.functional.normalize(network.features(stripes + flat, "clean"))
     alike = features @ features.T
     assert alike[:3, :3].min() > alike[:3, 3:].max()

@@ -189,7 +189,7 @@ def options_of(folder: Path, *arguments: str) -> list[str]:
 def test_what_fails_later_ends_the_judging_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_domains(tmp_path / "data", "test", n_A=5, n_B=4, size=(32, 32))
     opt = TrainOptions().parse(["--dataroot", str(data), *options_of(folder)[2:]])
-    judge = Judge([], paired=True, perceptual=None, seed=0, device=torch.device("cpu"))
+    judge = Judge([], paired=True, perceptual=None, seed=0)
     generator = nn.Identity()
     evaluation = RunEvaluation(judge, JudgedPictures(opt), {"G": generator}, lambda name: None, torch.device("cpu"))
     with TrainingReport(tmp_path, "run", 1, 1, 5, web_page=False, live_view=NoView()) as report:

@@ -28,7 +28,7 @@ class FeatureNetwork:
     """A network (N, 3, H, W) -> (N, D) features, what it is called, and what it is fed.
 
     `resizes` are the ways in which pictures may come to its size, the preferred one first. `fed` makes a picture, uint8
-    (H, W, 3), what the network takes, (3, H', W').
+    (H, W, 3), what the network takes, (3, H', W'). The network computes on `device`.
     """
 
     name: str
@@ -36,15 +36,15 @@ class FeatureNetwork:
     resizes: tuple[str, ...]
     network: nn.Module
     fed: Callable[[np.ndarray, str], Tensor]
+    device: torch.device
 
-    def features(self, pictures: Iterable[np.ndarray], resize: str, device: torch.device, batch_size: int = 16) -> Tensor:
+    def features(self, pictures: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
         """The features of uint8 pictures (H, W, 3) or (H, W), (N, D) in float64 on the CPU. Raises UserError where the
         network cannot take them."""
-        network = self.network.to(device)
         inputs = (self.fed(_in_colour(picture), resize) for picture in pictures)
         try:
             with torch.inference_mode():
-                parts = [network(batch.to(device)).double().cpu() for batch in _batches(inputs, batch_size)]
+                parts = [self.network(batch.to(self.device)).double().cpu() for batch in _batches(inputs, batch_size)]
         except Exception as error:  # a program from outside fails in any way
             if isinstance(error, UserError | torch.OutOfMemoryError):
                 raise
@@ -56,11 +56,12 @@ class FeatureNetwork:
         return features
 
 
-def load_inception(path: Path | None) -> FeatureNetwork:
+def load_inception(path: Path | None, device: torch.device) -> FeatureNetwork:
     """FID's Inception, with the weights of TensorFlow's 2015 release that torch-fidelity and pytorch-fid distribute.
 
     Args:
         path: their file; None takes them from torch's cache, or fetches them into it.
+        device: where it shall compute.
     Raises:
         WeightsAbsentError: the file is not there, and cannot be fetched.
         UserError: it holds something else.
@@ -83,10 +84,10 @@ def load_inception(path: Path | None) -> FeatureNetwork:
         # As in the programs that the two ways come from; they differ by half a grey level.
         return (values - 128) / 128 if resize == "clean" else values / 255 * 2 - 1
 
-    return FeatureNetwork(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval(), fed)
+    return FeatureNetwork(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval().to(device), fed, device)
 
 
-def load_features(path: Path) -> FeatureNetwork:
+def load_features(path: Path, device: torch.device) -> FeatureNetwork:
     """Another feature network: SqueezeNet 1.1's features as a state dict, or a program of torch.jit or torch.export that
     takes uint8 pictures (N, 3, H, W), red first, of any size, and gives a row of features for each.
 
@@ -94,15 +95,17 @@ def load_features(path: Path) -> FeatureNetwork:
         WeightsAbsentError: there is no such file.
         UserError: it is none of these.
     """
+    from torch.export.passes import move_to_device_pass
+
     contents = _archived_names(present(path))
     if any(name.endswith("archive_format") for name in contents):
-        return _program(path, lambda: torch.export.load(path).module())
+        return _program(path, device, lambda: move_to_device_pass(torch.export.load(path), device).module())
     if any("/code/" in name for name in contents):
-        return _program(path, lambda: torch.jit.load(path, map_location="cpu").eval())
-    return _squeezenet(path)
+        return _program(path, device, lambda: torch.jit.load(path, map_location=device).eval())
+    return _squeezenet(path, device)
 
 
-def _squeezenet(path: Path) -> FeatureNetwork:
+def _squeezenet(path: Path, device: torch.device) -> FeatureNetwork:
     """SqueezeNet 1.1 with the weights of its authors, which were trained in Caffe: it sees blue, green, red."""
     from torchvision.models import squeezenet1_1
 
@@ -114,16 +117,16 @@ def _squeezenet(path: Path) -> FeatureNetwork:
             f"{path} holds neither the features of SqueezeNet 1.1 (torchvision's names, without the classifier) nor a "
             "program of torch.jit or torch.export"
         ) from None
-    network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().to(device)
     mean = torch.tensor(CAFFE_MEAN)[:, None, None]
 
     def fed(picture: np.ndarray, resize: str) -> Tensor:
         return RESIZES[resize](picture, SQUEEZENET_SIDE).flip(0) - mean
 
-    return FeatureNetwork("squeezenet1_1", sha256(path), tuple(RESIZES), network, fed)
+    return FeatureNetwork("squeezenet1_1", sha256(path), tuple(RESIZES), network, fed, device)
 
 
-def _program(path: Path, load: Callable[[], nn.Module]) -> FeatureNetwork:
+def _program(path: Path, device: torch.device, load: Callable[[], nn.Module]) -> FeatureNetwork:
     try:
         with warnings.catch_warnings(action="ignore"):  # torch.jit.load is deprecated, but its files are about
             network = load()
@@ -133,7 +136,7 @@ def _program(path: Path, load: Callable[[], nn.Module]) -> FeatureNetwork:
     def fed(picture: np.ndarray, resize: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
 
-    return FeatureNetwork(path.stem, sha256(path), (OWN_RESIZE,), network, fed)
+    return FeatureNetwork(path.stem, sha256(path), (OWN_RESIZE,), network, fed, device)
 
 
 def _archived_names(path: Path) -> Sequence[str]:

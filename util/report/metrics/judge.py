@@ -67,10 +67,10 @@ class RealSet:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def features(self, network: FeatureNetwork, resize: str, device: torch.device) -> Tensor:
+    def features(self, network: FeatureNetwork, resize: str) -> Tensor:
         """(N, D) in float64."""
         if (network, resize) not in self._features:
-            self._features[network, resize] = network.features(self.pictures, resize, device)
+            self._features[network, resize] = network.features(self.pictures, resize)
         return self._features[network, resize]
 
 
@@ -83,13 +83,11 @@ class Judge:
         paired: bool,
         perceptual: PerceptualDistance | None,
         seed: int,
-        device: torch.device,
     ) -> None:
         self.networks = networks
         self.paired = paired
         self.perceptual = perceptual
         self.seed = seed
-        self.device = device
 
     @property
     def has_figures(self) -> bool:
@@ -131,8 +129,7 @@ class Judge:
             "weights_sha256": network.weights_sha256,
         }
         features = {
-            resize: (network.features(results, resize, self.device), real.features(network, resize, self.device))
-            for resize in network.resizes
+            resize: (network.features(results, resize), real.features(network, resize)) for resize in network.resizes
         }
         figures = []
         for resize, sets in features.items():
@@ -199,12 +196,12 @@ def create_judge(
     with seeded(seed):  # networks draw weights before they are given theirs
         if wanted.inception is not None:
             path = None if wanted.inception == CACHE else Path(wanted.inception)
-            networks.append(attempt(lambda: load_inception(path)))
+            networks.append(attempt(lambda: load_inception(path, device)))
         if wanted.features is not None:
             features = Path(wanted.features)
-            networks.append(attempt(lambda: load_features(features)))
+            networks.append(attempt(lambda: load_features(features, device)))
         if wanted.lpips is not None:
             backbone = wanted.lpips
             perceptual = attempt(lambda: PerceptualDistance(backbone, device))
     there = [network for network in networks if network is not None]
-    return Judge(there, wanted.paired, perceptual, seed, device)
+    return Judge(there, wanted.paired, perceptual, seed)

@@ -11,15 +11,16 @@ from torch import Tensor
 
 
 def clean(picture: np.ndarray, side: int) -> Tensor:
-    """Antialiased: PIL's bicubic on every channel, in floating point, not rounded, as in clean-fid.
+    """Antialiased: PIL's bicubic on every channel, in floating point, clipped but not rounded, as in clean-fid.
 
     Args:
         picture: uint8 (H, W, 3).
     Returns:
-        (3, side, side) float32, 0 to 255 and a little beyond, where the bicubic curve overshoots.
+        (3, side, side) float32, 0 to 255.
     """
     planes = [Image.fromarray(picture[:, :, channel].astype(np.float32)) for channel in range(3)]
-    return torch.stack([torch.from_numpy(np.array(p.resize((side, side), Image.Resampling.BICUBIC))) for p in planes])
+    resized = [np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC)) for plane in planes]
+    return torch.from_numpy(np.stack(resized).clip(0, 255))
 
 
 def legacy(picture: np.ndarray, side: int) -> Tensor:
