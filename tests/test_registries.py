@@ -35,7 +35,7 @@ REGISTRIES = {
     "--lr_policy": SCHEDULES,
 }
 # Options with choices that are no registry of models/.
-OTHER_CHOICES = {"--direction", "--dataset_mode", "--CUT_mode", "--lpips"}
+OTHER_CHOICES = {"--direction", "--dataset_mode", "--CUT_mode", "--lpips", "--precision"}
 
 # How a choice is trained that does not go with the tiny CUT that the others are tried with.
 TRAINED_WITH = {
