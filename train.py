@@ -78,7 +78,8 @@ def train(opt: Namespace) -> None:
     report = open_report(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main() else SilentReport()
     losses = LossWatch(model.device)
     began_at = images.state_dict()
-    with DeferredInterrupt() as interrupt, report:
+    # Several processes are asked by the scheduler, by torchrun, and again as soon as one of them has left.
+    with DeferredInterrupt(ignores_more=world_size() > 1) as interrupt, report:
         try:
             run_epochs(opt, model, dataset, report, images, losses, evaluation, interrupt, last_epoch)
         finally:

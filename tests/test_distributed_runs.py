@@ -47,6 +47,11 @@ def start(folder: Path, launcher: Sequence[str], *arguments: str) -> subprocess.
     )
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def losses(run_dir: Path) -> Losses:
     """What a run has logged, by epoch and images of it."""
     log = (run_dir / "loss_log.txt").read_text()
@@ -91,14 +96,26 @@ def test_what_one_process_cannot_do_is_said_once_and_ends_all(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_all_are_asked_at_once_to_stop_as_schedulers_do(tmp_path: Path) -> None:
+    two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 40))
+    with start(tmp_path, [sys.executable, "-c", AS_BY_GPU_IDS], *CUT, "--name", "run", "--num_threads", "1") as training:
+        assert training.stdout is not None
+        assert any(line.startswith("(epoch: 2") for line in training.stdout)
+        for pid in [*children(training.pid), training.pid]:
+            os.kill(pid, signal.SIGTERM)
+        told, complained = training.communicate(timeout=100)
+    assert (training.returncode, complained) == (143, "terminated\n")
+    assert told.count("the newest weights: ") == 1
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_takes_the_others_along(tmp_path: Path) -> None:
     two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 40))
     with start(tmp_path, [sys.executable, "-c", AS_BY_GPU_IDS], *CUT, "--name", "run") as training:
         assert training.stdout is not None
         assert any(line.startswith("(epoch: 2") for line in training.stdout)
-        children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
-        (second,) = [pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
-        os.kill(int(second), signal.SIGKILL)
+        (second,) = [pid for pid in children(training.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+        os.kill(second, signal.SIGKILL)
         _, complained = training.communicate(timeout=100)
     assert training.returncode == 1
     assert complained.endswith("error: process 1 of the run was ended by SIGKILL\n")

@@ -44,6 +44,16 @@ def test_a_second_interrupt_does_not_wait() -> None:
     assert not done
 
 
+def test_more_interrupts_are_ignored_where_several_processes_are_asked_again_and_again() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupt(ignores_more=True) as interrupt:
+        press_ctrl_c()
+        press_ctrl_c()
+        done = True
+    assert done
+    assert not interrupt.asked_twice
+
+
 def test_what_else_ends_the_program_is_not_hidden() -> None:
     with pytest.raises(ValueError, match="the cause"), DeferredInterrupt():
         press_ctrl_c()

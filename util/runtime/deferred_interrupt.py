@@ -14,13 +14,14 @@ SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 class DeferredInterrupt:
     """While it is entered, a first Ctrl-C, or the SIGTERM of a job scheduler, is only noted, for `raise_if_asked`; a second
-    one interrupts at once.
+    one interrupts at once, unless `ignores_more`.
 
     Python would raise KeyboardInterrupt wherever it happens to be: within a step, or where a worker process is being
     forked, which swallows it. To be entered in the main thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ignores_more: bool = False) -> None:
+        self.ignores_more = ignores_more
         self.asked = False
         self.asked_twice = False
         self._interruption: type[KeyboardInterrupt] = KeyboardInterrupt
@@ -46,6 +47,8 @@ class DeferredInterrupt:
         raise self._interruption
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and self.ignores_more:
+            return
         self.asked_twice = self.asked
         self.raise_if_asked()
         self._interruption = SIGNALS[signal.Signals(number)]

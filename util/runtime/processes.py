@@ -20,7 +20,7 @@ def run_processes(count: int, program: Sequence[str]) -> int:
 
     When one fails or this process is asked to stop, all are.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say themselves what is wrong
+    logging.disable()  # of PyTorch's launcher: the processes say themselves what is wrong
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
