@@ -328,6 +328,8 @@ def main() -> None:
     with exit_on_user_error():
         report = run(arguments, extra)
         print(markdown(report))
+        for file in filter(None, (arguments.json, arguments.plot)):
+            file.parent.mkdir(parents=True, exist_ok=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(report, indent=1) + "\n")
         if arguments.page:

@@ -8,6 +8,8 @@ to the training.
 import argparse
 import csv
 import sys
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from statistics import fmean
 
@@ -16,7 +18,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
-from data import create_dataset  # noqa: E402
+from data import PictureLoader, create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options import TrainOptions  # noqa: E402
@@ -36,17 +38,18 @@ def train(title: str, arguments: list[str], steps: int) -> Curves:
         opt.seed += 1  # of the steps; the weights are drawn already
     curves: Curves = {name: [] for name in model.loss_names}
     with tqdm(total=steps, desc=title, unit="step", disable=None) as progress:
-        epoch = 0
-        while progress.n < steps:
-            epoch += 1
-            dataset.set_epoch(epoch)
-            for batch in dataset:
-                for name, value in take_step(model, batch).items():
-                    curves[name].append(value)
-                progress.update()
-                if progress.n == steps:
-                    break
+        for batch in islice(endless(dataset), steps):
+            for name, value in take_step(model, batch).items():
+                curves[name].append(value)
+            progress.update()
     return curves
+
+
+def endless(dataset: PictureLoader) -> Iterator[dict]:
+    """The batches of one epoch after the other."""
+    for epoch in count(1):
+        dataset.set_epoch(epoch)
+        yield from dataset
 
 
 def take_step(model: BaseModel, batch: dict) -> dict[str, float]:

@@ -10,12 +10,14 @@ import pytest
 import torch
 from conftest import ROOT
 from golden_cases import assert_close, assert_gradients
+from PIL import Image
 from test_registries import TINY, TINY_HEADS, random_batch, tiny_model
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark
 import benchmark_report
+import loss_curves
 import published_step
 
 from models.base_model import BaseModel
@@ -88,6 +90,23 @@ def test_measures_shows_and_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "old" not in text
     assert "| as published |" in text
     assert "not measured" in text
+
+
+def test_loss_curves_of_both_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    for domain in "AB":
+        folder = tmp_path / f"train{domain}"
+        folder.mkdir()
+        for number in range(2):
+            Image.effect_noise((32, 32), 100).convert("RGB").save(folder / f"{number}.png")
+    table = tmp_path / "new" / "table.csv"
+    command = f"loss_curves.py --steps 3 --csv {table} --dataroot {tmp_path} --num_threads 0 {TINY} {TINY_HEADS} {RESNET}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    loss_curves.main()
+    head, values = table.read_text().splitlines()
+    assert head.startswith('steps,G_GAN (fp32),G_GAN (bf16),"G_GAN (fp32, other draws)",')
+    fp32, bf16, other = map(float, values.split(",")[1:4])
+    assert bf16 == pytest.approx(fp32, rel=0.1)
+    assert len({fp32, bf16, other}) > 1
 
 
 def test_a_page_without_a_place_for_figures_is_refused(tmp_path: Path) -> None:
