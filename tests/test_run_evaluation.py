@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -165,6 +166,19 @@ def test_a_run_that_is_stopped_and_goes_on_ends_with_the_same_average_and_best(
     assert files == [f"{label}_net_{name}.pth" for label in ("best", "latest") for name in ("D", "F", "G", "G_ema")]
     assert same_files(judged[0], folder / "checkpoints" / "parts", [*files, FILE_NAME])
     assert evaluations(folder / "checkpoints" / "parts") == evaluations(judged[0])
+
+
+def test_batches_that_wait_for_others_of_their_step_are_no_steps(folder: Path, train) -> None:
+    """--accumulate: with two steps of two batches, the average is the first step's weights, moved once."""
+    two_steps = ["--n_epochs", "1", "--n_epochs_decay", "0", "--normG", "instance", "--no_dropout", "--accumulate", "2"]
+    arguments = [*TRAINING, *CUT, *SIZES, *two_steps, "--name", "waiting", "--save_latest_freq", "2", "--save_by_iter"]
+    assert train(folder, *arguments, "--ema", "0.8") == (0, ANY, "")
+    first, second, average = (
+        torch.load(folder / "checkpoints" / "waiting" / f"{name}.pth", weights_only=True)["model.1.weight"]
+        for name in ("iter_2_net_G", "iter_4_net_G", "iter_4_net_G_ema")
+    )
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(average, torch.lerp(first, second, 0.2))
 
 
 def test_absent_weights_cost_their_figures_and_one_sentence(folder: Path, train) -> None:

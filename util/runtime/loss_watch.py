@@ -32,6 +32,8 @@ class LossWatch:
 
         Raises DivergedError where it is time to look, and a loss is infinite or no number.
         """
+        if not losses:  # the batch waits for others of its step
+            return
         values = torch.stack([loss.detach().float() for loss in losses.values()])
         self.steps.append(_Step(values, tuple(losses), place, paths))
         if len(self.steps) >= self.steps_unseen:
