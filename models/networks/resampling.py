@@ -39,5 +39,14 @@ class Upsample(nn.Module):
         self.register_buffer("filt", _binomial_filter([1.0, 3.0, 3.0, 1.0], channels, total=4.0))
 
     def forward(self, features: Tensor) -> Tensor:
-        padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        padded = replicate_borders(features)
         return F.conv_transpose2d(padded, self.filt, stride=2, padding=3, groups=features.shape[1])
+
+
+def replicate_borders(features: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, H + 2, W + 2), every border row and column once more."""
+    if not torch.compiler.is_compiling():
+        return F.pad(features, (1, 1, 1, 1), mode="replicate")
+    # PyTorch 2.14 compiles the gradient of that padding for another layout than it gets on a CPU, and stops there.
+    features = torch.cat((features[:, :, :1], features, features[:, :, -1:]), dim=2)
+    return torch.cat((features[..., :1], features, features[..., -1:]), dim=3)
