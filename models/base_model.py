@@ -31,6 +31,7 @@ from util.runtime.device import choose_device
 from util.runtime.distributed import is_main, mean_over_processes, parallel
 from util.runtime.draws import Draws, KeptDraws
 from util.runtime.ema import SUFFIX, Averages, NoAverages, WeightAverages
+from util.runtime.host_memory import keep_freed_memory
 from util.runtime.loss_watch import check_weights
 from util.runtime.network_calls import HowToCompute, allow_tf32, as_called
 from util.runtime.recorded_steps import CudaGraphs, Inputs, Outputs, RecordedSteps
@@ -65,6 +66,8 @@ class BaseModel(ABC):
         self.opt = opt
         self.is_train: bool = opt.isTrain
         self.device = choose_device(opt.gpu_ids)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         #: Every random draw of a step comes from here, or from `host_generator` where the program itself needs the outcome.
         self.generator = torch.Generator(self.device).manual_seed(opt.seed)
         self.host_generator = torch.Generator().manual_seed(opt.seed)

@@ -1,7 +1,12 @@
 """The normalisation layers that --normG and --normD choose from."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 class InstanceNorm(nn.Module):
@@ -20,8 +25,40 @@ class InstanceNorm(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return F.group_norm(image, self.channels, eps=self.eps)
 
+    def then_relu(self, image: Tensor) -> Tensor:
+        """relu(norm(image)), which keeps no more for the backward pass than the norm alone."""
+        return _NormReLU.apply(image, self.eps)
+
     def extra_repr(self) -> str:
         return str(self.channels)
+
+
+class _NormReLU(Function):
+    """A normalised value is positive where the value lies above the mean: there is no need to keep the result."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, eps: float) -> Tensor:
+        if not (image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)):
+            image = image.contiguous()  # the kernels take it for granted
+        normalised, mean, rstd = torch.native_group_norm(image, None, None, *_sizes(image), eps)
+        ctx.save_for_backward(image, mean, rstd)
+        return normalised.relu_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        image, mean, rstd = ctx.saved_tensors
+        passed = torch.empty_like(image)  # for the image's layout
+        torch.ops.aten.threshold_backward(gradient, image - mean[:, :, None, None], 0, grad_input=passed)
+        wanted = [True, False, False]
+        gradients = torch.ops.aten.native_group_norm_backward(passed, image, mean, rstd, None, *_sizes(image), wanted)
+        return gradients[0], None
+
+
+def _sizes(image: Tensor) -> tuple[int, int, int, int]:
+    """Pictures, channels, pixels and groups, for a group norm with one channel to a group."""
+    pictures, channels, height, width = image.shape
+    return pictures, channels, height * width, channels
 
 
 NORMS: dict[str, type[nn.Module]] = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}

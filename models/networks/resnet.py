@@ -4,14 +4,16 @@ CUT, section 3: the first half of the generator is the encoder, whose feature ma
 an entry of `model`, the one Sequential that holds every layer; the state dict keys follow from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.normalisation import NORMS, keeps_bias
+from models.networks.normalisation import NORMS, InstanceNorm, keeps_bias
+from models.networks.padding import ReflectionPad
 from models.networks.resampling import Downsample, Upsample
 from models.networks.taps import TappedGenerator, check_taps
+from models.networks.winograd import Conv3x3
 
 
 class ResnetBlock(nn.Module):
@@ -21,18 +23,21 @@ class ResnetBlock(nn.Module):
         super().__init__()
         bias = keeps_bias(norm)
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3, bias=bias),
+            ReflectionPad(1),
+            Conv3x3(channels, channels, bias=bias),
             NORMS[norm](channels),
             nn.ReLU(inplace=True),
             *([nn.Dropout(0.5)] if dropout else []),
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3, bias=bias),
+            ReflectionPad(1),
+            Conv3x3(channels, channels, bias=bias),
             NORMS[norm](channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.conv_block(features)
+        residual = features
+        for _, step in steps(self.conv_block, range(len(self.conv_block))):
+            residual = step(residual)
+        return residual.add_(features)
 
 
 class ResnetGenerator(TappedGenerator):
@@ -64,7 +69,7 @@ class ResnetGenerator(TappedGenerator):
             self.entry_widths.extend([width] * len(layers))
 
         starts.append(len(entries))
-        add(input_nc, nn.ReflectionPad2d(3))
+        add(input_nc, ReflectionPad(3))
         add(ngf, nn.Conv2d(input_nc, ngf, 7, bias=bias), NORMS[norm](ngf), nn.ReLU(inplace=True))
         for width in (2 * ngf, 4 * ngf):
             starts.append(len(entries))
@@ -85,7 +90,7 @@ class ResnetGenerator(TappedGenerator):
                 add(width, nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias))
             add(width, NORMS[norm](width), nn.ReLU(inplace=True))
         starts.append(len(entries))
-        add(ngf, nn.ReflectionPad2d(3))
+        add(ngf, ReflectionPad(3))
         add(output_nc, nn.Conv2d(ngf, output_nc, 7), nn.Tanh())
         self.model = nn.Sequential(*entries)
         self.stages = [range(*ends) for ends in pairwise([*starts, len(entries)])]
@@ -117,8 +122,8 @@ class ResnetGenerator(TappedGenerator):
     ) -> tuple[Tensor, list[Tensor]]:
         """What the entries of a stage make of their input, and the features tapped on the way."""
         tapped = []
-        for index in stage:
-            image = self.model[index](image)
+        for index, step in steps(self.model, stage, apart=layers):
+            image = step(image)
             if index in layers:
                 tapped.append(image)
                 if index == layers[-1]:
@@ -131,3 +136,21 @@ class ResnetGenerator(TappedGenerator):
     def _feeds_relu(self, index: int) -> bool:
         following = (entry for entry in self.model[index + 1 :] if not isinstance(entry, nn.Identity))
         return isinstance(next(following, None), nn.ReLU)
+
+
+def steps(
+    layers: nn.Sequential, indices: Sequence[int], apart: Collection[int] = ()
+) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
+    """The layers at `indices` with their indices, in order; an instance norm and the ReLU after it are one step, under the
+    ReLU's index, unless the norm's index is in `apart`."""
+    waiting: InstanceNorm | None = None
+    for index in indices:
+        layer = layers[index]
+        following = layers[index + 1] if index + 1 < len(layers) else None
+        if waiting is not None:
+            yield index, waiting.then_relu
+            waiting = None
+        elif isinstance(layer, InstanceNorm) and isinstance(following, nn.ReLU) and index not in apart:
+            waiting = layer
+        else:
+            yield index, layer

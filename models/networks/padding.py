@@ -1,0 +1,49 @@
+"""Reflected borders whose gradient keeps nothing in memory."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+
+class ReflectionPad(nn.Module):
+    """(N, C, H, W) -> (N, C, H + 2 * margin, W + 2 * margin), mirrored at the outermost pixels; the margin is less than
+    either side.
+
+    The function of `nn.ReflectionPad2d`, which keeps its input for the backward pass although only its shape is needed,
+    and takes twice as long there.
+    """
+
+    def __init__(self, margin: int) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, features: Tensor) -> Tensor:
+        return _Reflect.apply(features, self.margin)
+
+    def extra_repr(self) -> str:
+        return str(self.margin)
+
+
+class _Reflect(Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, margin: int) -> Tensor:
+        ctx.margin = margin
+        return F.pad(features, (margin,) * 4, mode="reflect")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        for axis in (2, 3):
+            gradient = _fold(gradient, ctx.margin, axis)
+        return gradient, None
+
+
+def _fold(gradient: Tensor, margin: int, axis: int) -> Tensor:
+    """Adds the gradient of the reflected margins to the pixels they mirror, along one axis."""
+    side = gradient.shape[axis] - 2 * margin
+    before, inner, after = gradient.split((margin, side, margin), axis)
+    inner = inner.clone()
+    inner.narrow(axis, 1, margin).add_(before.flip(axis))
+    inner.narrow(axis, side - 1 - margin, margin).add_(after.flip(axis))
+    return inner
