@@ -18,7 +18,9 @@ from models.cut_model import CUTModel, Keys
 from models.cycle_gan_model import CycleGANModel
 from models.losses.patch_nce import patch_nce
 from models.networks.normalisation import InstanceNorm
+from models.networks.padding import ReflectionPad
 from models.networks.resampling import Downsample, Upsample
+from models.networks.winograd import Conv3x3
 from models.sincut_model import SinCUTModel
 
 
@@ -48,6 +50,10 @@ def make_plain(network: nn.Module) -> None:
                 inner.__class__ = PlainDownsample
             elif isinstance(inner, Upsample):
                 inner.__class__ = PlainUpsample
+            elif isinstance(inner, Conv3x3):
+                inner.__class__ = nn.Conv2d
+            elif isinstance(inner, ReflectionPad):
+                setattr(layer, name, nn.ReflectionPad2d(inner.margin))
 
 
 class AsPublished(BaseModel):

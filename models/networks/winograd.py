@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -96,16 +95,18 @@ class _WinogradConvolution(Function):
         transforms = _transforms(features.dtype)
         kernels = _transform_kernels(weight, transforms)
 
-        kernels_gradient = torch.zeros_like(kernels)
+        kernels_gradient: Tensor | None = None
         features_gradient = torch.zeros_like(features)
         for (source, arriving), (target, _) in zip(
             _bands(features, gradient), _bands(features_gradient, gradient), strict=True
         ):
             results = transforms.result.T @ _as_grid(arriving).reshape(OUT * OUT, -1)
             results = results.unflatten(1, (len(weight), -1))
-            kernels_gradient.baddbmm_(results, _transform_tiles(source, transforms).transpose(1, 2))
+            share = torch.bmm(results, _transform_tiles(source, transforms).transpose(1, 2))
+            kernels_gradient = share if kernels_gradient is None else kernels_gradient.add_(share)
             tiles = transforms.tile.T @ torch.bmm(kernels.transpose(1, 2), results).flatten(1)
             target += _add_up_tiles(tiles, target.shape)
+        assert kernels_gradient is not None  # there is at least one band
         weight_gradient = (transforms.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
         return features_gradient, weight_gradient, gradient.sum((0, 2, 3)) if ctx.has_bias else None
 

@@ -1,0 +1,87 @@
+"""Layers that are written for speed do what the plain ones do: values and gradients, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.normalisation import InstanceNorm
+from models.networks.padding import ReflectionPad
+from models.networks.resampling import Downsample, Upsample
+from models.networks.resnet import ResnetGenerator, steps
+from models.networks.winograd import TILES_AT_ONCE, Conv3x3
+
+
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_same(actual: nn.Module, plain: nn.Module, image: Tensor) -> None:
+    """Compares results and the gradients of input and parameters, for an arbitrary gradient of the result."""
+    outcomes = []
+    for layer in (actual, plain):
+        given = image.clone().requires_grad_()
+        result = layer(given)
+        weight = random_tensor(*result.shape, seed=1)
+        parameters = list(layer.parameters())
+        outcomes.append([result, *torch.autograd.grad((result * weight).sum(), [given, *parameters])])
+    for found, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 10, 10), (2, 5, 18, 6), (1, 2, 4 * TILES_AT_ONCE + 6, 14)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_is_the_convolution(shape: tuple[int, ...], bias: bool) -> None:
+    fast, plain = Conv3x3(shape[1], 4, bias=bias).double(), nn.Conv2d(shape[1], 4, 3, bias=bias).double()
+    plain.load_state_dict(fast.state_dict())
+    assert_same(fast, plain, random_tensor(*shape))
+
+
+def test_winograd_is_used_where_it_pays_and_only_there() -> None:
+    layer = Conv3x3(2, 2, bias=False)
+    name = "_WinogradConvolutionBackward"
+    assert type(layer(torch.zeros(1, 2, 10, 10, requires_grad=True)).grad_fn).__name__ == name
+    assert type(layer(torch.zeros(1, 2, 11, 10, requires_grad=True)).grad_fn).__name__ != name, "no whole tiles"
+    with torch.autocast("cpu"):
+        assert type(layer(torch.zeros(1, 2, 10, 10, requires_grad=True)).grad_fn).__name__ != name, "lower precision"
+    assert layer(torch.zeros(1, 2, 10, 10)).shape == (1, 2, 8, 8)
+
+
+def test_winograd_in_float32_is_as_good_as_other_rounding() -> None:
+    image, layer = random_tensor(1, 64, 34, 34), Conv3x3(64, 64, bias=False).double()
+    exact = F.conv2d(image, layer.weight)
+    rounded = layer.float()(image.float().requires_grad_())
+    assert (rounded - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+@pytest.mark.parametrize("margin", [1, 3])
+def test_reflection(margin: int) -> None:
+    assert_same(ReflectionPad(margin), nn.ReflectionPad2d(margin), random_tensor(2, 3, 5, 7))
+
+
+@pytest.mark.parametrize("layer", [Downsample(3), Upsample(3)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (2, 5)])
+def test_blur_by_matrices_is_the_blur_by_convolution(layer: nn.Module, size: tuple[int, int]) -> None:
+    class Convolved(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return layer._convolve(features, layer.filt, (1, 1))
+
+    assert_same(layer.double(), Convolved(), random_tensor(2, 3, *size))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_norm_with_relu_is_norm_then_relu(memory_format: torch.memory_format) -> None:
+    norm = InstanceNorm(3)
+
+    class Joined(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return norm.then_relu(image)
+
+    image = random_tensor(2, 3, 6, 5).contiguous(memory_format=memory_format)
+    assert_same(Joined(), nn.Sequential(norm, nn.ReLU()), image)
+
+
+def test_a_norm_that_is_tapped_stays_a_step_of_its_own() -> None:
+    layers = ResnetGenerator(3, 3, ngf=2, blocks=0).model
+    assert [index for index, _ in steps(layers, range(len(layers)))][:3] == [0, 1, 3]
+    assert [index for index, _ in steps(layers, range(len(layers)), apart=(2,))][:4] == [0, 1, 2, 3]
