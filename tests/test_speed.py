@@ -12,6 +12,7 @@ from test_registries import random_batch, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.base_model import BaseModel
+from models.networks.winograd import transforms
 from models.speed import Speed, chosen_speed
 from options import TestOptions, TrainOptions
 from util.errors import UserError
@@ -77,7 +78,7 @@ class TestEqualsThePlainStep:
 def test_channels_last_is_the_layout_that_is_computed_in() -> None:
     model = tiny_model(f"{CUT} --channels_last")
     seen = []
-    model.networks["G"].model[5].register_forward_hook(
+    model.networks["G"].model[4].register_forward_hook(
         lambda _, inputs, output: seen.append(output.is_contiguous(memory_format=torch.channels_last))
     )
     take_step(model)
@@ -186,8 +187,10 @@ class StandIn:
 
 
 def static_tensors(model: BaseModel) -> list[torch.Tensor]:
-    """What stays in its place from step to step: weights and moments, pictures and draws."""
-    tensors = [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
+    """What stays in its place from step to step: weights and moments, pictures and draws, and the constants of the
+    convolutions that are for the CPU alone."""
+    tensors = [*transforms(torch.float32), *transforms(torch.float64)]
+    tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
     tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
     for optimizer in model.optimizers.values():
         tensors += [value for state in optimizer.state.values() for value in state.values()]

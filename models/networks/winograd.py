@@ -49,7 +49,7 @@ def _is_suited(features: Tensor) -> bool:
     return whole_tiles and learns_on_cpu and precise and not torch.compiler.is_compiling()
 
 
-class _Transforms(NamedTuple):
+class Transforms(NamedTuple):
     """Both axes of B, G and A, for matrices of flattened tiles, kernels and results: (36, 36), (36, 9) and (16, 36)."""
 
     tile: Tensor
@@ -58,7 +58,7 @@ class _Transforms(NamedTuple):
 
 
 @lru_cache
-def _transforms(dtype: torch.dtype) -> _Transforms:
+def transforms(dtype: torch.dtype) -> Transforms:
     """By Cook and Toom: a product of polynomials follows from its values at as many points as it has coefficients."""
     others = [[other for other in POINTS if other != point] for point in POINTS]
     tile = np.zeros((TILE, TILE))
@@ -68,7 +68,7 @@ def _transforms(dtype: torch.dtype) -> _Transforms:
     scale = [np.prod([point - other for other in roots]) for point, roots in zip(POINTS, others, strict=True)]
     kernel = np.vstack((np.vander(POINTS, KERNEL, increasing=True) / np.array(scale)[:, None], np.eye(KERNEL)[-1]))
     result = np.vstack((np.vander(POINTS, OUT, increasing=True), np.eye(OUT)[-1])).T
-    return _Transforms(*(torch.from_numpy(np.kron(matrix, matrix)).to(dtype) for matrix in (tile, kernel, result)))
+    return Transforms(*(torch.from_numpy(np.kron(matrix, matrix)).to(dtype) for matrix in (tile, kernel, result)))
 
 
 class _WinogradConvolution(Function):
@@ -76,14 +76,14 @@ class _WinogradConvolution(Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.has_bias = bias is not None
-        transforms = _transforms(features.dtype)
-        kernels = _transform_kernels(weight, transforms)
+        matrices = transforms(features.dtype)
+        kernels = _transform_kernels(weight, matrices)
 
         height, width = (side - KERNEL + 1 for side in features.shape[2:])
         output = features.new_empty(len(features), len(weight), height, width)
         for source, target in _bands(features, output):
-            results = torch.bmm(kernels, _transform_tiles(source, transforms))
-            results = (transforms.result @ results.flatten(1)).unflatten(0, (OUT, OUT))
+            results = torch.bmm(kernels, _transform_tiles(source, matrices))
+            results = (matrices.result @ results.flatten(1)).unflatten(0, (OUT, OUT))
             grid = _as_grid(target)
             grid.copy_(results.view(grid.shape))
         return output if bias is None else output.add_(bias[:, None, None])
@@ -92,35 +92,35 @@ class _WinogradConvolution(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         features, weight = ctx.saved_tensors
-        transforms = _transforms(features.dtype)
-        kernels = _transform_kernels(weight, transforms)
+        matrices = transforms(features.dtype)
+        kernels = _transform_kernels(weight, matrices)
 
         kernels_gradient: Tensor | None = None
         features_gradient = torch.zeros_like(features)
         for (source, arriving), (target, _) in zip(
             _bands(features, gradient), _bands(features_gradient, gradient), strict=True
         ):
-            results = transforms.result.T @ _as_grid(arriving).reshape(OUT * OUT, -1)
+            results = matrices.result.T @ _as_grid(arriving).reshape(OUT * OUT, -1)
             results = results.unflatten(1, (len(weight), -1))
-            share = torch.bmm(results, _transform_tiles(source, transforms).transpose(1, 2))
+            share = torch.bmm(results, _transform_tiles(source, matrices).transpose(1, 2))
             kernels_gradient = share if kernels_gradient is None else kernels_gradient.add_(share)
-            tiles = transforms.tile.T @ torch.bmm(kernels.transpose(1, 2), results).flatten(1)
+            tiles = matrices.tile.T @ torch.bmm(kernels.transpose(1, 2), results).flatten(1)
             target += _add_up_tiles(tiles, target.shape)
         assert kernels_gradient is not None  # there is at least one band
-        weight_gradient = (transforms.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
+        weight_gradient = (matrices.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
         return features_gradient, weight_gradient, gradient.sum((0, 2, 3)) if ctx.has_bias else None
 
 
-def _transform_kernels(weight: Tensor, transforms: _Transforms) -> Tensor:
+def _transform_kernels(weight: Tensor, matrices: Transforms) -> Tensor:
     """(C', C, 3, 3) -> (36, C', C)."""
-    return (transforms.kernel @ weight.flatten(2).flatten(0, 1).T).unflatten(1, weight.shape[:2])
+    return (matrices.kernel @ weight.flatten(2).flatten(0, 1).T).unflatten(1, weight.shape[:2])
 
 
-def _transform_tiles(features: Tensor, transforms: _Transforms) -> Tensor:
+def _transform_tiles(features: Tensor, matrices: Transforms) -> Tensor:
     """(N, C, H, W) -> (36, C, tiles)."""
     rows = features.unfold(2, TILE, OUT).permute(4, 1, 0, 2, 3).contiguous()  # in two steps, which takes half the time
     tiles = rows.unfold(4, TILE, OUT).permute(0, 5, 1, 2, 3, 4)
-    return (transforms.tile @ tiles.reshape(TILE**2, -1)).unflatten(1, (features.shape[1], -1))
+    return (matrices.tile @ tiles.reshape(TILE**2, -1)).unflatten(1, (features.shape[1], -1))
 
 
 def _add_up_tiles(tiles: Tensor, shape: torch.Size) -> Tensor:
