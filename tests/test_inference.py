@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from generators import checkpoint, generator, picture
+from picture_files import BLACK_IS_ZERO, WHITE_IS_ZERO, tiff
 from pictures import noise
 from PIL import Image
 
 from models import Translator
 from models.build import generator_settings
 from models.inference.architecture import infer_options
+from models.inference.files import read_samples
+from models.inference.samples import ORIENTATION, samples_of_image
 from models.inference.tiling import BAR, Tiler
 from models.networks import GENERATORS
 from util.errors import UserError
@@ -108,6 +111,31 @@ def test_alpha_and_depth_are_kept() -> None:
     assert gray(Image.fromarray(deep[:, :, 0])).mode == "I;16"
     with pytest.raises(ValueError, match="float64"):
         translator(np.zeros((4, 4)))
+
+
+def test_deep_gray_files_keep_their_brightness(tmp_path: Path) -> None:
+    """As data/images.py reads them for training: what only the file itself tells of its samples is heeded."""
+    deep = np.linspace(0, 65535, 6 * 8).astype(np.uint16).reshape(6, 8)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 8 6 65535\n" + deep.astype(">u2").tobytes())
+    (tmp_path / "negative.tif").write_bytes(tiff((65535 - deep).tobytes(), (8, 6), 16, WHITE_IS_ZERO))
+    twelve = "".join(f"{sample >> 4:03x}" for sample in deep.flat)
+    (tmp_path / "scan.tif").write_bytes(tiff(bytes.fromhex(twelve), (8, 6), 12, BLACK_IS_ZERO))
+    for path in tmp_path.iterdir():
+        with path.open("rb") as file, Image.open(file) as opened:
+            for samples in (read_samples(path), samples_of_image(opened)):
+                assert samples.colour.dtype == np.uint16
+                assert np.abs(samples.colour[:, :, 0].astype(int) - deep).max() <= 16, path.name
+
+
+@pytest.mark.parametrize("name", ["turned.png", "turned.tif"])
+def test_deep_gray_is_turned_upright(name: str, tmp_path: Path) -> None:
+    deep = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned to the right
+    Image.fromarray(deep).save(tmp_path / name, exif=exif)
+    with (tmp_path / name).open("rb") as file, Image.open(file) as opened:
+        for samples in (read_samples(tmp_path / name), samples_of_image(opened)):
+            assert np.array_equal(samples.colour[:, :, 0], np.rot90(deep, -1))
 
 
 def test_alpha_follows_a_resize() -> None:

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from data.images import check_range, gray_16_bit, is_16_bit
 
 # ITU-R 601-2 luma, in the fixed-point form of Pillow's convert("L").
 LUMA = np.array([19595, 38470, 7471])
+ORIENTATION = ExifTags.Base.Orientation
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,13 @@ def samples_of_image(image: Image.Image) -> Samples:
         PictureError: they are 32-bit samples, whose white is not defined.
     """
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "L", "LA") else None
-    image = ImageOps.exif_transpose(image)
     if is_16_bit(image):
-        return Samples(gray_16_bit(image).astype(np.uint16)[:, :, None])
+        # Turned afterwards: a turned copy has lost what the file says of its samples.
+        gray = Image.fromarray(gray_16_bit(image).astype(np.uint16))
+        gray.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+        return Samples(np.asarray(ImageOps.exif_transpose(gray))[:, :, None])
     check_range(image)
+    image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
         return Samples(pixels[:, :, :3], pixels[:, :, 3], profile)
