@@ -27,6 +27,7 @@ from util.option_types import (
     set_declared_defaults,
 )
 from util.runtime.distributed import from_others
+from util.runtime.recorded_steps import Inputs, Outputs
 
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
@@ -156,6 +157,10 @@ class CUTModel(BaseModel):
                 f"pictures of {sizes} pixels cannot be translated together: crop them to one size (--preprocess "
                 "resize_and_crop), or leave out the identity term (--nce_idt false)"
             )
+
+    def compute_step(self, inputs: Inputs) -> Outputs:
+        """As for every model; a step that is played back has to tell as well whether it is a mirrored one."""
+        return {**super().compute_step(inputs), "flipped": self.flipped}
 
     def training_step(self) -> None:
         """One step: translate, update D on the detached translations, then G and F against the updated D."""

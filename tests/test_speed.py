@@ -186,6 +186,17 @@ class StandIn:
         return play
 
 
+class Tape:
+    """In place of a CUDA graph: what is played back is what the recorded step has left, and nothing is computed."""
+
+    def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
+        return step()
+
+    def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        outputs = step()
+        return lambda: outputs
+
+
 def static_tensors(model: BaseModel) -> list[torch.Tensor]:
     """What stays in its place from step to step: weights and moments, pictures and draws, and the constants of the
     convolutions that are for the CPU alone."""
@@ -266,6 +277,20 @@ class TestRecordedSteps:
         flips = {key[1] for key, course in model.run_step.courses.items() if course.play}
         assert flips == {(True,), (False,)}
         assert recorder.played > 4
+
+    def test_pictures_of_a_playback_are_turned_back_as_those_of_the_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A graph runs no Python: the playback of one course must not find what the recording of another has left."""
+        flips = [bool(seed % 2) for seed in range(2 * WARM_UP_STEPS + 8)]
+        coming = iter(flips)
+        monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: next(coming))
+        model = tiny_model(f"{CUT} --CUT_mode FastCUT")
+        model.draws = KeptDraws(model.generator, model.host_generator)
+        model.run_step = RecordedSteps(model.compute_step, model.draws, Tape())
+        for seed, flipped in enumerate(flips):
+            take_step(model, seed=seed)
+            shown, upright = (visuals["fake_B"] for visuals in (model.get_current_visuals(), model.upright_visuals()))
+            assert torch.equal(upright, shown.flip(3) if flipped else shown)
+        assert all(course.play for key, course in model.run_step.courses.items() if key[1])
 
     def test_learning_rate_changes_in_its_place(self) -> None:
         """As an optimiser that is recorded has it."""
