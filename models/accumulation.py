@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from util.runtime.distributed import world_size
 from util.runtime.recorded_steps import Inputs, Outputs
 
 if TYPE_CHECKING:
@@ -76,14 +77,16 @@ class SeveralBatches(OneBatch):
             else:
                 model.seed_draws(batch.seed)
                 vars(model).update(batch.outputs)
-            (loss() / self.count).backward()
+            (loss() / len(self.waiting)).backward()  # more than `count` where a run goes on with a lower one
             losses.append({name: value.detach() for name, value in model.losses.items()})
         means = {name: torch.stack([values[name] for values in losses]).mean() for name in losses[0]}
         model.losses = before | means
 
     def state_dict(self) -> dict[str, Any]:
-        """The batches that wait."""
-        return {"waiting": [{"inputs": batch.inputs, "seed": batch.seed} for batch in self.waiting]}
+        """The batches that wait. None where several processes share them: each has only its own pictures of them, and they
+        are then left out where the run goes on."""
+        waiting = self.waiting if world_size() == 1 else []
+        return {"waiting": [{"inputs": batch.inputs, "seed": batch.seed} for batch in waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""

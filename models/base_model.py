@@ -47,7 +47,7 @@ from util.runtime.run_state import (
 from util.runtime.safetensors_file import SAFETENSORS, read_safetensors
 from util.runtime.seeding import step_seed
 
-MAY_BEGIN_LATER = ("averages", "evaluation")  # what a run may be asked for only when it goes on
+MAY_BEGIN_LATER = ("accumulation", "averages", "evaluation")  # what a run may be asked for only when it goes on
 
 
 class BaseModel(ABC):

@@ -17,8 +17,8 @@ from util.errors import UserError
 RESNET = "--netG resnet_4blocks --init_gain 0.5"
 
 
-def double_model(command: str) -> BaseModel:
-    model = tiny_model(command)
+def double_model(command: str, **changes: object) -> BaseModel:
+    model = tiny_model(command, **changes)
     for network in model.networks.values():
         network.double()
     return model

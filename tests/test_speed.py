@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,6 +166,35 @@ class TestAccumulation:
         resumed.steps_done = stopped.steps_done
         take_step(resumed, seed=1)
         assert torch.equal(everything(resumed), everything(straight))
+
+    def test_a_run_goes_on_with_another_number_of_batches(self, tmp_path: Path) -> None:
+        """With fewer than wait already, the next one completes the step, in which all weigh the same."""
+        straight = double_model(f"{CUT} --accumulate 3")
+        stopped, resumed = (double_model(f"{CUT} --accumulate {n}", checkpoints_dir=tmp_path, name="run") for n in (3, 2))
+        for seed in range(3):
+            take_step(straight, seed=seed)
+        for seed in range(2):
+            take_step(stopped, seed=seed)
+        stopped.save_run("latest")
+        assert resumed.resume()
+        take_step(resumed, seed=2)
+        assert torch.equal(everything(resumed), everything(straight))
+
+    def test_a_run_may_begin_to_accumulate_when_it_goes_on(self, tmp_path: Path) -> None:
+        stopped, resumed = (
+            double_model(f"{CUT} {flag}", checkpoints_dir=tmp_path, name="run") for flag in ("", "--accumulate 2")
+        )
+        take_step(stopped)
+        stopped.save_run("latest")
+        assert resumed.resume()
+        assert torch.equal(everything(resumed), everything(stopped))
+
+    def test_pictures_of_one_of_several_processes_are_not_kept_for_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = double_model(f"{CUT} --accumulate 2")
+        take_step(model)
+        assert len(model.stateful["accumulation"].state_dict()["waiting"]) == 1
+        monkeypatch.setattr("models.accumulation.world_size", lambda: 2)
+        assert model.stateful["accumulation"].state_dict()["waiting"] == []
 
 
 class StandIn:
