@@ -24,7 +24,6 @@ from util.runtime.checkpoints import (
     load_weights,
     old_checkpoints,
     plain_state,
-    save_weights,
     write_files,
 )
 from util.runtime.device import choose_device
@@ -245,12 +244,16 @@ class BaseModel(ABC):
 
     def save_networks(self, label: str, *names: str) -> None:
         """Writes `<label>_net_<name>.pth` for every network and average, or those named, into the run's folder; the main
-        process alone does."""
+        process alone does.
+
+        Raises DivergedError and OSError as `save_run`.
+        """
         if not is_main():
             return
-        for name, network in (self.networks | self.averages.networks).items():
-            if name in names or not names:
-                save_weights(network, self._weights_path(self.opt.name, label, name))
+        networks = self.networks | self.averages.networks
+        weights = {name: plain_state(networks[name]) for name in names or networks}
+        check_weights(weights)
+        write_files({self._weights_path(self.opt.name, label, name): state for name, state in weights.items()})
 
     def load_networks(self, label: str, run: str | None = None) -> None:
         """Reads what `save_networks` wrote, from another run's folder where `run` names one; safetensors of the same name

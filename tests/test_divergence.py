@@ -59,6 +59,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, value: float)
     assert tmp_path / "run" / STATE in before
     with torch.no_grad():
         next(model.networks["D"].parameters())[0, 0, 0, 0] = value
-    with pytest.raises(DivergedError, match=r"model\.0\.weight of network D is not finite any more"):
-        model.save_run("latest")
+    for save in (lambda: model.save_run("latest"), lambda: model.save_networks("best")):
+        with pytest.raises(DivergedError, match=r"model\.0\.weight of network D is not finite any more"):
+            save()
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
