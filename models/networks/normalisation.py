@@ -27,7 +27,7 @@ class InstanceNorm(nn.Module):
 
     def then_relu(self, image: Tensor) -> Tensor:
         """relu(norm(image)), which keeps no more for the backward pass than the norm alone."""
-        return _NormReLU.apply(image, self.eps)
+        return _NormReLU.apply(image, self.eps) if image.requires_grad else self(image).relu_()
 
     def extra_repr(self) -> str:
         return str(self.channels)

@@ -20,17 +20,22 @@ class ReflectionPad(nn.Module):
         self.margin = margin
 
     def forward(self, features: Tensor) -> Tensor:
-        return _Reflect.apply(features, self.margin)
+        return _Reflect.apply(features, self.margin) if features.requires_grad else reflect(features, self.margin)
 
     def extra_repr(self) -> str:
         return str(self.margin)
+
+
+def reflect(features: Tensor, margin: int) -> Tensor:
+    """The padding by itself."""
+    return F.pad(features, (margin,) * 4, mode="reflect")
 
 
 class _Reflect(Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, margin: int) -> Tensor:
         ctx.margin = margin
-        return F.pad(features, (margin,) * 4, mode="reflect")
+        return reflect(features, margin)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
