@@ -11,6 +11,7 @@ from typing import Any
 from options.base_options import ARCHITECTURE
 from options.test_options import TestOptions
 from util.errors import UserError
+from util.whole_file import whole_file
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 NOT_RECORDED = ("given", "isTrain")
@@ -33,9 +34,10 @@ def describe_options(opt: Namespace) -> str:
 
 def write_options(opt: Namespace, folder: Path) -> None:
     """Writes the options for people and for programs into the run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TEXT).write_text(describe_options(opt) + "\n", encoding="utf-8", errors="backslashreplace")
-    (folder / MACHINE_READABLE).write_text(json.dumps(_recorded(opt), indent=1, sort_keys=True) + "\n")
+    with whole_file(folder / TEXT) as unfinished:
+        unfinished.write_text(describe_options(opt) + "\n", encoding="utf-8", errors="backslashreplace")
+    with whole_file(folder / MACHINE_READABLE) as unfinished:
+        unfinished.write_text(json.dumps(_recorded(opt), indent=1, sort_keys=True) + "\n")
 
 
 def architecture_arguments(opt: Namespace) -> list[str]:

@@ -12,6 +12,7 @@ from data.folders import list_pictures
 from data.images import EXTENSIONS, open_upright
 from models.inference.samples import Samples, image_of_samples, samples_of_image
 from util.errors import UserError
+from util.whole_file import whole_file
 
 # How each kind is written where it matters; the lossy ones at a quality that does not show.
 SAVE_SETTINGS: dict[str, dict[str, object]] = {
@@ -96,13 +97,8 @@ def write_samples(samples: Samples, path: Path) -> None:
     """
     kind = Image.registered_extensions()[path.suffix.lower()]
     image = image_of_samples(samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        image.save(partial, kind, icc_profile=samples.icc_profile, **SAVE_SETTINGS.get(kind, {}))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        image.save(unfinished, kind, icc_profile=samples.icc_profile, **SAVE_SETTINGS.get(kind, {}))
 
 
 def _checked(jobs: list[Job]) -> list[Job]:

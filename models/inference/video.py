@@ -14,6 +14,7 @@ from models.inference.samples import Samples, tensor_of_samples, translated_samp
 from models.inference.smoothing import TemporalSmoothing
 from models.inference.translator import Translator
 from util.errors import UserError
+from util.whole_file import whole_file
 
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 # What each container is written with; quality 18 of x264, and 24 of VP9, do not show.
@@ -72,12 +73,14 @@ def translate_video(
         UserError: PyAV is not installed.
     """
     av = pyav()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".part.{target.name}")  # the ending says which container
     smooth = TemporalSmoothing(smoothing)
     frames = 0
     try:
-        with av.open(str(source)) as reader, av.open(str(partial), "w") as writer:
+        with (
+            whole_file(target) as unfinished,
+            av.open(str(source)) as reader,
+            av.open(str(unfinished), "w") as writer,
+        ):
             if not reader.streams.video:
                 raise VideoError("it has no pictures")
             output = _Output(writer, reader, CODECS.get(target.suffix.lower(), DEFAULT_CODEC))
@@ -91,11 +94,8 @@ def translate_video(
                     on_frame()
                 frames += len(batch)
             output.close()
-        partial.replace(target)
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(f"FFmpeg says: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return VideoReport(frames, smooth)
 
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from util.whole_file import whole_file
+
 PLACE = re.compile(r"\(epoch: (?P<epoch>\d+), iters: (?P<iters>\d+), ")
 
 
@@ -46,9 +48,8 @@ def forget_losses_after(epoch: int, iters: int, path: Path) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text("".join(line for line in lines if _place(line) <= (epoch, iters)), encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text("".join(line for line in lines if _place(line) <= (epoch, iters)), encoding="utf-8")
 
 
 def _place(line: str) -> tuple[int, int]:

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from util.report.live_view import Moment
+from util.whole_file import whole_file
 
 
 class MetricsLog:
@@ -31,9 +31,8 @@ class MetricsLog:
         """Takes the reports of later moments out of the file: a run that is resumed goes back to where its weights were
         saved, and what it lives through once more shall not be told twice. A run that begins anew forgets all."""
         self.records = [record for record in self.records if record["epochs_done"] <= moment.epochs_done]
-        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        unfinished.write_text("".join(map(_line, self.records)), encoding="utf-8")
-        unfinished.replace(self.path)
+        with whole_file(self.path) as unfinished:
+            unfinished.write_text("".join(map(_line, self.records)), encoding="utf-8")
 
     def add(self, moment: Moment, report: Mapping[str, Any]) -> None:
         """Appends a report. The file is opened anew each time, so that a killed run has lost nothing."""

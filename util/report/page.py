@@ -5,7 +5,6 @@ scripts they can be read all the same.
 """
 
 import math
-import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from urllib.parse import quote
 import dominate
 from dominate import tags
 from dominate.util import raw
+
+from util.whole_file import whole_file
 
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
@@ -87,10 +88,9 @@ def write_page(
         tags.main(raw("\n".join(cards)), style=layout),
         _viewer(),
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    # "replace": the title may hold bytes of a command line that are no UTF-8.
-    unfinished.write_text(document.render(pretty=False), encoding="utf-8", errors="replace")
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        # "replace": the title may hold bytes of a command line that are no UTF-8.
+        unfinished.write_text(document.render(pretty=False), encoding="utf-8", errors="replace")
 
 
 def _figure(picture: Picture, heading: str) -> tags.figure:

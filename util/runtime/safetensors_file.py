@@ -7,7 +7,8 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.runtime.checkpoints import PARTIAL, plain_state
+from util.runtime.checkpoints import plain_state
+from util.whole_file import whole_file
 
 SAFETENSORS = ".safetensors"
 
@@ -15,13 +16,8 @@ SAFETENSORS = ".safetensors"
 def write_safetensors(network: nn.Module, path: Path) -> None:
     """Writes the network's state dict, without wrapper prefixes; the file is complete or not there."""
     state = {key: tensor.contiguous() for key, tensor in plain_state(network).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        partial.write_bytes(_library().save(state))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(_library().save(state))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
