@@ -85,3 +85,16 @@ def test_a_norm_that_is_tapped_stays_a_step_of_its_own() -> None:
     layers = ResnetGenerator(3, 3, ngf=2, blocks=0).model
     assert [index for index, _ in steps(layers, range(len(layers)))][:3] == [0, 1, 3]
     assert [index for index, _ in steps(layers, range(len(layers)), apart=(2,))][:4] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("mean", [0, 20])
+def test_norm_and_relu_in_bfloat16_learn_as_in_float32(mean: float) -> None:
+    """Also where bfloat16 has no numbers near the mean."""
+    image = (random_tensor(1, 4, 32, 32) + mean).bfloat16()
+    weight = random_tensor(1, 4, 32, 32, seed=1)
+    gradients = []
+    for given in (image.clone().requires_grad_(), image.double().requires_grad_()):
+        (InstanceNorm(4).then_relu(given) * weight).sum().backward()
+        gradients.append(given.grad.double())
+    found, exact = gradients
+    assert (found - exact).norm() < 0.005 * exact.norm()

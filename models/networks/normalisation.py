@@ -26,8 +26,14 @@ class InstanceNorm(nn.Module):
         return F.group_norm(image, self.channels, eps=self.eps)
 
     def then_relu(self, image: Tensor) -> Tensor:
-        """relu(norm(image)), which keeps no more for the backward pass than the norm alone."""
-        return _NormReLU.apply(image, self.eps) if image.requires_grad else self(image).relu_()
+        """relu(norm(image)), which keeps no more for the backward pass than the norm alone.
+
+        Not so in bfloat16, whose means are too coarse to tell from the image what was positive; nor where there is no
+        backward pass, since an exported network cannot hold functions of Python.
+        """
+        if not image.requires_grad or image.dtype not in (torch.float32, torch.float64):
+            return self(image).relu_()
+        return _NormReLU.apply(image, self.eps)
 
     def extra_repr(self) -> str:
         return str(self.channels)
