@@ -3,6 +3,7 @@
 # device there is, translates the test pictures, and scores them against the truth. Some ten minutes on two CPU cores.
 # Arguments go to train.py: bash scripts/quickstart.sh --gpu_ids -1
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^set /{/^# /s/^# //p}' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 NAME=quickstart

@@ -2,6 +2,7 @@
 # Makes .venv with everything that running and testing need. Safe to run twice.
 # PYTHON=python3.12 bash scripts/setup.sh picks the interpreter (3.11 or newer).
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^set /{/^# /s/^# //p}' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PYTHON=${PYTHON:-python3}

@@ -150,3 +150,10 @@ def test_help_names_the_methods(phase: str, flag: str) -> None:
     finished = call(f"{phase}_grumpifycat.sh", "fastcut", flag)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith(f"usage: bash scripts/{phase}_grumpifycat.sh [cut|fastcut|cyclegan] ")
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "setup.sh", "test.sh"])
+def test_help_of_the_long_scripts_starts_nothing(script: str) -> None:
+    finished = call(script, "--help", PYTHON="/nowhere")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "scripts/" in finished.stdout and "set -euo" not in finished.stdout and "#" not in finished.stdout
