@@ -1,8 +1,10 @@
 """The options that training and testing share, and how a command line becomes options."""
 
+import os
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from data import DATASETS
@@ -24,6 +26,17 @@ from util.option_types import (
 from util.runtime.device import AUTO
 
 ARCHITECTURE = "architecture"
+LONGEST_FILE_NAME = 255  # bytes, on all usual file systems
+
+
+def check_name(name: str) -> None:
+    """Raises UserError where `name` is no folder below the one of all runs, so that no run lies among or outside others."""
+    path = Path(name)
+    too_long = any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts)
+    if not path.parts or path.is_absolute() or ".." in path.parts or too_long:
+        raise UserError(
+            f"argument --name: {name!r} names no folder below --checkpoints_dir; give a short name, such as horse2zebra_CUT"
+        )
 
 
 class OneSentenceParser(ArgumentParser):
@@ -175,6 +188,7 @@ class BaseOptions:
                 opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"
             except (LookupError, ValueError, TypeError, AttributeError) as error:
                 raise UserError(f"argument --suffix: {opt.suffix!r} cannot be filled in from the options: {error}") from None
+        check_name(opt.name)
 
     @staticmethod
     def _given(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:

@@ -187,6 +187,11 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
         ("--load 300", "unrecognized arguments: --load 300"),  # no abbreviations: one may become ambiguous
         ("stray", "unrecognized arguments: stray"),
         ("--name", "--name: expected one argument"),
+        ("--name=", "--name: '' names no folder below --checkpoints_dir"),
+        ("--name .", r"--name: '\.' names no folder below"),
+        ("--name a/../..", "--name: 'a/../..' names no folder below"),
+        ("--name /", "--name: '/' names no folder below"),
+        (f"--name {'x' * 256}", "--name: 'x+' names no folder below"),
         ("--suffix {bogus}", "--suffix: '{bogus}' cannot be filled in"),
         ("--suffix {", "--suffix: '{' cannot be filled in"),
         ("--suffix {0}", r"--suffix: '\{0\}' cannot be filled in"),
