@@ -52,7 +52,7 @@ def create_dataset(opt: Namespace) -> PictureLoader:
         dataset,
         batches,
         min(opt.num_threads, len(batches)),
-        opt.prefetch_factor,
+        min(opt.prefetch_factor, max(1, len(batches))),
         opt.cache if opt.isTrain else None,
         to_gpu=opt.gpu_ids != CPU and torch.cuda.is_available(),
     )

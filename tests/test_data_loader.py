@@ -46,6 +46,11 @@ def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
     assert torch.get_rng_state().equal(before)
 
 
+def test_no_more_is_read_ahead_than_there_is(tmp_path: Path) -> None:
+    loader = create_dataset(options(two_domains(tmp_path), num_threads=1, prefetch_factor=10**12))
+    assert len(list(loader)) == loader.n_images
+
+
 def test_an_epoch_that_is_broken_off_does_not_leak_into_the_next(tmp_path: Path) -> None:
     loader = create_dataset(options(two_domains(tmp_path, n_A=12), num_threads=2))
     whole = [batch["A_paths"] for batch in loader]
