@@ -14,7 +14,7 @@ from models import Translator
 from models.inference.checkpoint import list_checkpoints
 from options.base_options import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
-from util.option_types import non_negative_int, positive_float
+from util.option_types import port, positive_float
 from util.report.console import print_any_name
 from util.runtime.device import AUTO
 
@@ -27,7 +27,7 @@ def build_parser() -> ArgumentParser:
         "--checkpoint", type=Path, nargs="+", required=True, help="generators' files, runs' folders, or a folder of them"
     )
     parser.add_argument("--host", default=LOOPBACK, help="address to serve at; any other than this lets other machines in")
-    parser.add_argument("--port", type=non_negative_int, default=7860, help="port to serve at; 0 takes a free one")
+    parser.add_argument("--port", type=port, default=7860, help="port to serve at; 0 takes a free one")
     parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
     parser.add_argument("--max_megabytes", type=positive_float, default=64, help="largest file that is taken")
     parser.add_argument("--max_megapixels", type=positive_float, default=50, help="largest picture that is taken")

@@ -147,3 +147,10 @@ def test_it_is_bound_to_loopback_alone(served: tuple[int, Path]) -> None:
         pytest.skip("only Linux lists its sockets there")
     listening = [line.split()[1] for line in table.read_text().splitlines() if line.split()[3] == "0A"]
     assert f"0100007F:{served[0]:04X}" in listening and f"00000000:{served[0]:04X}" not in listening
+
+
+def test_a_port_that_cannot_be_is_refused() -> None:
+    line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", ".", "--port", "65536"]
+    finished = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
+    assert "'65536' is not a whole number from 0 to 65535" in finished.stderr

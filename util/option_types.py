@@ -33,6 +33,7 @@ def _bounded(convert: Callable[[str], Any], accepts: Callable[[Any], bool], expe
 
 positive_int = _bounded(int, lambda value: value >= 1, "a whole number of at least 1")
 non_negative_int = _bounded(int, lambda value: value >= 0, "a whole number of at least 0")
+port = _bounded(int, lambda value: 0 <= value <= 65535, "a whole number from 0 to 65535")
 positive_float = _bounded(float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative_float = _bounded(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 share = _bounded(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
