@@ -17,7 +17,7 @@ from models import create_model
 from models.base_model import BaseModel
 from options import TestOptions
 from options.record import architecture_arguments, describe_options, overridden_architecture
-from util.errors import INTERRUPTED_STATUS, exit_on_user_error
+from util.errors import INTERRUPTED_STATUS, UserError, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.picture_writer import PictureWriter
 from util.report.results_page import ResultsPage
@@ -65,8 +65,12 @@ def test(opt: Namespace) -> None:
             picture_width=opt.display_winsize,
             save_picture=writer.save,
         )
+        translated = 0
         for path, visuals in islice(translations(model, dataset), count):
             page.add(path, visuals)
+            translated += 1
+    if translated == 0:
+        raise UserError(f"none of the pictures in {dataset.source_folder} could be translated; the lines above say why")
     page.save()
     print(f"results: {page.directory / 'index.html'}")
 

@@ -248,3 +248,11 @@ def test_results_that_cannot_be_written_are_one_sentence(trained: tuple[Path, st
     assert re.match(
         r"error: nothing can be written to .*00.png/.*/test_latest \(Not a directory\); check --results_dir", said
     )
+
+
+def test_a_test_that_translates_nothing_does_not_pass_for_one(trained: tuple[Path, str]) -> None:
+    options = ("--dataroot", DATA, "--name", NAME, "--crop_size", "32", "--load_size", "1000000000000")
+    finished = run(trained[0], "test.py", *options, "--results_dir", "nothing")
+    assert finished.returncode == 2
+    assert re.search(r"\nerror: none of the pictures in .*testA could be translated; .*\n$", finished.stderr)
+    assert not list((trained[0] / "nothing").rglob("index.html"))
