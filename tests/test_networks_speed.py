@@ -3,13 +3,26 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import OWN_GOLDEN
+from golden_cases import Case, find_cases
+from test_golden import check_training_steps
 from torch import Tensor, nn
 
+from models.networks import winograd
 from models.networks.normalisation import InstanceNorm
 from models.networks.padding import ReflectionPad
 from models.networks.resampling import Downsample, Upsample
 from models.networks.resnet import ResnetGenerator, steps
 from models.networks.winograd import TILES_AT_ONCE, Conv3x3
+
+STEPS = [case for case in find_cases([OWN_GOLDEN]) if case.info["kind"] == "training_steps"]
+
+
+@pytest.fixture
+def at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has Winograd's way taken where it does not pay yet."""
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "LEAST_TILES", 1)
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -29,6 +42,7 @@ def assert_same(actual: nn.Module, plain: nn.Module, image: Tensor) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("at_any_size")
 @pytest.mark.parametrize("shape", [(1, 3, 10, 10), (2, 5, 18, 6), (1, 2, 4 * TILES_AT_ONCE + 6, 14)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_winograd_is_the_convolution(shape: tuple[int, ...], bias: bool) -> None:
@@ -37,7 +51,8 @@ def test_winograd_is_the_convolution(shape: tuple[int, ...], bias: bool) -> None
     assert_same(fast, plain, random_tensor(*shape))
 
 
-def test_winograd_is_used_where_it_pays_and_only_there() -> None:
+@pytest.mark.usefixtures("at_any_size")
+def test_winograd_is_used_where_it_can_be() -> None:
     layer = Conv3x3(2, 2, bias=False)
     name = "_WinogradConvolutionBackward"
     assert type(layer(torch.zeros(1, 2, 10, 10, requires_grad=True)).grad_fn).__name__ == name
@@ -47,6 +62,20 @@ def test_winograd_is_used_where_it_pays_and_only_there() -> None:
     assert layer(torch.zeros(1, 2, 10, 10)).shape == (1, 2, 8, 8)
 
 
+def test_winograd_is_used_where_it_pays() -> None:
+    least = winograd.LEAST_CHANNELS
+    for channels, side, pays in ((least, 34, True), (least - 1, 34, False), (least, 30, False)):
+        output = Conv3x3(channels, 1, bias=False)(torch.zeros(1, channels, side, side, requires_grad=True))
+        assert ("Winograd" in type(output.grad_fn).__name__) == pays
+
+
+@pytest.mark.usefixtures("at_any_size")
+@pytest.mark.parametrize("case", STEPS, ids=[case.name for case in STEPS])
+def test_winograd_takes_the_published_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_training_steps(case, monkeypatch)
+
+
+@pytest.mark.usefixtures("at_any_size")
 def test_winograd_in_float32_is_as_good_as_other_rounding() -> None:
     image, layer = random_tensor(1, 64, 34, 34), Conv3x3(64, 64, bias=False).double()
     exact = F.conv2d(image, layer.weight)
