@@ -47,13 +47,14 @@ class Conv3x3(nn.Conv2d):
 
 
 def _is_suited(features: Tensor) -> bool:
-    batch, channels, height, width = features.shape
-    rows, columns = (height - KERNEL + 1) / OUT, (width - KERNEL + 1) / OUT
-    whole_tiles = rows.is_integer() and columns.is_integer()
-    large = channels >= LEAST_CHANNELS and batch * rows * columns >= LEAST_TILES
     learns_on_cpu = features.device.type == "cpu" and features.requires_grad and torch.is_grad_enabled()
     precise = features.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    return whole_tiles and large and learns_on_cpu and precise and not torch.compiler.is_compiling()
+    if not (learns_on_cpu and precise) or torch.compiler.is_compiling():
+        return False
+    batch, channels, height, width = features.shape
+    tiles = batch * (height - KERNEL + 1) * (width - KERNEL + 1) / OUT**2
+    whole_tiles = all((side - KERNEL + 1) % OUT == 0 for side in (height, width))
+    return whole_tiles and channels >= LEAST_CHANNELS and tiles >= LEAST_TILES
 
 
 class Transforms(NamedTuple):
