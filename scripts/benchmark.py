@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -142,9 +143,17 @@ def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / min(seconds(lambda: torch.mm(*factors), device) for _ in range(6))
 
 
+class WholeStep(nullcontext[None]):
+    """Has operations counted for the step as a whole, not for the modules that they belong to."""
+
+    parents = frozenset({"Global"})
+
+
 def count_flops(step: Callable[[], None]) -> int:
     """Floating-point operations of the convolutions and matrix products of a step."""
-    with FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = WholeStep()  # type: ignore[assignment]  # its own cannot follow gradients of gradients
+    with counter:
         step()
     return counter.get_total_flops()
 
