@@ -1,68 +1,52 @@
 """Measures training steps, the data pipeline and the loop that joins them: `python scripts/benchmark.py --model cut`.
 
 The step as published, ours, and ours with each flag take turns in one process, beside a yardstick Y: 18 convolutions of 256
-channels at a quarter of the pictures' size. Ratios to Y hold on a noisy machine too. Peak memory is that of two steps in a
-process of their own, above what importing the program takes. `--all` measures what docs/performance.md holds. Options that
-are not listed below go to the training.
+channels at a quarter of the pictures' size. Ratios to Y hold on a noisy machine too. `--all` measures what docs/performance.md
+holds. Options that are not listed below go to the training.
 """
 
 import argparse
 import gc
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the script is run from anywhere
 
 from benchmark_data import draw_photographs, measure  # noqa: E402
+from benchmark_memory import peak_memory  # noqa: E402
 from benchmark_report import draw, markdown, replace_figures  # noqa: E402
-from published_step import PUBLISHED  # noqa: E402
+from benchmark_steps import (  # noqa: E402
+    AS_PUBLISHED,
+    DEFAULT,
+    METHODS,
+    WAYS,
+    build,
+    count_flops,
+    flip_in_turns,
+    size_arguments,
+    stepper,
+    yardstick,
+)
 
-import models.cut_model  # noqa: E402
 from data import create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
-from models.base_model import BaseModel  # noqa: E402
 from options import TrainOptions  # noqa: E402
 from util.errors import UserError, exit_on_user_error  # noqa: E402
 from util.runtime.device import choose_device, describe_device  # noqa: E402
 from util.runtime.recorded_steps import WARM_UP_STEPS  # noqa: E402
 
-METHODS = {
-    "cut": ["--model", "cut"],
-    "fastcut": ["--model", "cut", "--CUT_mode", "FastCUT"],
-    "sincut": ["--model", "sincut"],
-    "cycle_gan": ["--model", "cycle_gan"],
-}
-AS_PUBLISHED, DEFAULT = "as published", "default"
-WAYS: dict[str, list[str]] = {
-    AS_PUBLISHED: [],
-    DEFAULT: [],
-    "channels_last": ["--channels_last"],
-    "grad_checkpoint": ["--grad_checkpoint"],
-    "bf16": ["--precision", "bf16"],
-    "bf16, channels_last": ["--precision", "bf16", "--channels_last"],
-    "fast": ["--fast"],
-    "tf32": ["--precision", "tf32"],
-    "compile": ["--compile"],
-    "cuda_graphs": ["--cuda_graphs"],
-    "bf16, channels_last, cuda_graphs": ["--precision", "bf16", "--channels_last", "--cuda_graphs"],
-    "accumulate 2": ["--accumulate", "2"],
-}
 ON_CPU = [AS_PUBLISHED, DEFAULT, "channels_last", "grad_checkpoint", "bf16", "bf16, channels_last", "fast"]
 THE_REST = [AS_PUBLISHED, DEFAULT, "fast"]
 # What --all measures on this device: method, side in pixels, batch, ways, rounds.
@@ -81,44 +65,6 @@ ALL: dict[str, list[tuple[str, int, int, list[str], int]]] = {
         ("sincut", 64, 16, THE_REST, 20),
     ],
 }
-
-
-class Alternating:
-    """FastCUT's coin, without chance: each generator that asks gets tails and heads in turns."""
-
-    def __init__(self) -> None:
-        self.last: dict[int, bool] = {}
-
-    def __call__(self, generator: torch.Generator) -> bool:
-        self.last[id(generator)] = not self.last.get(id(generator), True)
-        return self.last[id(generator)]
-
-
-def build(method: str, way: str, arguments: list[str]) -> BaseModel:
-    """The model of `method` that steps that way."""
-    opt = TrainOptions().parse([*METHODS[method], *arguments, *WAYS[way]])
-    return PUBLISHED[opt.model](opt) if way == AS_PUBLISHED else create_model(opt)
-
-
-def random_batch(model: BaseModel) -> dict[str, Any]:
-    """A batch of noise in [-1, 1]."""
-    size, side = model.opt.batch_size, model.opt.crop_size
-    draws = torch.Generator().manual_seed(0)
-    pictures = {domain: torch.rand(size, 3, side, side, generator=draws) * 2 - 1 for domain in "AB"}
-    return {**pictures, "A_paths": ["A"] * size, "B_paths": ["B"] * size}
-
-
-def yardstick(side: int, batch: int, device: torch.device) -> Callable[[], None]:
-    """Y: 18 convolutions without gradients, as eagerly as PyTorch makes them."""
-    features = torch.randn(batch, 256, side // 4 + 2, side // 4 + 2, device=device)
-    weight = torch.randn(256, 256, 3, 3, device=device)
-
-    def run() -> None:
-        with torch.no_grad():
-            for _ in range(18):
-                F.conv2d(features, weight)
-
-    return run
 
 
 def seconds(run: Callable[[], Any], device: torch.device, repeat: int = 1) -> float:
@@ -143,27 +89,12 @@ def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / min(seconds(lambda: torch.mm(*factors), device) for _ in range(6))
 
 
-class WholeStep(nullcontext[None]):
-    """Has operations counted for the step as a whole, not for the modules that they belong to."""
-
-    parents = frozenset({"Global"})
-
-
-def count_flops(step: Callable[[], None]) -> int:
-    """Floating-point operations of the convolutions and matrix products of a step."""
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = WholeStep()  # type: ignore[assignment]  # its own cannot follow gradients of gradients
-    with counter:
-        step()
-    return counter.get_total_flops()
-
-
 def measure_steps(
     method: str, side: int, batch: int, ways: list[str], rounds: int, device: torch.device, extra: list[str], memory: bool
 ) -> dict[str, Any]:
     """The figures of one method: {"Y": seconds, "ways": {way: {...}}}."""
     arguments = [*size_arguments(method, side, batch), "--gpu_ids", "-1" if device.type == "cpu" else "0", *extra]
-    models.cut_model.draw_flip = Alternating()
+    flip_in_turns()
     steps: dict[str, Callable[[], None]] = {}
     figures: dict[str, dict[str, Any]] = {}
     on_cpu = device.type == "cpu"
@@ -204,52 +135,6 @@ def measure_steps(
         found["images_per_second"] = batch / found["median"]
         result["ways"][way] = found
     return result
-
-
-def size_arguments(method: str, side: int, batch: int) -> list[str]:
-    load = max(side, 1024) if method == "sincut" else side
-    return ["--load_size", str(load), "--crop_size", str(side), "--batch_size", str(batch)]
-
-
-def stepper(model: BaseModel) -> Callable[[], None]:
-    """What takes one step of the model on noise."""
-    batch = random_batch(model)
-
-    def step() -> None:
-        model.set_input(batch)
-        model.optimize_parameters()
-
-    return step
-
-
-def peak_memory(method: str, way: str, arguments: list[str]) -> float:
-    """GB that two steps take at most, in a process of their own."""
-    command = [sys.executable, __file__, "--memory_of", method, way, json.dumps(arguments)]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(result.stdout)
-
-
-def print_own_memory(method: str, way: str, arguments: list[str]) -> None:
-    """The other end of `peak_memory`."""
-    before = most_memory()
-    models.cut_model.draw_flip = Alternating()
-    model = build(method, way, arguments)
-    step = stepper(model)
-    for _ in range(2 if model.device.type == "cpu" else 2 * WARM_UP_STEPS + 4):
-        step()
-    on_gpu = model.device.type == "cuda"
-    print(torch.cuda.max_memory_reserved() / 1e9 if on_gpu else most_memory() - before)
-
-
-def most_memory() -> float:
-    """GB of memory that this process has held at most."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on macOS
 
 
 def measure_loop(folder: Path, device: torch.device, steps: int) -> dict[str, float]:
@@ -300,7 +185,6 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--plot", type=Path, help="file for a drawing")
     parser.add_argument("--page", type=Path, help="page whose figures are replaced, such as docs/performance.md")
-    parser.add_argument("--memory_of", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_known_args(argv)
 
 
@@ -330,10 +214,6 @@ def run(arguments: argparse.Namespace, extra: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     arguments, extra = parse()
-    if arguments.memory_of:
-        method, way, options = arguments.memory_of
-        print_own_memory(method, way, json.loads(options))
-        return
     with exit_on_user_error():
         report = run(arguments, extra)
         print(markdown(report))

@@ -1,0 +1,50 @@
+"""The most memory that training steps take: run by scripts/benchmark.py in processes of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the script is run from anywhere
+
+from benchmark_steps import build, flip_in_turns, stepper  # noqa: E402
+
+from util.runtime.recorded_steps import WARM_UP_STEPS  # noqa: E402
+
+
+def peak_memory(method: str, way: str, arguments: list[str]) -> float:
+    """GB that two steps take at most, in a process of their own, above what importing the program takes."""
+    command = [sys.executable, __file__, method, way, json.dumps(arguments)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(result.stdout)
+
+
+def print_own_memory(method: str, way: str, arguments: list[str]) -> None:
+    """The other end of `peak_memory`. On a GPU it takes more than two steps, so that recorded ones are played back."""
+    before = most_memory()
+    flip_in_turns()
+    model = build(method, way, arguments)
+    step = stepper(model)
+    for _ in range(2 if model.device.type == "cpu" else 2 * WARM_UP_STEPS + 4):
+        step()
+    on_gpu = model.device.type == "cuda"
+    print(torch.cuda.max_memory_reserved() / 1e9 if on_gpu else most_memory() - before)
+
+
+def most_memory() -> float:
+    """GB of memory that this process has held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on macOS
+
+
+if __name__ == "__main__":
+    method, way, arguments = sys.argv[1:]
+    print_own_memory(method, way, json.loads(arguments))
