@@ -1,8 +1,8 @@
 """Measures training steps, the data pipeline and the loop that joins them: `python scripts/benchmark.py --model cut`.
 
 The step as published, ours, and ours with each flag take turns in one process, beside a yardstick Y: 18 convolutions of 256
-channels at a quarter of the pictures' size. Ratios to Y hold on a noisy machine too. `--all` measures what docs/performance.md
-holds. Options that are not listed below go to the training.
+channels at a quarter of the pictures' size. Ratios to Y hold on a noisy machine too. `--all` measures what
+docs/performance.md holds. Options that are not listed below go to the training.
 """
 
 import argparse
