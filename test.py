@@ -15,6 +15,7 @@ from torch import Tensor
 from data import PictureLoader, create_dataset
 from models import create_model
 from models.base_model import BaseModel
+from models.shared_batch import check_shared_batch
 from options import TestOptions
 from options.record import architecture_arguments, describe_options, overridden_architecture
 from util.errors import INTERRUPTED_STATUS, UserError, exit_on_user_error
@@ -46,7 +47,7 @@ def test(opt: Namespace) -> None:
     model.load_networks(opt.epoch)
     if opt.eval:
         model.eval()
-    model.check_batch_at_test(opt.batch_size)
+    check_shared_batch(model.networks, opt.batch_size)
     print(describe_options(opt))
     print(model.describe(opt.verbose))
 

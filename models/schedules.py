@@ -1,7 +1,7 @@
 """Learning-rate schedules: the factor on --lr as a pure function of the epoch, stepped once per epoch."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,26 +58,36 @@ class LearningRate:
         self.factor = SCHEDULES[policy]
         self.run = run
         self.epoch = run.first
+        self._optimizers: list[Optimizer] = []
 
     @property
     def value(self) -> float:
         """The rate of the current epoch."""
         return self.full_rate * self.factor(self.epoch, self.run)
 
-    def set_in(self, optimizers: Iterable[Optimizer]) -> None:
-        """Gives the optimisers the rate of the current epoch."""
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):  # a recorded step reads it from its place on the device
-                    group["lr"].fill_(self.value)
-                else:
-                    group["lr"] = self.value
+    def rule(self, optimizer: Optimizer) -> None:
+        """Gives the optimiser the rate of the current epoch, and of those to come."""
+        self._optimizers.append(optimizer)
+        self._set()
+
+    def end_epoch(self) -> None:
+        """Goes to the next epoch."""
+        self.epoch += 1
+        self._set()
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch, and the one that the run began with, which the step policy counts from."""
         return {"epoch": self.epoch, "first": self.run.first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to the epoch of `state`; to be followed by `set_in`."""
+        """Goes to the epoch of `state`."""
         self.epoch = whole_number(state["epoch"])
         self.run = replace(self.run, first=whole_number(state["first"]))
+        self._set()
+
+    def _set(self) -> None:
+        for group in (group for optimizer in self._optimizers for group in optimizer.param_groups):
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it from its place on the device
+                group["lr"].fill_(self.value)
+            else:
+                group["lr"] = self.value

@@ -15,6 +15,7 @@ from PIL import Image
 
 from data import create_dataset
 from models import create_model
+from models.shared_batch import check_shared_batch
 from options import TestOptions, TrainOptions
 from util.errors import UserError
 from util.report.picture_writer import PictureWriter
@@ -63,18 +64,18 @@ def test_the_page_is_that_of_one_picture_after_the_other(tmp_path: Path, capfd: 
 @pytest.mark.parametrize(("option", "layer"), [("--normG=batch", "BatchNorm2d"), ("--no_dropout=false", "Dropout")])
 def test_pictures_are_not_batched_where_they_would_mix(option: str, layer: str) -> None:
     model = create_model(TestOptions().parse(["--model", "test", "--gpu_ids", "-1", *NETWORKS, option]))
-    model.check_batch_at_test(1)
+    check_shared_batch(model.networks, 1)
     with pytest.raises(UserError, match=f"--batch_size 2: this generator has a {layer}"):
-        model.check_batch_at_test(2)
+        check_shared_batch(model.networks, 2)
     model.eval()
-    model.check_batch_at_test(2)
+    check_shared_batch(model.networks, 2)
 
 
 def test_pictures_with_noise_of_their_own_are_not_batched() -> None:
     model = create_model(TestOptions().parse(["--model", "sincut", "--gpu_ids", "-1", "--crop_size", "32"]))
     model.eval()
     with pytest.raises(UserError, match="a NoiseInjection"):
-        model.check_batch_at_test(2)
+        check_shared_batch(model.networks, 2)
 
 
 def test_batches_of_a_test_have_one_size_each(tmp_path: Path) -> None:
