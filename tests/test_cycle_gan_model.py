@@ -2,14 +2,20 @@
 
 import pytest
 import torch
-from test_cut_model import assert_same_step, count_passes, double_model
-from test_registries import random_batch, tiny_model, train, translating_model
+from tiny_models import (
+    CYCLE_GAN,
+    assert_same_step,
+    count_passes,
+    double_model,
+    random_batch,
+    tiny_model,
+    train,
+    translating_model,
+)
 
 from models.image_pool import ImagePool
 from models.losses.gradient_penalty import wgan_gp_penalty
 from util.errors import UserError
-
-CYCLE_GAN = "--model cycle_gan --netG resnet_4blocks --init_gain 0.5"
 
 
 def shown_pictures(network: torch.nn.Module) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from test_registries import tiny_model, train
+from tiny_models import tiny_model, train
 from torch import Tensor, nn
 
 from models.networks import DISCRIMINATORS, GENERATORS, DiscriminatorSettings, GeneratorSettings

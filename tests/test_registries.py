@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import all_weights, as_arguments, random_batch, tiny_model, train, translating_model
 from torch import Tensor, nn
 
 from models import MODELS, create_model
@@ -19,9 +20,6 @@ from models.schedules import SCHEDULES
 from options import TestOptions, TrainOptions
 from options.record import architecture_arguments, write_options
 from util.errors import UserError
-
-TINY = "--gpu_ids -1 --ngf 2 --ndf 2 --load_size 32 --crop_size 32"
-TINY_HEADS = "--netF_nc 4 --num_patches 8"
 
 REGISTRIES = {
     "--model": MODELS,
@@ -55,44 +53,6 @@ COMBINATIONS = [
     *(f"--model cycle_gan --gan_mode {name}" for name in GAN_LOSSES),
     "--no_antialias --no_antialias_up",
 ]
-
-
-def tiny_model(command: str = "", **options: object) -> BaseModel:
-    """A training model on the CPU, of some thousand weights; `command` and further `options` describe it."""
-    arguments = command.split()
-    heads = [] if {"cycle_gan", "test"} & {*arguments} else TINY_HEADS.split()
-    return create_model(TrainOptions().parse([*TINY.split(), *heads, *arguments, *as_arguments(options)]))
-
-
-def translating_model(command: str, **options: object) -> BaseModel:
-    """The same to translate with; its weights are to be loaded."""
-    return create_model(TestOptions().parse([*TINY.split(), *command.split(), *as_arguments(options)]))
-
-
-def as_arguments(options: dict[str, object]) -> list[str]:
-    return [str(text) for name, value in options.items() for text in (f"--{name}", value)]
-
-
-def random_batch(model: BaseModel, size: int = 2, seed: int = 0) -> dict:
-    """A batch of noise, as the loader would hand it to the model, in the precision of the model's weights."""
-    opt = model.opt
-    side = min(opt.load_size, opt.crop_size)
-    dtype = next(next(iter(model.networks.values())).parameters()).dtype
-    draws = torch.Generator().manual_seed(seed)
-
-    def pictures(channels: int) -> Tensor:
-        return torch.rand(size, channels, side, side, generator=draws, dtype=dtype) * 2 - 1
-
-    paths = [f"{index}.png" for index in range(size)]
-    return {"A": pictures(opt.input_nc), "B": pictures(opt.output_nc), "A_paths": paths, "B_paths": paths}
-
-
-def train(model: BaseModel, steps: int = 2, batch_size: int = 2) -> dict[str, float]:
-    """The losses of the last of some steps on noise."""
-    for step in range(steps):
-        model.set_input(random_batch(model, batch_size, seed=step))
-        model.optimize_parameters()
-    return model.get_current_losses()
 
 
 def command_lines() -> list[str]:
@@ -139,11 +99,6 @@ def saved_run(model: BaseModel, command: str) -> BaseModel:
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-
-
-def all_weights(network: nn.Module) -> Tensor:
-    """Everything in the network's state dict, in one vector; empty for heads that learn nothing."""
-    return torch.cat([torch.zeros(0), *(value.flatten() for value in network.state_dict().values())])
 
 
 def immovable(network: nn.Module) -> set[str]:

@@ -4,16 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from test_cut_model import assert_same_step, double_model
-from test_registries import random_batch, tiny_model, train, translating_model
+from tiny_models import SINCUT, assert_same_step, double_model, random_batch, tiny_model, train, translating_model
 
 from models.base_model import BaseModel
 from models.cut_model import CUTModel
 from models.losses.gradient_penalty import r1_penalty
 from options import TrainOptions
 
-# Crops of 64 pixels, in which one patch's window is less than the whole.
-SINCUT = "--model sincut --ngf 1 --ndf 1 --load_size 64 --crop_size 64 --num_patches 1"
 CUT_NAMES = ("G_GAN", "D_real", "D_fake", "G", "NCE")
 
 

@@ -1,0 +1,101 @@
+"""CUT's options: what a step leaves out for them, and which are refused."""
+
+import pytest
+import torch
+from tiny_models import CUT, count_passes, tiny_model, train
+
+from models.networks import GENERATORS
+from util.errors import UserError
+
+
+class TestOptionsThatDoWithout:
+    NAMES = ("G_GAN", "D_real", "D_fake", "G", "NCE", "NCE_Y")
+
+    @pytest.mark.parametrize(
+        ("command", "loss_names", "zero"),
+        [
+            ("", NAMES, ()),
+            ("--lambda_NCE 0", NAMES, ("NCE", "NCE_Y")),
+            ("--lambda_GAN 0", NAMES, ("G_GAN",)),
+            ("--nce_idt False", NAMES[:-1], ()),
+            ("--netF sample", NAMES, ()),
+            ("--netF reshape", NAMES, ()),
+            ("--num_patches 5000", NAMES, ()),
+        ],
+    )
+    def test_losses_and_pictures_keep_their_names(self, command: str, loss_names: tuple, zero: tuple) -> None:
+        model = tiny_model(f"{CUT} {command}")
+        assert model.get_current_losses() == {}
+        losses = train(model)
+        assert tuple(losses) == loss_names
+        assert {name for name, value in losses.items() if value == 0} == set(zero)
+        identity = () if "nce_idt" in command else ("idt_B",)
+        assert tuple(model.get_current_visuals()) == ("real_A", "fake_B", "real_B", *identity)
+
+    @pytest.mark.parametrize(
+        ("command", "expected"),
+        [("--lambda_NCE 0", {"G": 1, "F": 0, "D": 2}), ("--lambda_GAN 0", {"G": 2, "F": 4, "D": 1})],
+    )
+    def test_what_does_not_count_is_not_computed(self, command: str, expected: dict) -> None:
+        model = tiny_model(f"{CUT} {command}")
+        passes = count_passes(model)
+        train(model, steps=1)
+        assert {name: passes[name] for name in expected} == expected
+
+    def test_total_is_the_adversarial_loss_and_the_mean_of_both_terms(self) -> None:
+        losses = train(tiny_model(f"{CUT} --lambda_GAN 3 --lambda_NCE 2"))
+        assert losses["G"] == pytest.approx(losses["G_GAN"] + (losses["NCE"] + losses["NCE_Y"]) / 2)
+
+    @pytest.mark.parametrize(("flag", "name"), [("lambda_GAN", "G_GAN"), ("lambda_NCE", "NCE")])
+    def test_weights_multiply_their_loss(self, flag: str, name: str) -> None:
+        single, double = (train(tiny_model(f"{CUT} --{flag} {weight}"), steps=1)[name] for weight in (1, 2))
+        assert double == pytest.approx(2 * single)
+
+    def test_all_negatives_from_the_minibatch_are_more(self) -> None:
+        """The loss at chance is the logarithm of their number: of 8 patches, or of those of both pictures."""
+        few, many = (
+            train(tiny_model(f"--nce_includes_all_negatives_from_minibatch {answer} --nce_T 1000"), steps=1)["NCE"]
+            for answer in ("no", "yes")
+        )
+        # The filled diagonal counts, at this temperature, as one more.
+        assert few == pytest.approx(torch.tensor(9.0).log().item(), rel=1e-2)
+        assert many == pytest.approx(torch.tensor(17.0).log().item(), rel=1e-2)
+
+
+class TestRefusals:
+    """One sentence, when the model is built, that says what would be legal."""
+
+    @pytest.mark.parametrize(
+        ("generator", "last"),
+        [("resnet_9blocks", 31), ("resnet_6blocks", 28), ("resnet_4blocks", 26), ("stylegan2", 5), ("smallstylegan2", 3)],
+    )
+    @pytest.mark.parametrize("layers", ["0,4,99", "4,0", "2,2"])
+    def test_illegal_taps(self, generator: str, last: int, layers: str) -> None:
+        with pytest.raises(UserError, match=rf"--nce_layers {layers} .* --netG {generator}: .* from 0 to {last}$"):
+            tiny_model(f"--netG {generator} --nce_layers {layers}")
+
+    def test_negative_taps(self) -> None:
+        with pytest.raises(UserError, match="from 0 to 26"):
+            tiny_model(f"{CUT} --nce_layers=-1,4")
+
+    @pytest.mark.parametrize("layers", ["16,20", "26", "1,2,3"])
+    def test_any_index_is_a_legal_tap(self, layers: str) -> None:
+        """Of the decoder too."""
+        train(tiny_model(f"{CUT} --nce_layers {layers}"))
+
+    @pytest.mark.parametrize("mode", ["CUT", "FastCUT"])
+    @pytest.mark.parametrize(("generator", "layers"), [("stylegan2", [0, 2, 4]), ("smallstylegan2", [0, 2, 3])])
+    def test_default_taps_fit_the_generator(self, generator: str, layers: list[int], mode: str) -> None:
+        assert tiny_model(f"--netG {generator} --CUT_mode {mode}").layers == layers
+
+    @pytest.mark.parametrize("model", ["cut", "sincut"])
+    @pytest.mark.parametrize(("name", "side"), [("unet_128", 128), ("unet_256", 256)])
+    def test_generators_without_an_encoder(self, name: str, side: int, model: str) -> None:
+        with pytest.raises(UserError, match=rf"--netG {name} .* --model {model} choose one of (.*)$") as refusal:
+            tiny_model(f"--model {model} --netG {name} --load_size {side} --crop_size {side}")
+        offered = str(refusal.value).partition("choose one of ")[2].split(", ")
+        assert offered == [name for name in GENERATORS if name not in ("unet_128", "unet_256")]
+
+    def test_unequal_channels(self) -> None:
+        with pytest.raises(UserError, match="--input_nc 3 and --output_nc 1 differ: CUT's generator encodes its own output"):
+            tiny_model("--output_nc 1")

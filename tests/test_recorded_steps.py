@@ -1,0 +1,165 @@
+"""--cuda_graphs: steps that are played back, against the step as it is written."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, everything, take_step, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models.base_model import BaseModel
+from models.networks.winograd import transforms
+from util.runtime.draws import KeptDraws
+from util.runtime.recorded_steps import WARM_UP_STEPS, Outputs, RecordedSteps
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+class StandIn:
+    """In place of a CUDA graph: what is played back is the step, computed again under the eyes of `Watch`."""
+
+    def __init__(self, model: BaseModel) -> None:
+        self.model = model
+        self.played = 0
+
+    def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
+        return step()
+
+    def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        def play() -> Outputs:
+            self.played += 1
+            with Watch(allowed=static_tensors(self.model)):
+                return step()
+
+        return play
+
+
+class Tape:
+    """In place of a CUDA graph: what is played back is what the recorded step has left, and nothing is computed."""
+
+    def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
+        return step()
+
+    def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        outputs = step()
+        return lambda: outputs
+
+
+def static_tensors(model: BaseModel) -> list[torch.Tensor]:
+    """What stays in its place from step to step: weights and moments, pictures and draws, and the constants of the
+    convolutions that are for the CPU alone."""
+    tensors = [*transforms(torch.float32), *transforms(torch.float64)]
+    tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
+    tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
+    for optimizer in model.optimizers.values():
+        tensors += [value for state in optimizer.state.values() for value in state.values()]
+    for course in model.run_step.courses.values():
+        tensors += [*course.inputs.values(), *(tensor for kept in course.kept for tensor in kept.tensors)]
+    return tensors
+
+
+class Watch(TorchDispatchMode):
+    """Fails where the body does what no CUDA graph can hold: waits for the device, draws, or reads what is not in place."""
+
+    WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "unique")
+    DRAWS = ("rand", "bernoulli", "uniform", "normal_", "multinomial", "dropout")
+
+    def __init__(self, allowed: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.allowed = {tensor.untyped_storage().data_ptr() for tensor in allowed}
+        self.kept: list[torch.Tensor] = []  # so that no storage is freed, and its address used again
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.partition(".")[0]
+        assert name not in self.WAITS, f"{name} waits for the device"
+        assert not name.startswith(self.DRAWS), f"{name} draws"
+        for tensor in tensors_in((args, kwargs)):
+            assert tensor.untyped_storage().data_ptr() in self.allowed, f"{name} reads what is not in place: {tensor.shape}"
+        result = function(*args, **(kwargs or {}))
+        for tensor in tensors_in(result):
+            self.kept.append(tensor)
+            self.allowed.add(tensor.untyped_storage().data_ptr())
+        return result
+
+
+def tensors_in(value: object) -> list[torch.Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def recorded(model: BaseModel) -> StandIn:
+    """Makes the model record its steps, with the stand-in."""
+    recorder = StandIn(model)
+    model.draws = KeptDraws(model.generator, model.host_generator)
+    model.run_step = RecordedSteps(model.compute_step, model.draws, recorder)
+    return recorder
+
+
+class TestRecordedSteps:
+    @pytest.mark.parametrize(
+        ("method", "steps"),
+        [
+            (CUT, WARM_UP_STEPS + 2),
+            (f"{CUT} --CUT_mode FastCUT", 2 * WARM_UP_STEPS + 6),
+            (f"{CUT} --netF reshape", WARM_UP_STEPS + 2),
+            (f"{CUT} --normG batch --normD batch", WARM_UP_STEPS + 2),
+            (f"{CYCLE_GAN} --pool_size 0", WARM_UP_STEPS + 2),
+            ("--model sincut --netG smallstylegan2", WARM_UP_STEPS + 2),
+        ],
+    )
+    def test_equal_plain_ones(self, method: str, steps: int) -> None:
+        plain, model = double_model(method), double_model(method)
+        recorder = recorded(model)
+        for seed in range(steps):
+            for each in (plain, model):
+                take_step(each, seed=seed)
+            assert_same(model, plain)
+            assert torch.equal(model.get_current_visuals()["real_A"], plain.real_A)
+        assert torch.equal(everything(model), everything(plain))
+        assert recorder.played >= 2
+
+    def test_every_course_and_size_has_its_own(self) -> None:
+        model = tiny_model(f"{CUT} --CUT_mode FastCUT")
+        recorder = recorded(model)
+        for seed in range(8 * WARM_UP_STEPS):
+            take_step(model, size=1 + seed % 2, seed=seed)
+        flips = {key[1] for key, course in model.run_step.courses.items() if course.play}
+        assert flips == {(True,), (False,)}
+        assert recorder.played > 4
+
+    def test_pictures_of_a_playback_are_turned_back_as_those_of_the_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A graph runs no Python: the playback of one course must not find what the recording of another has left."""
+        flips = [bool(seed % 2) for seed in range(2 * WARM_UP_STEPS + 8)]
+        coming = iter(flips)
+        monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: next(coming))
+        model = tiny_model(f"{CUT} --CUT_mode FastCUT")
+        model.draws = KeptDraws(model.generator, model.host_generator)
+        model.run_step = RecordedSteps(model.compute_step, model.draws, Tape())
+        for seed, flipped in enumerate(flips):
+            take_step(model, seed=seed)
+            shown, upright = (visuals["fake_B"] for visuals in (model.get_current_visuals(), model.upright_visuals()))
+            assert torch.equal(upright, shown.flip(3) if flipped else shown)
+        assert all(course.play for key, course in model.run_step.courses.items() if key[1])
+
+    def test_learning_rate_changes_in_its_place(self) -> None:
+        """As an optimiser that is recorded has it."""
+        model = tiny_model(f"{CUT} --n_epochs 0 --n_epochs_decay 3")
+        (group,) = model.optimizers["G"].param_groups
+        place = group["lr"] = torch.tensor(group["lr"])
+        model.update_learning_rate()
+        assert group["lr"] is place
+        assert place.item() == pytest.approx(model.learning_rate)
+
+    @needs_gpu
+    @pytest.mark.parametrize("method", [CUT, f"{CUT} --CUT_mode FastCUT", SINCUT, f"{CYCLE_GAN} --pool_size 0"])
+    @pytest.mark.parametrize("flags", ["", "--channels_last --grad_checkpoint", "--precision bf16", "--compile"])
+    def test_on_a_gpu(self, method: str, flags: str) -> None:
+        """Played back CUDA graphs learn what the steps do that are not recorded, to rounding."""
+        command = f"{method} {flags}"
+        models = [tiny_model(f"{command} {graphs}", gpu_ids=0) for graphs in ("", "--cuda_graphs")]
+        for seed in range(3 * WARM_UP_STEPS + 4):
+            for model in models:
+                take_step(model, seed=seed)
+        plain, graphs = models
+        assert any(course.play for course in graphs.run_step.courses.values())
+        for name in plain.loss_names:
+            assert graphs.losses[name].item() == pytest.approx(plain.losses[name].item(), rel=0.05, abs=0.02)

@@ -1,0 +1,105 @@
+"""Models of some thousand weights, the batches they are trained on, and what becomes of them."""
+
+from collections import Counter
+
+import torch
+from golden_cases import assert_close, assert_gradients
+from torch import Tensor, nn
+
+from models import create_model
+from models.base_model import BaseModel
+from options import TestOptions, TrainOptions
+
+TINY = "--gpu_ids -1 --ngf 2 --ndf 2 --load_size 32 --crop_size 32"
+TINY_HEADS = "--netF_nc 4 --num_patches 8"
+
+# Commands for `tiny_model`: each method, with networks that suit it.
+CUT = "--netG resnet_4blocks --init_gain 0.5"
+CYCLE_GAN = f"--model cycle_gan {CUT}"
+# Crops of 64 pixels, in which one patch's window is less than the whole.
+SINCUT = "--model sincut --ngf 1 --ndf 1 --load_size 64 --crop_size 64 --num_patches 1"
+
+
+def tiny_model(command: str = "", **options: object) -> BaseModel:
+    """A training model on the CPU, of some thousand weights; `command` and further `options` describe it."""
+    arguments = command.split()
+    heads = [] if {"cycle_gan", "test"} & {*arguments} else TINY_HEADS.split()
+    return create_model(TrainOptions().parse([*TINY.split(), *heads, *arguments, *as_arguments(options)]))
+
+
+def double_model(command: str, **options: object) -> BaseModel:
+    """The same in float64."""
+    model = tiny_model(command, **options)
+    for network in model.networks.values():
+        network.double()
+    return model
+
+
+def translating_model(command: str, **options: object) -> BaseModel:
+    """As `tiny_model`, to translate with; its weights are to be loaded."""
+    return create_model(TestOptions().parse([*TINY.split(), *command.split(), *as_arguments(options)]))
+
+
+def as_arguments(options: dict[str, object]) -> list[str]:
+    return [str(text) for name, value in options.items() for text in (f"--{name}", value)]
+
+
+def random_batch(model: BaseModel, size: int = 2, seed: int = 0) -> dict:
+    """A batch of noise, as the loader would hand it to the model, in the precision of the model's weights."""
+    opt = model.opt
+    side = min(opt.load_size, opt.crop_size)
+    dtype = next(next(iter(model.networks.values())).parameters()).dtype
+    draws = torch.Generator().manual_seed(seed)
+
+    def pictures(channels: int) -> Tensor:
+        return torch.rand(size, channels, side, side, generator=draws, dtype=dtype) * 2 - 1
+
+    paths = [f"{index}.png" for index in range(size)]
+    return {"A": pictures(opt.input_nc), "B": pictures(opt.output_nc), "A_paths": paths, "B_paths": paths}
+
+
+def take_step(model: BaseModel, size: int = 1, seed: int = 0) -> None:
+    """A training step on noise."""
+    model.set_input(random_batch(model, size, seed))
+    model.optimize_parameters()
+
+
+def train(model: BaseModel, steps: int = 2, batch_size: int = 2) -> dict[str, float]:
+    """The losses of the last of some steps on noise."""
+    for step in range(steps):
+        take_step(model, batch_size, seed=step)
+    return model.get_current_losses()
+
+
+def all_weights(network: nn.Module) -> Tensor:
+    """Everything in the network's state dict, in one vector; empty for heads that learn nothing."""
+    return torch.cat([torch.zeros(0), *(value.flatten() for value in network.state_dict().values())])
+
+
+def everything(model: BaseModel) -> Tensor:
+    """All weights of all networks, in one vector."""
+    return torch.cat([all_weights(network) for network in model.networks.values()])
+
+
+def count_passes(model: BaseModel) -> Counter:
+    """How often each network is run, from now on."""
+    passes: Counter = Counter()
+    for name, network in model.networks.items():
+        network.register_forward_pre_hook(lambda *_, name=name: passes.update([name]))
+    return passes
+
+
+def assert_same(found: BaseModel, expected: BaseModel) -> None:
+    """Their last steps had the same losses and gradients."""
+    for name in expected.loss_names:
+        assert_close(name, found.losses[name], expected.losses[name])
+    for name, network in expected.networks.items():
+        gradients = {key: torch.zeros(0) if p.grad is None else p.grad for key, p in network.named_parameters()}
+        assert_gradients(name, dict(found.networks[name].named_parameters()), gradients)
+
+
+def assert_same_step(first: BaseModel, second: BaseModel) -> None:
+    """A step of either on the same batch has the same losses and the same gradients."""
+    for model in (first, second):
+        train(model, steps=1)
+    assert_same(first, second)
