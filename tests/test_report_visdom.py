@@ -1,12 +1,8 @@
 """The live view against real sockets: visdom's own server, and whatever may be in its place."""
 
 import json
-import re
 import socket
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -15,29 +11,30 @@ import torch
 
 pytest.importorskip("visdom")
 
-from visdom_servers import HANG_GUARD_SECONDS, free_port, silent_server, visdom_server, wait_until
+from visdom_servers import HANG_GUARD_SECONDS, free_port, no_server_line, silent_server, visdom_server, wait_until
 
 from util.report import background_view, visdom_board, visdom_screen
 from util.report.background_view import MOST_POINTS, BackgroundView
 from util.report.live_view import LiveView, LiveViews, Moment
 from util.report.visdom_view import open_visdom
 
-ROOT = Path(__file__).resolve().parent.parent
 PLOT_CALLS = 5000
 VISUALS = {"real_A": torch.zeros(1, 3, 16, 16), "fake_B": torch.ones(1, 1, 16, 16), "real_B": torch.zeros(1, 3, 8, 8)}
 
 
-def no_server_line(port: int) -> str:
-    return (
-        f"no visdom server at http://localhost:{port}: training goes on without the live view; "
-        "start one with `python -m visdom.server`"
-    )
-
-
-def sink_at(port: int, **settings: object) -> BackgroundView:
+def started(port: int, **settings: object) -> tuple[BackgroundView, list[str]]:
+    """A live view at that port, and what it says from now on."""
     sink = open_visdom("cats", display_port=port, **settings)
     assert isinstance(sink, BackgroundView)
-    return sink
+    said: list[str] = []
+    sink.start(said.append)
+    return sink, said
+
+
+def finish(sink: BackgroundView) -> None:
+    """Closes the view, and waits until it has shown everything."""
+    sink.close()
+    wait_until(lambda: not sink.thread.is_alive())
 
 
 def at(epoch: float) -> Moment:
@@ -82,16 +79,13 @@ def server_port(tmp_path_factory) -> int:
 
 @pytest.mark.usefixtures("quick")
 def test_curves_and_pictures_arrive_in_a_real_server(server_port: int) -> None:
-    said: list[str] = []
-    sink = sink_at(server_port, display_id=7)
-    sink.start(said.append)
+    sink, said = started(server_port, display_id=7)
     sink.plot("losses", at(1.25), {"G_GAN": 1.0, "D_real": 2.0})
     wait_until(lambda: curves(server_port, "7_losses") == {"G_GAN": [1.0], "D_real": [2.0]})
     sink.plot("losses", at(1.5), {"G_GAN": 3.0, "D_real": float("nan")})
     sink.plot("losses", at(1.75), {"G_GAN": 4.0, "D_real": 5.0})
     sink.pictures(at(2), VISUALS)
-    sink.close()
-    wait_until(lambda: not sink.thread.is_alive())
+    finish(sink)
     assert curves(server_port, "7_losses") == {"G_GAN": [1.0, 3.0, 4.0], "D_real": [2.0, None, 5.0]}
     shown = window(server_port, "7_pictures")
     assert shown["title"] == "cats: real_A | fake_B | real_B"
@@ -103,11 +97,9 @@ def test_curves_and_pictures_arrive_in_a_real_server(server_port: int) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_no_columns_means_a_window_per_picture_and_no_id_means_the_runs_name(server_port: int) -> None:
-    sink = sink_at(server_port, display_ncols=0, display_winsize=100, display_env="other")
-    sink.start(print)
+    sink, _ = started(server_port, display_ncols=0, display_winsize=100, display_env="other")
     sink.pictures(at(2), VISUALS)
-    sink.close()
-    wait_until(lambda: not sink.thread.is_alive())
+    finish(sink)
     for name in VISUALS:
         shown = window(server_port, f"cats_{name}", env="other")
         assert (shown["title"], shown["width"], shown["height"]) == (f"cats: {name}", 100, 100)
@@ -116,9 +108,7 @@ def test_no_columns_means_a_window_per_picture_and_no_id_means_the_runs_name(ser
 @pytest.mark.usefixtures("quick")
 def test_a_server_that_comes_late_or_anew_gets_the_whole_curve(tmp_path) -> None:
     port = free_port()
-    said: list[str] = []
-    sink = sink_at(port)
-    sink.start(said.append)
+    sink, said = started(port)
     sink.plot("losses", at(1.25), {"G": 1.0})
     wait_until(lambda: bool(said))
     sink.plot("losses", at(1.5), {"G": 2.0})
@@ -134,18 +124,15 @@ def test_a_server_that_comes_late_or_anew_gets_the_whole_curve(tmp_path) -> None
 @pytest.mark.usefixtures("quick")
 def test_a_server_that_dies_midway_is_mentioned_once(tmp_path, capfd) -> None:
     port = free_port()
-    said: list[str] = []
-    sink = sink_at(port)
     with visdom_server(port, tmp_path) as server:
-        sink.start(said.append)
+        sink, said = started(port)
         sink.plot("losses", at(1.0), {"G_GAN": 1.0, "D_real": 2.0})
         wait_until(lambda: bool(curves(port, "cats_losses")))
         server.kill()
         server.wait()
     plot_many(sink)
     wait_until(lambda: bool(said))
-    sink.close()
-    wait_until(lambda: not sink.thread.is_alive())
+    finish(sink)
     assert said == [no_server_line(port)]
     assert capfd.readouterr() == ("", "")
 
@@ -153,13 +140,11 @@ def test_a_server_that_dies_midway_is_mentioned_once(tmp_path, capfd) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_long_curve_is_thinned_and_keeps_its_ends(server_port: int, monkeypatch) -> None:
     monkeypatch.setattr(visdom_screen, "MOST_POINTS", 10)
-    sink = sink_at(server_port, display_id=9)
-    sink.start(print)
+    sink, _ = started(server_port, display_id=9)
     for step in range(100):
         sink.plot("losses", at(step), {"G": float(step)})
         wait_until(lambda: not sink.inbox.points)
-    sink.close()
-    wait_until(lambda: not sink.thread.is_alive())
+    finish(sink)
     shown = curves(server_port, "9_losses")["G"]
     assert len(shown) <= 10 and shown == sorted(shown) and shown[-1] == 99
 
@@ -167,13 +152,10 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends(server_port: int, monkeypatc
 @pytest.mark.usefixtures("quick")
 def test_a_refused_connection_is_mentioned_once_and_quietly(capfd) -> None:
     port = free_port()
-    said: list[str] = []
-    sink = sink_at(port)
-    sink.start(said.append)
+    sink, said = started(port)
     plot_many(sink)
     wait_until(lambda: bool(said))
-    sink.close()
-    wait_until(lambda: not sink.thread.is_alive())
+    finish(sink)
     assert said == [no_server_line(port)]
     assert capfd.readouterr() == ("", "")
 
@@ -181,9 +163,7 @@ def test_a_refused_connection_is_mentioned_once_and_quietly(capfd) -> None:
 def test_a_silent_server_holds_up_its_thread_and_nobody_else(monkeypatch) -> None:
     monkeypatch.setattr(visdom_board, "ANSWER_SECONDS", 100 * HANG_GUARD_SECONDS)
     with silent_server() as port:
-        said: list[str] = []
-        sink = sink_at(port)
-        sink.start(said.append)
+        sink, said = started(port)
         plot_many(sink)  # whoever waits here for an answer waits until the test is killed
         assert len(sink.inbox.points) == MOST_POINTS and len(sink.inbox.pictures) == 1
         sink.close()
@@ -196,9 +176,7 @@ def test_a_silent_server_holds_up_its_thread_and_nobody_else(monkeypatch) -> Non
 def test_a_server_that_stays_silent_too_long_is_mentioned(monkeypatch) -> None:
     monkeypatch.setattr(visdom_board, "ANSWER_SECONDS", 0.1)
     with silent_server() as port:
-        said: list[str] = []
-        sink = sink_at(port)
-        sink.start(said.append)
+        sink, said = started(port)
         wait_until(lambda: bool(said))
         sink.close()
     assert said == [no_server_line(port)]
@@ -223,77 +201,13 @@ def test_whatever_else_listens_there_is_survived(answer: bytes, capfd) -> None:
                     return
 
         threading.Thread(target=serve, daemon=True).start()
-        said: list[str] = []
-        sink = sink_at(port)
-        sink.start(said.append)
+        sink, said = started(port)
         sink.plot("losses", at(1), {"G": 1.0})
         wait_until(lambda: bool(said))
-        sink.close()
-        wait_until(lambda: not sink.thread.is_alive())
+        finish(sink)
         listener.shutdown(socket.SHUT_RDWR)
     assert said == [no_server_line(port)]
     assert capfd.readouterr() == ("", "")
-
-
-RUN = """
-import sys
-import threading
-import torch
-from util.report import visdom_board
-from util.report.live_view import Moment
-from util.report.visdom_view import open_visdom
-visdom_board.ANSWER_SECONDS = 10_000
-said = threading.Event()
-view = open_visdom("cats", display_port=int(sys.argv[1]))
-view.start(lambda line: (print(line), said.set()))
-for call in range(100):
-    view.plot("losses", Moment(1, call, call), {"G": 1.0})
-    view.pictures(Moment(1, call, call), {"fake_B": torch.zeros(1, 3, 8, 8)})
-if sys.argv[2] == "expecting a line":
-    said.wait()
-view.close()
-print("end of the run")
-"""
-
-RUN_WITHOUT_VISDOM = """
-import sys
-sys.modules["visdom"] = None  # makes its import fail
-from util.report.live_view import Moment
-from util.report.visdom_view import open_visdom
-view = open_visdom("cats")
-view.start(print)
-view.plot("losses", Moment(1, 0.5, 1), {"G": 1.0})
-view.close()
-"""
-
-
-def output_of(code: str, *arguments: str) -> tuple[str, str]:
-    """Standard output and standard error of a process that must end well, and end at all."""
-    command = [sys.executable, "-c", code, *arguments]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_GUARD_SECONDS, check=True)
-    return run.stdout, run.stderr
-
-
-def test_a_process_ends_while_its_server_is_silent() -> None:
-    with silent_server() as port:
-        assert output_of(RUN, str(port), "expecting nothing") == ("end of the run\n", "")
-
-
-def test_a_process_without_a_server_says_so_in_one_line() -> None:
-    port = free_port()
-    out, err = output_of(RUN, str(port), "expecting a line")
-    assert out.splitlines() == [no_server_line(port), "end of the run"]
-    assert err == ""
-
-
-def test_a_process_with_a_server_prints_nothing_of_visdoms(server_port: int) -> None:
-    assert output_of(RUN, str(server_port), "expecting nothing") == ("end of the run\n", "")
-
-
-def test_a_missing_package_is_one_line() -> None:
-    out, err = output_of(RUN_WITHOUT_VISDOM)
-    assert re.fullmatch(r"visdom is not installed: .*`pip install visdom`.*\n", out)
-    assert err == ""
 
 
 @pytest.mark.parametrize("display_id", [0, -1])

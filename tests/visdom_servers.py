@@ -32,6 +32,14 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def no_server_line(port: int) -> str:
+    """What a live view says when nothing answers there."""
+    return (
+        f"no visdom server at http://localhost:{port}: training goes on without the live view; "
+        "start one with `python -m visdom.server`"
+    )
+
+
 @contextlib.contextmanager
 def visdom_server(port: int, env_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A running visdom server that answers."""
