@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.inference.checkpoint import LoadedGenerator, load_generator
 from models.inference.export import EXPORTERS, ExportMismatchError, export_generator
 from models.inference.hub import last_figures, write_hub_folder
-from models.inference.translator import accepted_sides
+from models.inference.sides import accepted_sides
 from options.base_options import OneSentenceParser
 from options.record import given_architecture
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error

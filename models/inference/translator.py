@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from models.inference.checkpoint import load_generator
 from models.inference.memory import PROBE_SIDE, bytes_per_pixel, free_memory, in_gib
 from models.inference.noise import SeededNoise, set_noise
-from models.inference.padding import pad_to_multiple
 from models.inference.samples import (
     Samples,
     image_of_samples,
@@ -22,15 +21,11 @@ from models.inference.samples import (
     tensor_of_samples,
     translated_samples,
 )
+from models.inference.sides import accepted_sides, pad_to_multiple
 from models.inference.tiling import DEFAULT_TILE, Tiler
-from models.networks.stylegan2_generator import StyleGAN2Generator
-from models.networks.unet import UnetGenerator
 from util.runtime.device import AUTO, choose_device
 
 Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
-
-RESNET_MULTIPLE = 4  # it halves twice
-RESNET_LEAST = 8  # pixels; its reflections at a quarter of the size need two positions
 
 
 class Translator:
@@ -172,15 +167,6 @@ class Translator:
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
-
-def accepted_sides(generator: nn.Module) -> tuple[int, int]:
-    """What sides must be multiples of, and their least, in pixels."""
-    if isinstance(generator, UnetGenerator):
-        return generator.multiple, generator.multiple
-    if isinstance(generator, StyleGAN2Generator):
-        return 2**generator.downsamplings, 2**generator.downsamplings
-    return RESNET_MULTIPLE, RESNET_LEAST
 
 
 def _samples_of_array(array: np.ndarray) -> Samples:

@@ -1,0 +1,39 @@
+"""Which sides of pictures a generator accepts, and how pictures of other sides come to them."""
+
+import torch
+from torch import Tensor, nn
+
+from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.unet import UnetGenerator
+
+RESNET_MULTIPLE = 4  # it halves twice
+RESNET_LEAST = 8  # pixels; its reflections at a quarter of the size need two positions
+
+
+def accepted_sides(generator: nn.Module) -> tuple[int, int]:
+    """What sides must be multiples of, and their least, in pixels."""
+    if isinstance(generator, UnetGenerator):
+        return generator.multiple, generator.multiple
+    if isinstance(generator, StyleGAN2Generator):
+        return 2**generator.downsamplings, 2**generator.downsamplings
+    return RESNET_MULTIPLE, RESNET_LEAST
+
+
+def pad_to_multiple(batch: Tensor, multiple: int, least: int) -> Tensor:
+    """(N, C, H, W), reflected at its lower and right borders until both sides are multiples of `multiple`, and at least
+    `least`. The reflection goes to and fro as often as it takes, so that one pixel is enough of a picture.
+    """
+    height, width = (max(least, -(-side // multiple) * multiple) for side in batch.shape[2:])
+    if (height, width) == tuple(batch.shape[2:]):
+        return batch
+    rows, columns = (
+        _reflected(old, new).to(batch.device) for old, new in zip(batch.shape[2:], (height, width), strict=True)
+    )
+    return batch[:, :, rows[:, None], columns]
+
+
+def _reflected(length: int, padded: int) -> Tensor:
+    """Which of `length` positions each of `padded` shows: 0 1 2 3 2 1 0 1 … for 4."""
+    period = max(1, 2 * (length - 1))
+    phase = torch.arange(padded) % period
+    return torch.minimum(phase, period - phase)
