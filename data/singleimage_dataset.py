@@ -1,6 +1,6 @@
 """Single-image translation (SinCUT): random crops of the one picture in trainA and of the one in trainB.
 
-Park et al. 2020 (arXiv 2007.15651), section 4.6 and appendix.
+Park et al. 2020 (arXiv 2007.15651), section 4.3 and appendix.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -1,4 +1,4 @@
-"""SinCUT, CUT on a single pair of pictures (CUT, section 4.6 and appendix): StyleGAN2's layers, crops for a data set."""
+"""SinCUT, CUT on a single pair of pictures (CUT, section 4.3 and appendix): StyleGAN2's layers, crops for a data set."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""PatchNCE (CUT, section 3, equations 2 to 4): a patch of the output shall be told from other patches of the input by the
+"""PatchNCE (CUT, section 3, equations 2 and 3): a patch of the output shall be told from other patches of the input by the
 patch of the input at the same place."""
 
 import torch
