@@ -17,7 +17,11 @@ class TestOptions(BaseOptions):
         parser.add_argument("--phase", default="test", help="which folders to read: <phase>A and <phase>B")
         parser.add_argument("--results_dir", default="./results/", help="where results go")
         parser.add_argument("--eval", action="store_true", help="running statistics and no dropout, for batch norm")
-        parser.add_argument("--ema", action="store_true", help="the moving average of the generator, that --ema kept")
+        parser.add_argument(
+            "--ema",
+            action="store_true",
+            help="test the generator's moving average, *_net_G_ema.pth, which training with --ema DECAY has kept",
+        )
         parser.add_argument("--num_test", type=positive_int, default=50, help="how many pictures to translate")
         set_declared_defaults(parser, load_size=None)
 

@@ -93,8 +93,8 @@ class TrainOptions(BaseOptions):
             type=decay_rate,
             default=0.0,
             metavar="DECAY",
-            help="keep an average of the generator's weights as well, this much of it from step to step (0.999), in "
-            "*_net_G_ema.pth; 0: none. test.py --ema tests it",
+            help="keep a moving average of the generator's weights as well, this much of it from step to step (0.999), in "
+            "*_net_G_ema.pth; 0: none. To test it, give test.py --ema, there without a number",
         )
         group.add_argument("--n_epochs", type=non_negative_int, default=200, help="epochs at the first learning rate")
         group.add_argument("--n_epochs_decay", type=non_negative_int, default=200, help="epochs of linear decay after them")
