@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 WHITE = 255
+GAP = 2  # pixels between the pictures of a grid
 
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:
@@ -28,6 +29,11 @@ def to_uint8(image: torch.Tensor) -> np.ndarray:
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
+def in_colour(picture: np.ndarray) -> np.ndarray:
+    """The picture (H, W[, 3]) with three channels: (H, W, 3)."""
+    return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
+
+
 def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
     """Writes a tensor in [-1, 1] (see `to_uint8`) or a uint8 array (H, W[, 3]) to `path`, making its folder."""
     pixels = to_uint8(picture) if isinstance(picture, torch.Tensor) else picture
@@ -35,21 +41,20 @@ def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
     Image.fromarray(pixels).save(path, compress_level=1)  # of photographs files get no larger, in a third of the time
 
 
-def picture_grid(pictures: Mapping[str, np.ndarray], columns: int, gap: int = 2) -> np.ndarray:
+def picture_grid(pictures: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
     """Pictures side by side on white, in reading order.
 
     Args:
         pictures: uint8 arrays (H, W) or (H, W, 3), of any sizes.
         columns: pictures in a row.
-        gap: pixels between neighbours.
     Returns:
-        uint8 array (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), from the greatest height and width.
+        uint8 array (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), from the greatest height and width.
     """
-    cell_height = max(picture.shape[0] for picture in pictures.values()) + gap
-    cell_width = max(picture.shape[1] for picture in pictures.values()) + gap
+    cell_height = max(picture.shape[0] for picture in pictures.values()) + GAP
+    cell_width = max(picture.shape[1] for picture in pictures.values()) + GAP
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    grid = np.full((rows * cell_height - gap, columns * cell_width - gap, 3), WHITE, dtype=np.uint8)
+    grid = np.full((rows * cell_height - GAP, columns * cell_width - GAP, 3), WHITE, dtype=np.uint8)
     for place, picture in enumerate(pictures.values()):
         top, left = place // columns * cell_height, place % columns * cell_width
         height, width = picture.shape[:2]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from util.errors import UserError
 from util.report.metrics.figure_table import format_figure
 from util.report.metrics.judge import Figure, Judge, Pictures, RealSet
-from util.report.pictures import to_uint8
+from util.report.pictures import in_colour, to_uint8
 from util.runtime.seeding import seeded
 
 Size = tuple[int, int]
@@ -167,7 +167,6 @@ class RunEvaluation:
         results, names = [], []
         with seeded(self.judge.seed), torch.inference_mode():
             for picture, name in tqdm(self.pictures.sources(), desc="judging", unit=" pictures", leave=False, disable=None):
-                saved = to_uint8(network(picture.to(self.device)))
-                results.append(saved if saved.ndim == 3 else np.repeat(saved[:, :, None], 3, axis=2))
+                results.append(in_colour(to_uint8(network(picture.to(self.device)))))
                 names.append(name)
         return results, names

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from util.errors import UserError
 from util.report.metrics.resizing import RESIZES
 from util.report.metrics.weights_files import cached, present, read_weights, sha256
+from util.report.pictures import in_colour
 
 INCEPTION = "inception"
 OWN_RESIZE = "its own"  # of a program, which takes pictures of any size
@@ -41,7 +42,7 @@ class FeatureNetwork:
     def features(self, pictures: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
         """The features of uint8 pictures (H, W, 3) or (H, W), (N, D) in float64 on the CPU. Raises UserError where the
         network cannot take them."""
-        inputs = (self.fed(_in_colour(picture), resize) for picture in pictures)
+        inputs = (self.fed(in_colour(picture), resize) for picture in pictures)
         try:
             with torch.inference_mode():
                 parts = [self.network(batch.to(self.device)).double().cpu() for batch in _batches(inputs, batch_size)]
@@ -146,10 +147,6 @@ def _archived_names(path: Path) -> Sequence[str]:
             return archive.namelist()
     except (OSError, zipfile.BadZipFile):
         return ()
-
-
-def _in_colour(picture: np.ndarray) -> np.ndarray:
-    return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
 
 
 def _batches(inputs: Iterable[Tensor], size: int) -> Iterator[Tensor]:

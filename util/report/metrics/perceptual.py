@@ -8,6 +8,7 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.report.metrics.weights_files import cached, sha256
+from util.report.pictures import in_colour
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 
@@ -40,6 +41,5 @@ class PerceptualDistance:
             ) from None
 
     def _input(self, picture: np.ndarray) -> Tensor:
-        channels_last = picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
-        values = torch.from_numpy(channels_last.astype(np.float32)) / 255
+        values = torch.from_numpy(in_colour(picture).astype(np.float32)) / 255
         return values.permute(2, 0, 1)[None].to(self.device)
