@@ -7,6 +7,7 @@ from data.images import EXTENSIONS
 from util.errors import UserError
 
 NOT_GIVEN = "placeholder"  # the published default of --dataroot
+SHOWN = 8  # names in a folder that an error message lists
 
 
 def check_dataroot(dataroot: str) -> None:
@@ -65,12 +66,12 @@ def _walk(folder: str) -> list[str]:
     return files
 
 
-def _holds(folder: Path, shown: int = 8) -> str:
+def _holds(folder: Path) -> str:
     """What `folder` holds, as the predicate of a sentence."""
     if not folder.is_dir():
         return "is a file" if folder.exists() else "does not exist"
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
         return "is empty"
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"holds {', '.join(names[:shown])}{more}"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"holds {', '.join(names[:SHOWN])}{more}"

@@ -58,9 +58,9 @@ class PictureLoader:
         dataset: BaseDataset,
         batches: EpochBatches,
         num_threads: int,
-        prefetch_factor: int = 2,
-        cache_gigabytes: float | None = None,
-        to_gpu: bool = False,
+        prefetch_factor: int,
+        cache_gigabytes: float | None,
+        to_gpu: bool,
     ) -> None:
         """Nothing of this but time depends on what follows `batches`.
 

@@ -91,7 +91,7 @@ STEPS = (*SCALINGS, *DRAWS)
 _ALTERNATIVES = ("resize", "scale_width", "scale_shortside")
 
 
-def create_transform(opt: Namespace, resample: Resampling = Resampling.BICUBIC, grayscale: bool = False) -> Transform:
+def create_transform(opt: Namespace, resample: Resampling, grayscale: bool) -> Transform:
     """The transform that --preprocess, --load_size, --crop_size, --no_flip and --random_scale_max ask for."""
     return Transform(
         steps=parse_preprocess(opt.preprocess),

@@ -29,6 +29,7 @@ from options import TrainOptions  # noqa: E402
 from util.errors import exit_on_user_error  # noqa: E402
 
 LOAD_SIZE, CROP_SIZE = 286, 256
+PHOTOGRAPHS, SIDE = 60, 256  # that are drawn of each domain, and their side in pixels
 PUBLISHED, HERE, CACHED = "as published", "here", "here, --cache"
 
 
@@ -86,16 +87,16 @@ def measure(dataroot: Path, rounds: int = 5) -> dict[str, float]:
     return {way: median(each) for way, each in rates.items()}
 
 
-def draw_photographs(dataroot: Path, count: int = 60, side: int = 256) -> None:
+def draw_photographs(dataroot: Path) -> None:
     """Fills trainA and trainB with JPEG files of as much detail as photographs have."""
     rng = np.random.default_rng(0)
     for domain in "AB":
         (dataroot / f"train{domain}").mkdir()
-        for number in range(count):
-            picture = np.zeros((side, side, 3))
-            for cells in (4, 16, 64, side):  # the finer the weaker
+        for number in range(PHOTOGRAPHS):
+            picture = np.zeros((SIDE, SIDE, 3))
+            for cells in (4, 16, 64, SIDE):  # the finer the weaker
                 noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-                picture += np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC)) / cells
+                picture += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells
             pixels = (picture / picture.max() * 255).astype(np.uint8)
             Image.fromarray(pixels).save(dataroot / f"train{domain}" / f"{number:03}.jpg", quality=90)
 

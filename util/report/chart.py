@@ -21,16 +21,14 @@ def chart(
     curves: Mapping[str, Curve],
     smooth: bool = False,
     best: Callable[[Sequence[float]], float] | None = None,
-    x_name: str = "epoch",
 ) -> str:
     """The markup of a chart: its title, the last value of each curve, and the curves over common axes.
 
     Args:
         title: what is shown, such as "G_GAN". Any text is escaped.
-        curves: by their names; with more than one, a legend names them.
+        curves: over epochs, by their names; with more than one, a legend names them.
         smooth: draws noisy curves faintly, and their moving mean over that.
         best: `min` or `max`, where one of them tells the best value of a curve: it is marked and named.
-        x_name: what x counts.
     Returns:
         a `<figure class="chart">`; one that says so where there is no number in it.
     """
@@ -38,26 +36,24 @@ def chart(
     caption = tags.figcaption(tags.b(title))
     for place, (name, points) in enumerate(finite.items()):
         if points:
-            caption.add(_legend(name if len(curves) > 1 else "", place, points, best, x_name))
+            caption.add(_legend(name if len(curves) > 1 else "", place, points, best))
     figure = tags.figure(caption, cls="chart")
     everything = [point for points in finite.values() for point in points]
     if everything:
-        figure.add(_drawing(title, curves, everything, smooth, best, x_name))
+        figure.add(_drawing(title, curves, everything, smooth, best))
     else:
         figure.add(tags.p("no numbers yet"))
     return figure.render(pretty=False)
 
 
-def _legend(
-    name: str, place: int, points: Sequence[tuple[float, float]], best: Callable | None, x_name: str
-) -> tags.html_tag:
+def _legend(name: str, place: int, points: Sequence[tuple[float, float]], best: Callable | None) -> tags.html_tag:
     entry = tags.span(cls=f"legend curve-{place % COLOURS}")
     if name:
         entry.add(tags.i(), f"{name} ")
     entry.add(_number(points[-1][1]))
     if best:
         value = best([y for _, y in points])
-        entry.add(tags.small(f"best {_number(value)} at {x_name} {_number(next(x for x, y in points if y == value))}"))
+        entry.add(tags.small(f"best {_number(value)} at epoch {_number(next(x for x, y in points if y == value))}"))
     return entry
 
 
@@ -81,7 +77,6 @@ def _drawing(
     everything: Sequence[tuple[float, float]],
     smooth: bool,
     best: Callable | None,
-    x_name: str,
 ) -> svg.svg:
     raw = {name: _thinned(curve) for name, curve in curves.items()}
     smoothed = {name: _moving_mean(curve) for name, curve in raw.items()} if smooth else {}
@@ -91,11 +86,11 @@ def _drawing(
     shown += [y for curve in smoothed.values() for _, y in curve if y is not None]
     axes = _Axes(everything, shown)
 
-    drawing = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over {x_name}")
+    drawing = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over epochs")
     # For the script that tells the values under the pointer: what lies at the corners of the curves' rectangle.
     drawing["data-x"], drawing["data-y"] = ("{} {}".format(*map(_exact, ends)) for ends in (axes.x, axes.y))
     drawing["data-area"] = f"{LEFT} {HEIGHT - BOTTOM} {WIDTH - RIGHT} {TOP}"
-    drawing.add(_grid(axes, x_name))
+    drawing.add(_grid(axes))
     for place, name in enumerate(curves):
         group = svg.g(cls=f"curve-{place % COLOURS}")
         if smooth:
@@ -110,7 +105,7 @@ def _drawing(
     return drawing
 
 
-def _grid(axes: _Axes, x_name: str) -> svg.g:
+def _grid(axes: _Axes) -> svg.g:
     grid = svg.g(cls="grid")
     for value in _ticks(*axes.y):
         _, top = axes.place(axes.x[0], value)
@@ -119,7 +114,7 @@ def _grid(axes: _Axes, x_name: str) -> svg.g:
     ticks = _ticks(*axes.x)
     for value in ticks:
         left, _ = axes.place(value, axes.y[0])
-        label = f"{x_name} {_number(value)}" if value == ticks[0] else _number(value)
+        label = f"epoch {_number(value)}" if value == ticks[0] else _number(value)
         anchor = "start" if left < LEFT + 20 else "end" if left > WIDTH - RIGHT - 12 else "middle"
         grid.add(svg.text(label, x=f"{left:.1f}", y=HEIGHT - 6, text_anchor=anchor))
     return grid

@@ -12,14 +12,14 @@ from util.report.page import Picture, card, write_page
 SOURCE, RESULT = "real_A", "fake_B"
 
 
-def write_comparison(page: Path, runs: Mapping[str, Path], truth: Path | None = None) -> int:
+def write_comparison(page: Path, runs: Mapping[str, Path], truth: Path | None) -> int:
     """Writes a page whose rows are the inputs that any of the runs has translated. The pictures stay where they are: the
     page links to them.
 
     Args:
         page: the file, in an existing folder.
         runs: folders of results, with images/real_A and images/fake_B, by the names that they are shown under.
-        truth: a folder with the right answers under the names of the inputs, any suffix; shown last.
+        truth: a folder with the right answers under the names of the inputs, any suffix; shown last. None: there are none.
     Returns:
         the number of rows. Raises UserError where a folder holds no results.
     """

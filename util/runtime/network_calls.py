@@ -19,7 +19,7 @@ class HowToCompute:
     channels_last: bool = False
 
 
-def as_called(network: nn.Module, how: HowToCompute, in_bf16: bool = True) -> nn.Module:
+def as_called(network: nn.Module, how: HowToCompute, in_bf16: bool) -> nn.Module:
     """What a step calls in the network's place: the same function of the same parameters; the network itself where nothing
     is changed. A network that is not to be computed `in_bf16` gets its inputs in float32 instead.
 

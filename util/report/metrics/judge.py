@@ -99,9 +99,7 @@ class Judge:
         """Whether translations are compared with their own truth."""
         return self.paired or self.perceptual is not None
 
-    def figures(
-        self, results: Pictures, real: RealSet | None = None, truth: Pictures | None = None, split: str = ""
-    ) -> list[Figure]:
+    def figures(self, results: Pictures, real: RealSet | None, truth: Pictures | None, split: str) -> list[Figure]:
         """The figures of these translations, against the real set, and against the truth of each, in the same order.
 
         `split` names the part of the data set that they were taken on. Raises UserError where there are too few pictures,
