@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.stylegan2_generator import StyleGAN2Generator
-from models.networks.stylegan2_upsampling import NoiseSource
+from models.networks.stylegan2_upsampling import DoublingLayer, NoiseSource
 
 KEPT_FIELDS = 8  # one for each doubling, and no more than a few pictures' worth
 
@@ -70,5 +70,5 @@ def set_noise(generator: nn.Module, source: NoiseSource) -> None:
         return
     generator.noise_source = source
     for layer in generator.modules():
-        if getattr(layer, "source", None) is not None:
-            layer.source = source  # type: ignore[assignment]
+        if isinstance(layer, DoublingLayer) and layer.source is not None:
+            layer.source = source
