@@ -1,4 +1,4 @@
-"""From options to machinery: what is changed about how a step is computed. The one place where the two meet."""
+"""From options to a `Speed`: how a step shall be computed, and what cannot be. models/machinery.py then does it."""
 
 import shutil
 from argparse import Namespace

@@ -4,6 +4,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import torch
 
@@ -22,7 +23,7 @@ class PictureWriter:
         self._pool = ThreadPoolExecutor(max(threads, 1))
         self._pending: deque[Future[None]] = deque()
 
-    def __enter__(self) -> "PictureWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
