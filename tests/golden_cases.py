@@ -78,3 +78,14 @@ def assert_gradients(what: str, parameters: dict[str, torch.nn.Parameter], expec
         assert found is not None, f"{what} of {name} is missing"
         magnitude = gradient.abs().max().item()
         assert_close(f"{what} of {name}", found, gradient, scale=largest if magnitude < DEAD * largest else None)
+
+
+def assert_outputs_and_gradients(case: Case, network: torch.nn.Module) -> None:
+    """Gives the network the case's weights, and compares its output and all gradients."""
+    network.load_state_dict(case.below("state"))
+    image = case["input"].requires_grad_()
+    output = network(image)
+    assert_close("output", output, case["output"])
+    (output * case["output_weight"]).sum().backward()
+    assert_close("gradient of the input", image.grad, case["grad_input"])
+    assert_gradients("gradient", dict(network.named_parameters()), case.below("grad"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import OWN_GOLDEN, SHARED_GOLDEN
-from golden_cases import Case, assert_close, assert_gradients, find_cases
+from golden_cases import Case, assert_close, assert_gradients, assert_outputs_and_gradients, find_cases
 from PIL import Image
 
 from data.transforms import create_transform
@@ -67,16 +67,10 @@ def check_network(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_noise(monkeypatch)
     networks = build_model(case.info["options"]).networks
     network = networks[case.info["role"]] if case.info["role"] in networks else networks[f"{case.info['role']}_A"]
-    network.load_state_dict(case.below("state"))
-
-    image = case["input"].requires_grad_()
-    output = network(image)
-    assert_close("output", output, case["output"])
-    (output * case["output_weight"]).sum().backward()
-    assert_close("gradient of the input", image.grad, case["grad_input"])
-    assert_gradients("gradient", dict(network.named_parameters()), case.below("grad"))
+    assert_outputs_and_gradients(case, network)
 
     if layers := case.info["layers"]:
+        image = case["input"].requires_grad_()
         for layer, feature in zip(layers, network(image, layers, encode_only=True), strict=True):
             assert_close(f"feature {layer}", feature, case[f"feat/{layer}"])
         for layer, feature in zip(layers, network(image, layers)[1], strict=True):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import OWN_GOLDEN
-from golden_cases import Case, assert_close, assert_gradients
+from golden_cases import Case, assert_outputs_and_gradients
 from torch import nn
 
 from models.networks.normalisation import InstanceNorm
@@ -12,14 +12,7 @@ from models.networks.unet import UnetGenerator
 
 def test_published_outputs_and_gradients() -> None:
     case = Case(OWN_GOLDEN / "networks" / "G_unet_128.json", "G_unet_128")
-    network = UnetGenerator(3, 3, ngf=2, halvings=7).double()
-    network.load_state_dict(case.below("state"))
-    image = case["input"].requires_grad_()
-    output = network(image)
-    assert_close("output", output, case["output"])
-    (output * case["output_weight"]).sum().backward()
-    assert_close("gradient of the input", image.grad, case["grad_input"])
-    assert_gradients("gradient", dict(network.named_parameters()), case.below("grad"))
+    assert_outputs_and_gradients(case, UnetGenerator(3, 3, ngf=2, halvings=7).double())
 
 
 def test_unet_256_is_one_halving_deeper() -> None:
