@@ -227,17 +227,16 @@ class CUTModel(BaseModel):
             outputs.append(self.idt_B)
         if not self.joins_encodings:
             return [
-                self._nce(self._encode_output(output), *self._sample_keys(self._encode_source(source)))
+                self._nce(self._encode(output), *self._sample_keys(self._encode_source(source)))
                 for source, output in zip(sources, outputs, strict=True)
             ]
         keys = self.keys or self._sample_keys(self._encode_source(torch.cat(sources)), len(sources))
-        queries = split(self._encode_output(torch.cat(outputs)), len(outputs))
+        queries = split(self._encode(torch.cat(outputs)), len(outputs))
         return [self._nce(*both) for both in zip(queries, keys, strict=True)]
 
-    def _encode_output(self, images: Tensor) -> list[Tensor]:
-        """The features of translations, turned back where the generator saw its input mirrored."""
-        features = self.G(images, self.layers, encode_only=True)
-        return [feature.flip(3) for feature in features] if self.flipped else features
+    def _encode(self, images: Tensor) -> list[Tensor]:
+        """The features of translations, mirrored where the generator saw its input so."""
+        return self.G(images, self.layers, encode_only=True)
 
     def _encode_source(self, images: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -255,7 +254,7 @@ class CUTModel(BaseModel):
 
     def _nce(self, query_features: Sequence[Tensor], keys: Keys) -> Tensor:
         """PatchNCE between the keys and feature maps (N, C_l, H_l, W_l) of the output, one per layer."""
-        return self.nce_at(self.F.gather(query_features, keys.positions), keys.patches)
+        return self.nce_at(self.F.gather(query_features, keys.positions, mirrored=self.flipped), keys.patches)
 
     def nce_at(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
         """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 4)."""

@@ -96,7 +96,8 @@ class PublishedCUT(AsPublished, CUTModel):
         return [Keys(positions, permuted(features, positions))]
 
     def _nce(self, query_features: Sequence[Tensor], keys: Keys) -> Tensor:
-        queries, sources = self.F(permuted(query_features, keys.positions)), self.F(keys.patches)
+        upright = [feature.flip(3) for feature in query_features] if self.flipped else query_features
+        queries, sources = self.F(permuted(upright, keys.positions)), self.F(keys.patches)
         groups = 1 if self.opt.nce_includes_all_negatives_from_minibatch else len(query_features[0])
         per_layer = [patch_nce(q, k, groups, self.opt.nce_T).mean() for q, k in zip(queries, sources, strict=True)]
         return torch.stack(per_layer).mean() * self.opt.lambda_NCE

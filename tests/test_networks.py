@@ -136,6 +136,15 @@ class TestPatchSampler:
         for index, position in enumerate(positions.tolist()):
             torch.testing.assert_close(patches[:, :, index], features[:, :, position // 6, position % 6], rtol=0, atol=0)
 
+    @pytest.mark.parametrize("sampler", [PatchSampler((2,), project=False), GridPooling()], ids=["positions", "grid"])
+    def test_mirrored_maps_are_gathered_as_if_turned_back(self, sampler: PatchSampler) -> None:
+        features = [random_tensor(2, 3, 5, 6), random_tensor(2, 3, 4, 7)]
+        positions = sampler.draw(features, 8, torch.Generator().manual_seed(0))
+        upright = sampler.gather(features, positions)
+        mirrored = sampler.gather([feature.flip(3) for feature in features], positions, mirrored=True)
+        for found, expected in zip(mirrored, upright, strict=True):
+            torch.testing.assert_close(found, expected)
+
     def test_positions_follow_from_the_generator_and_reach_everywhere(self) -> None:
         features = torch.zeros(1, 1, 8, 8)
         draws = torch.Generator().manual_seed(0)

@@ -19,6 +19,11 @@ def draw_positions(features: Tensor, count: int, generator: torch.Generator) -> 
     return torch.randperm(height * width, generator=generator, device=generator.device)[:count]
 
 
+def opposite(positions: Tensor, width: int) -> Tensor:
+    """Where row-major positions of a map of this width lie after it was mirrored left to right."""
+    return positions + (width - 1) - 2 * (positions % width)
+
+
 def normalise(vectors: Tensor, epsilon: float = 1e-7) -> Tensor:
     """(N, C) -> x / (||x|| + epsilon). Not `F.normalize`: freshly initialised heads give vectors so short that the epsilon
     counts, and here their gradient stays finite at zero."""
@@ -43,8 +48,11 @@ class PatchSampler(nn.Module):
         """New positions for every feature map, `count` of each (see `draw_positions`)."""
         return [draw_positions(feature, count, generator) for feature in features]
 
-    def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
-        """Feature maps (N, C_i, H_i, W_i) at positions (S_i,) -> (N, C_i, S_i). No whole map is moved or permuted."""
+    def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
+        """Feature maps (N, C_i, H_i, W_i) at positions (S_i,) -> (N, C_i, S_i); where the maps are `mirrored`, left to right,
+        as if they were turned back before. No whole map is moved or permuted."""
+        if mirrored:
+            positions = [opposite(where, feature.shape[3]) for feature, where in zip(features, positions, strict=True)]
         return [feature.flatten(2).index_select(2, where) for feature, where in zip(features, positions, strict=True)]
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
@@ -67,6 +75,6 @@ class GridPooling(PatchSampler):
         """The cells of the grid: always all of them, whatever `count` is."""
         return [torch.arange(self.GRID**2, device=feature.device) for feature in features]
 
-    def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
+    def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
         """Feature maps (N, C_i, H_i, W_i) -> their cells (N, C_i, 16)."""
-        return super().gather([F.adaptive_avg_pool2d(feature, self.GRID) for feature in features], positions)
+        return super().gather([F.adaptive_avg_pool2d(feature, self.GRID) for feature in features], positions, mirrored)
