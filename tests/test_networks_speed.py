@@ -44,9 +44,11 @@ def assert_same(actual: nn.Module, plain: nn.Module, image: Tensor) -> None:
 
 @pytest.mark.usefixtures("at_any_size")
 @pytest.mark.parametrize("shape", [(1, 3, 10, 10), (2, 5, 18, 6), (1, 2, 4 * TILES_AT_ONCE + 6, 14)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_winograd_is_the_convolution(shape: tuple[int, ...], bias: bool) -> None:
-    fast, plain = Conv3x3(shape[1], 4, bias=bias).double(), nn.Conv2d(shape[1], 4, 3, bias=bias).double()
+@pytest.mark.parametrize(("bias", "margin"), [(True, 0), (False, 0), (True, 1)])
+def test_winograd_is_the_convolution(shape: tuple[int, ...], bias: bool, margin: int) -> None:
+    shape = (*shape[:2], *(side - 2 * margin for side in shape[2:]))
+    fast = Conv3x3(shape[1], 4, bias=bias, margin=margin).double()
+    plain = nn.Conv2d(shape[1], 4, 3, padding=margin, bias=bias).double()
     plain.load_state_dict(fast.state_dict())
     assert_same(fast, plain, random_tensor(*shape))
 
@@ -64,8 +66,9 @@ def test_winograd_is_used_where_it_can_be() -> None:
 
 def test_winograd_is_used_where_it_pays() -> None:
     least = winograd.LEAST_CHANNELS
-    for channels, side, pays in ((least, 34, True), (least - 1, 34, False), (least, 30, False)):
-        output = Conv3x3(channels, 1, bias=False)(torch.zeros(1, channels, side, side, requires_grad=True))
+    cases = ((least, least, 34, True), (least - 1, least, 34, False), (least, least - 1, 34, False), (least, least, 30, False))
+    for channels, outputs, side, pays in cases:
+        output = Conv3x3(channels, outputs, bias=False)(torch.zeros(1, channels, side, side, requires_grad=True))
         assert ("Winograd" in type(output.grad_fn).__name__) == pays
 
 

@@ -73,8 +73,10 @@ class ResnetGenerator(TappedGenerator):
         add(ngf, nn.Conv2d(input_nc, ngf, 7, bias=bias), NORMS[norm](ngf), nn.ReLU(inplace=True))
         for width in (2 * ngf, 4 * ngf):
             starts.append(len(entries))
-            stride = 1 if antialias else 2
-            add(width, nn.Conv2d(width // 2, width, 3, stride, padding=1, bias=bias))
+            if antialias:
+                add(width, Conv3x3(width // 2, width, bias=bias, margin=1))
+            else:
+                add(width, nn.Conv2d(width // 2, width, 3, stride=2, padding=1, bias=bias))
             add(width, NORMS[norm](width), nn.ReLU(inplace=True))
             if antialias:
                 add(width, Downsample(width))
@@ -85,7 +87,7 @@ class ResnetGenerator(TappedGenerator):
             starts.append(len(entries))
             if antialias_up:
                 add(2 * width, Upsample(2 * width))
-                add(width, nn.Conv2d(2 * width, width, 3, padding=1, bias=bias))
+                add(width, Conv3x3(2 * width, width, bias=bias, margin=1))
             else:
                 add(width, nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias))
             add(width, NORMS[norm](width), nn.ReLU(inplace=True))

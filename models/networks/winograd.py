@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -34,27 +35,27 @@ TILES_AT_ONCE = 256
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution without padding, (N, C, H, W) -> (N, C', H - 2, W - 2); while it learns on the CPU, a large one is
-    faster than others."""
+    """A 3x3 convolution, (N, C, H, W) -> (N, C', H - 2 + 2 * margin, W - 2 + 2 * margin), with a `margin` of zeros around the
+    features; while it learns on the CPU, a large one is faster than others."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
-        super().__init__(inputs, outputs, KERNEL, bias=bias)
+    def __init__(self, inputs: int, outputs: int, bias: bool, margin: int = 0) -> None:
+        super().__init__(inputs, outputs, KERNEL, padding=margin, bias=bias)
+        self.margin = margin
 
     def forward(self, features: Tensor) -> Tensor:
-        if _is_suited(features):
-            return _WinogradConvolution.apply(features, self.weight, self.bias)
+        if self._is_suited(features):
+            return _WinogradConvolution.apply(features, self.weight, self.bias, self.margin)
         return super().forward(features)
 
-
-def _is_suited(features: Tensor) -> bool:
-    learns_on_cpu = features.device.type == "cpu" and features.requires_grad and torch.is_grad_enabled()
-    precise = features.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    if not (learns_on_cpu and precise) or torch.compiler.is_compiling():
-        return False
-    batch, channels, height, width = features.shape
-    tiles = batch * (height - KERNEL + 1) * (width - KERNEL + 1) / OUT**2
-    whole_tiles = all((side - KERNEL + 1) % OUT == 0 for side in (height, width))
-    return whole_tiles and channels >= LEAST_CHANNELS and tiles >= LEAST_TILES
+    def _is_suited(self, features: Tensor) -> bool:
+        learns_on_cpu = features.device.type == "cpu" and features.requires_grad and torch.is_grad_enabled()
+        precise = features.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        if not (learns_on_cpu and precise) or torch.compiler.is_compiling():
+            return False
+        height, width = (side + 2 * self.margin - KERNEL + 1 for side in features.shape[2:])
+        whole_tiles = height % OUT == width % OUT == 0
+        tiles = len(features) * height * width / OUT**2
+        return whole_tiles and tiles >= LEAST_TILES and min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
 
 
 class Transforms(NamedTuple):
@@ -81,12 +82,13 @@ def transforms(dtype: torch.dtype) -> Transforms:
 
 class _WinogradConvolution(Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, margin: int) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.has_bias = bias is not None
+        ctx.has_bias, ctx.margin = bias is not None, margin
         matrices = transforms(features.dtype)
         kernels = _transform_kernels(weight, matrices)
 
+        features = _with_margin(features, margin)
         height, width = (side - KERNEL + 1 for side in features.shape[2:])
         output = features.new_empty(len(features), len(weight), height, width)
         for source, target in _bands(features, output):
@@ -98,11 +100,12 @@ class _WinogradConvolution(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         features, weight = ctx.saved_tensors
         matrices = transforms(features.dtype)
         kernels = _transform_kernels(weight, matrices)
 
+        features = _with_margin(features, ctx.margin)
         kernels_gradient: Tensor | None = None
         features_gradient = torch.zeros_like(features)
         for (source, arriving), (target, _) in zip(
@@ -116,7 +119,13 @@ class _WinogradConvolution(Function):
             target += _add_up_tiles(tiles, target.shape)
         assert kernels_gradient is not None  # there is at least one band
         weight_gradient = (matrices.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
-        return features_gradient, weight_gradient, gradient.sum((0, 2, 3)) if ctx.has_bias else None
+        bias_gradient = gradient.sum((0, 2, 3)) if ctx.has_bias else None
+        return _with_margin(features_gradient, -ctx.margin), weight_gradient, bias_gradient, None
+
+
+def _with_margin(features: Tensor, margin: int) -> Tensor:
+    """The features between zeros; without their margin where it is negative."""
+    return F.pad(features, (margin,) * 4) if margin else features
 
 
 def _transform_kernels(weight: Tensor, matrices: Transforms) -> Tensor:
