@@ -4,6 +4,10 @@
 Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
 """
 
+import util.start  # noqa: F401 - before PyTorch: see there
+
+# isort: split
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -18,7 +22,7 @@ from models.base_model import BaseModel
 from models.shared_batch import check_shared_batch
 from options import TestOptions
 from options.record import architecture_arguments, describe_options, overridden_architecture
-from util.errors import INTERRUPTED_STATUS, UserError, exit_on_user_error
+from util.errors import UserError, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.picture_writer import PictureWriter
 from util.report.results_page import ResultsPage
@@ -89,11 +93,7 @@ def translations(model: BaseModel, dataset: PictureLoader) -> Iterator[tuple[str
 def main() -> None:
     print_any_name()
     with exit_on_user_error():
-        try:
-            test(parse_as_trained(sys.argv[1:]))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED_STATUS)
+        test(parse_as_trained(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 Weights, options, log and training page go to `<checkpoints_dir>/<name>/`.
 """
 
+import util.start  # noqa: F401 - before PyTorch: see there
+
+# isort: split
+
 import math
 import sys
 import time
@@ -18,7 +22,7 @@ from models.base_model import BaseModel
 from options import TrainOptions
 from options.figures import wanted_figures
 from options.record import changed_options, describe_options, write_options
-from util.errors import INTERRUPTED_STATUS, TERMINATED_STATUS, UserError, exit_on_user_error
+from util.errors import TERMINATED_STATUS, UserError, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.early_warnings import EarlyWarnings
 from util.report.live_view import LiveViews
@@ -248,9 +252,6 @@ def main() -> None:
         except Terminated:
             print("terminated", file=sys.stderr)
             sys.exit(TERMINATED_STATUS)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED_STATUS)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The folders usually hold `train`, `val` and `test`; whatever subfolders they hav
 pair is called NAME_A.png and NAME_B.png, and the result NAME.png.
 """
 
-import argparse
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,21 +18,23 @@ from whole_folder import whole_folder
 
 from data.folders import list_pictures
 from data.images import PictureError, read_image
+from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
+from util.option_types import positive_int
 
 SHOWN = 3  # names in an error message
 JPEG_QUALITY = 95
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Joins pictures of equal names side by side, A left and B right.")
+    parser = OneSentenceParser(description="Joins pictures of equal names side by side, A left and B right.")
     parser.add_argument("--fold_A", type=Path, required=True, help="folder of the left pictures")
     parser.add_argument("--fold_B", type=Path, required=True, help="folder of the right pictures, of the same names")
     parser.add_argument("--fold_AB", type=Path, required=True, help="folder of the result; it must not exist")
-    parser.add_argument("--num_imgs", type=int, help="at most so many pictures of each subfolder (default: all)")
+    parser.add_argument("--num_imgs", type=positive_int, help="at most so many pictures of each subfolder; all by default")
     parser.add_argument("--use_AB", action="store_true", help="the pairs are called NAME_A.png and NAME_B.png")
-    arguments = parser.parse_args()
     with exit_on_user_error():
+        arguments = parser.parse_args()
         pairs = find_pairs(arguments.fold_A, arguments.fold_B, arguments.use_AB, arguments.num_imgs)
         with whole_folder(arguments.fold_AB) as result:
             for name, (path_A, path_B) in tqdm(pairs.items(), desc="combining", unit="pair", disable=None):

@@ -15,13 +15,12 @@ The same seed and Pillow draw the same pictures on every machine: edges are soft
 + - * / and square roots alone, which all machines round alike. Scene i does not depend on how many scenes are drawn.
 """
 
-import argparse
 import json
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +29,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
 from whole_folder import whole_folder
 
+from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 
 DRAWING = 1  # raise it when the pictures change, so that a folder drawn by older code is not taken for the same recipe
+LARGEST_SIDE = 4096  # pixels, more than any training on a demonstration needs
 STRIPE_SHARE = 0.36  # of the hide; below a half, so that stripes a little out of place still beat the plain chestnut
 
 Array = NDArray[np.float64]  # (size, size) numbers, or (size, size, 3) RGB in [0, 255]
@@ -260,27 +261,22 @@ def read_recipe(folder: Path) -> Any:
         return None
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a bad argument in one sentence, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 @exit_on_user_error()
 def main() -> None:
     """Makes the data set that the command line asks for, and says where it is and what is in it."""
-    parser = Parser(description="Draws the demonstration data set: plain ponies (A) and striped ponies (B).")
-    parser.add_argument("--output", type=Path, default=Path("datasets/demo"), help="folder to make (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures (%(default)s)")
-    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels (%(default)s)")
-    parser.add_argument("--train", type=int, default=200, help="pictures in each of trainA, trainB (%(default)s)")
-    parser.add_argument("--test", type=int, default=20, help="pairs in testA, testB (%(default)s)")
+    parser = OneSentenceParser(description="Draws the demonstration data set: plain ponies (A) and striped ponies (B).")
+    parser.add_argument("--output", type=Path, default=Path("datasets/demo"), help="folder to make")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures")
+    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
+    parser.add_argument("--train", type=int, default=200, help="pictures in each of trainA, trainB")
+    parser.add_argument("--test", type=int, default=20, help="pairs in testA, testB")
     recipe = vars(parser.parse_args())
     output = recipe.pop("output")
     for name, least in {"seed": 0, "size": 32, "train": 1, "test": 1}.items():
         if recipe[name] < least:
             raise UserError(f"--{name} must be at least {least}, not {recipe[name]}")
+    if recipe["size"] > LARGEST_SIDE:
+        raise UserError(f"--size must be at most {LARGEST_SIDE}, not {recipe['size']}")
 
     made = make_dataset(output, {"drawing": DRAWING, **recipe})
     print(f"{output} {'is drawn' if made else 'is there already'}: plain ponies (A) and striped ponies (B), ", end="")

@@ -6,7 +6,6 @@ AFHQ comes with StarGAN v2; docs/datasets.md says where and under which licence.
 AFHQ where both lie on one file system (they take no room, and stay if AFHQ is removed), copies elsewhere.
 """
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this
 from whole_folder import whole_folder
 
 from data.folders import list_pictures
+from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 
 DOMAINS = {"A": "cat", "B": "dog"}
@@ -22,11 +22,11 @@ AFHQ_TEST_NAMES = ("val", "test")  # in its first version, in its second
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Lays out the cats and dogs of AFHQ as the cat2dog data set.")
+    parser = OneSentenceParser(description="Lays out the cats and dogs of AFHQ as the cat2dog data set.")
     parser.add_argument("--afhq_dir", type=Path, required=True, help="folder with train/cat, train/dog, val/cat, val/dog")
-    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "cat2dog", help="(default: %(default)s)")
-    arguments = parser.parse_args()
+    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "cat2dog", help="folder to make")
     with exit_on_user_error():
+        arguments = parser.parse_args()
         sources = {
             f"{phase}{domain}": animal_folder(arguments.afhq_dir, phase, animal)
             for phase in ("train", "test")

@@ -11,7 +11,6 @@ its validation half, as N_A.jpg and N_B.jpg. `train` and `test` hold the same pa
 `--dataset_mode aligned`. The paper translates labels to photos: `--direction BtoA`.
 """
 
-import argparse
 import sys
 import zipfile
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
 from whole_folder import whole_folder
 
+from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 
 Folder = Path | zipfile.Path
@@ -34,7 +34,7 @@ OFFICIAL_PAIRS = {"train": 2975, "val": 500}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Makes the Cityscapes data set from the two official archives.")
+    parser = OneSentenceParser(description="Makes the Cityscapes data set from the two official archives.")
     parser.add_argument("--gtFine_dir", type=Path, required=True, help="gtFine_trainvaltest.zip, or its folder gtFine")
     parser.add_argument(
         "--leftImg8bit_dir", type=Path, required=True, help="leftImg8bit_trainvaltest.zip, or its folder leftImg8bit"
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument(
         "--output_dir", type=Path, default=Path(__file__).parent / "cityscapes", help="(default: %(default)s)"
     )
-    arguments = parser.parse_args()
     with exit_on_user_error():
+        arguments = parser.parse_args()
         photos = official_folder(arguments.leftImg8bit_dir, "leftImg8bit")
         labels = official_folder(arguments.gtFine_dir, "gtFine")
         pairs = {phase: find_pairs(photos / phase, labels / phase) for phase in OUR_PHASE}

@@ -25,6 +25,9 @@ from util.runtime.run_files import RunFiles
 from util.runtime.run_state import Moments, Stateful
 from util.runtime.seeding import step_seed
 
+# Pixels; in the midst of a network PyTorch may refuse to pad, or to normalise, what smaller pictures have become there.
+LARGE_ENOUGH = 16
+
 
 class BaseModel(ABC):
     """A method: it owns its networks and knows how one step of its training goes.
@@ -235,6 +238,11 @@ class BaseModel(ABC):
                 self.forward()
         except ValueError as error:
             raise UserError(f"{', '.join(self.image_paths)}: {error}") from None
+        except RuntimeError as error:
+            height, width = self.real_A.shape[2:]
+            if min(height, width) >= LARGE_ENOUGH:
+                raise
+            raise UserError(f"{', '.join(self.image_paths)}: {width}x{height} pixels are too few ({error})") from None
 
     def eval(self) -> None:
         """Evaluation mode: running statistics for batch norm, no dropout. Published tests run without it."""

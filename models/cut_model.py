@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from models.base_model import BaseModel
-from models.build import build_discriminator, build_generator
+from models.build import build_discriminator, build_generator, build_head
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
 from models.networks import DEFAULT_TAPS, HEADS
-from models.networks.initialisation import init_weights
 from models.networks.normalisation import mixes_images
-from models.networks.patch_sampler import PatchSampler
 from models.networks.taps import TappedGenerator
 from util.errors import UserError
 from util.option_types import (
@@ -122,8 +120,7 @@ class CUTModel(BaseModel):
             raise UserError(
                 "--lambda_GAN 0 and --lambda_NCE 0 together leave nothing to learn from; give one of them a weight"
             )
-        self.F: PatchSampler = HEADS[opt.netF](self._feature_widths(), opt.netF_nc)
-        init_weights(self.F, opt.init_type, opt.init_gain)
+        self.F = build_head(opt, self._feature_widths())
         self.project = self.add_network("F", self.F, in_bf16=False)
         self.D = self.add_network("D", build_discriminator(opt, opt.output_nc))
 

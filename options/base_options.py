@@ -2,10 +2,10 @@
 
 import os
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import ClassVar
 
 from data import DATASETS
 from data.transforms import STEPS, parse_preprocess
@@ -14,9 +14,11 @@ from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.initialisation import INITIALISERS
 from models.networks.normalisation import NORMS
 from options.speed_options import check_speed, declare_speed
-from util.errors import USAGE_STATUS, UserError
+from util.command_line import OneSentenceParser
+from util.errors import UserError
 from util.option_types import (
     boolean,
+    halvings,
     non_negative_float,
     non_negative_int,
     positive_int,
@@ -37,17 +39,6 @@ def check_name(name: str) -> None:
         raise UserError(
             f"argument --name: {name!r} names no folder below --checkpoints_dir; give a short name, such as horse2zebra_CUT"
         )
-
-
-class OneSentenceParser(ArgumentParser):
-    """Says what is wrong in one sentence instead of after a page of usage, and takes no abbreviations: an abbreviation
-    could come to mean another option in a later stage of parsing."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False, formatter_class=ArgumentDefaultsHelpFormatter, add_help=False)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_STATUS, f"error: {message} (see {self.prog} --help)\n")
 
 
 class BaseOptions:
@@ -79,7 +70,7 @@ class BaseOptions:
 
     def parser(self, arguments: Sequence[str]) -> ArgumentParser:
         """The parser for this command line, with the options of the model and data set that it names."""
-        parser = OneSentenceParser(description=self.description)
+        parser = OneSentenceParser(description=self.description, add_help=False)  # not before all options are known
         self.declare(parser)
 
         model = MODELS[parser.parse_known_args(arguments)[0].model]
@@ -120,7 +111,7 @@ class BaseOptions:
         group.add_argument("--ndf", type=positive_int, default=64, help="width of the discriminator's first layer")
         group.add_argument("--netD", choices=list(DISCRIMINATORS), default="basic", help="the discriminator")
         group.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="the generator")
-        group.add_argument("--n_layers_D", type=positive_int, default=3, help="layers of --netD n_layers")
+        group.add_argument("--n_layers_D", type=halvings, default=3, help="layers of --netD n_layers")
         group.add_argument("--D_patch_size", type=positive_int, default=64, help="side of the tiles of --netD tilestylegan2")
         group.add_argument("--normG", choices=list(NORMS), default="instance", help="the generator's normalisation")
         group.add_argument("--normD", choices=list(NORMS), default="instance", help="the discriminator's normalisation")
@@ -128,7 +119,7 @@ class BaseOptions:
         group.add_argument("--no_antialias", action="store_true", help="strided convolutions instead of blurred ones")
         group.add_argument("--no_antialias_up", action="store_true", help="transposed convolutions instead of blurred ones")
         group.add_argument(
-            "--stylegan2_G_num_downsampling", type=positive_int, default=1, help="halvings in StyleGAN2 generators"
+            "--stylegan2_G_num_downsampling", type=halvings, default=1, help="halvings in StyleGAN2 generators"
         )
         group.add_argument(
             "--net_size",
@@ -186,7 +177,7 @@ class BaseOptions:
         if opt.suffix:
             try:
                 opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"
-            except (LookupError, ValueError, TypeError, AttributeError) as error:
+            except (LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
                 raise UserError(f"argument --suffix: {opt.suffix!r} cannot be filled in from the options: {error}") from None
         check_name(opt.name)
 

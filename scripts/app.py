@@ -10,9 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.start  # noqa: F401 - before PyTorch: see there
+
+# isort: split
+
 from models import Translator
 from models.inference.checkpoint import list_checkpoints
-from options.base_options import OneSentenceParser
+from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 from util.option_types import port, positive_float
 from util.report.console import print_any_name
@@ -31,7 +35,6 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
     parser.add_argument("--max_megabytes", type=positive_float, default=64, help="largest file that is taken")
     parser.add_argument("--max_megapixels", type=positive_float, default=50, help="largest picture that is taken")
-    parser.add_argument("-h", "--help", action="help", help="show this message and exit")
     return parser
 
 

@@ -5,13 +5,13 @@ channels at a quarter of the pictures' size. Ratios to Y hold on a noisy machine
 docs/performance.md holds. Options that are not listed below go to the training.
 """
 
-import argparse
 import gc
 import json
 import platform
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
@@ -43,7 +43,9 @@ from benchmark_steps import (  # noqa: E402
 from data import create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
 from options import TrainOptions  # noqa: E402
+from util.command_line import OneSentenceParser  # noqa: E402
 from util.errors import UserError, exit_on_user_error  # noqa: E402
+from util.option_types import picture_side, positive_int  # noqa: E402
 from util.runtime.device import choose_device, describe_device  # noqa: E402
 from util.runtime.recorded_steps import WARM_UP_STEPS  # noqa: E402
 
@@ -171,15 +173,15 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def parse(argv: list[str] | None = None) -> tuple[Namespace, list[str]]:
+    parser = OneSentenceParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--all", action="store_true", help="everything that docs/performance.md holds")
     parser.add_argument("--model", choices=list(METHODS), default="cut", help="the method")
-    parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels")
-    parser.add_argument("--batch", type=int, default=1, help="pictures per step")
+    parser.add_argument("--size", type=picture_side, default=256, help="side of the pictures in pixels")
+    parser.add_argument("--batch", type=positive_int, default=1, help="pictures per step")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="what to measure; by default what fits the device")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="measurements of each")
     parser.add_argument("--no_memory", action="store_true", help="leave out the processes that measure peak memory")
     parser.add_argument("--data", action="store_true", help="the data pipeline and the whole loop as well")
     parser.add_argument("--json", type=Path, help="file for all figures")
@@ -188,7 +190,7 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     return parser.parse_known_args(argv)
 
 
-def run(arguments: argparse.Namespace, extra: list[str]) -> dict[str, Any]:
+def run(arguments: Namespace, extra: list[str]) -> dict[str, Any]:
     """All figures that the arguments ask for. `extra` are options of the training, the same for every way."""
     device = choose_device({"auto": "auto", "cpu": "-1", "cuda": "0"}[arguments.device])
     if device.type == "mps":
@@ -213,8 +215,8 @@ def run(arguments: argparse.Namespace, extra: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments, extra = parse()
     with exit_on_user_error():
+        arguments, extra = parse()
         report = run(arguments, extra)
         print(markdown(report))
         for file in filter(None, (arguments.json, arguments.plot)):

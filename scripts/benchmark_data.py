@@ -4,7 +4,6 @@ Default augmentation: pictures are scaled to 286x286 pixels, cropped to 256x256 
 are timed in one run, in turns, by the processor time of a single thread. All read the same, apart from what is drawn.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -26,7 +25,9 @@ sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 from data import PictureLoader, create_dataset  # noqa: E402
 from data.folders import list_pictures  # noqa: E402
 from options import TrainOptions  # noqa: E402
+from util.command_line import OneSentenceParser  # noqa: E402
 from util.errors import exit_on_user_error  # noqa: E402
+from util.option_types import positive_int  # noqa: E402
 
 LOAD_SIZE, CROP_SIZE = 286, 256
 PHOTOGRAPHS, SIDE = 60, 256  # that are drawn of each domain, and their side in pixels
@@ -101,13 +102,14 @@ def draw_photographs(dataroot: Path) -> None:
             Image.fromarray(pixels).save(dataroot / f"train{domain}" / f"{number:03}.jpg", quality=90)
 
 
+@exit_on_user_error()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = OneSentenceParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataroot", type=Path, help="data set with trainA and trainB; by default one is drawn")
-    parser.add_argument("--rounds", type=int, default=5, help="epochs of each way")
+    parser.add_argument("--rounds", type=positive_int, default=5, help="epochs of each way")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    with exit_on_user_error(), tempfile.TemporaryDirectory() as drawn:
+    with tempfile.TemporaryDirectory() as drawn:
         if arguments.dataroot is None:
             draw_photographs(Path(drawn))
         rates = measure(arguments.dataroot or Path(drawn), arguments.rounds)

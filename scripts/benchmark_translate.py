@@ -6,7 +6,6 @@ prints the ratio of their times: 1 is a pipeline that costs nothing.
 """
 
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,17 @@ from models.inference.files import Job, read_samples
 from models.inference.pipeline import translate_files
 from models.inference.samples import tensor_of_samples
 from models.networks import GENERATORS, GeneratorSettings
-from util.option_types import positive_int
+from util.command_line import OneSentenceParser
+from util.errors import exit_on_user_error
+from util.option_types import picture_side, positive_int
 from util.runtime.device import AUTO, choose_device, describe_device
 
 
+@exit_on_user_error()
 def main() -> None:
-    parser = ArgumentParser(description="The pipeline of scripts/translate.py against the bare generator.")
+    parser = OneSentenceParser(description="The pipeline of scripts/translate.py against the bare generator.")
     parser.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="the generator")
-    parser.add_argument("--size", type=positive_int, default=256, help="side of the pictures, JPEG, in pixels")
+    parser.add_argument("--size", type=picture_side, default=256, help="side of the pictures, JPEG, in pixels")
     parser.add_argument("--pictures", type=positive_int, default=8, help="in a round")
     parser.add_argument("--rounds", type=positive_int, default=5, help="of both, alternating")
     parser.add_argument("--batch_size", type=positive_int, default=1, help="pictures computed together")

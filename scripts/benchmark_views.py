@@ -12,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
+from util.command_line import OneSentenceParser
+from util.errors import exit_on_user_error
+from util.option_types import picture_side, positive_int
 from util.report.live_view import LiveView, LiveViews, Moment
 from util.report.tensorboard_view import open_tensorboard
 from util.report.visdom_view import open_visdom
@@ -55,11 +57,12 @@ def views(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], L
     }
 
 
+@exit_on_user_error()
 def main() -> None:
-    parser = ArgumentParser(description="What each live view costs a training step, as ratios taken in turns.")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each view")
-    parser.add_argument("--steps", type=int, default=40, help="steps in a turn")
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels")
+    parser = OneSentenceParser(description="What each live view costs a training step, as ratios taken in turns.")
+    parser.add_argument("--turns", type=positive_int, default=5, help="turns of each view")
+    parser.add_argument("--steps", type=positive_int, default=40, help="steps in a turn")
+    parser.add_argument("--size", type=picture_side, default=64, help="side of the pictures in pixels")
     arguments = parser.parse_args()
     os.environ.setdefault("WANDB_MODE", "offline")
 

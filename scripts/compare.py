@@ -5,11 +5,11 @@ of it in every run; any two pictures of a row can be compared across a divider.
 """
 
 import sys
-from argparse import ArgumentParser
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 from util.report.comparison_page import write_comparison
 from util.report.console import print_any_name
@@ -19,6 +19,9 @@ from util.runtime.output_folder import make_output_folder
 
 def labelled(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
     """The folders by name: the labels given, or the titles of the pages, with phase and epoch where those are not enough."""
+    places = [folder.resolve() for folder in folders]
+    if repeated := [folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
+        raise UserError(f"two folders go by one name and are one: {' and '.join(map(str, repeated))}; name each once")
     names = [title_of(folder / "index.html") or folder.resolve().parent.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{name} {folder.resolve().name}" for name, folder in zip(names, folders, strict=True)]
@@ -32,13 +35,13 @@ def labelled(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
 
 def main() -> None:
     print_any_name()
-    parser = ArgumentParser(description="A page that puts the results of several runs side by side.")
+    parser = OneSentenceParser(description="A page that puts the results of several runs side by side.")
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS_DIR", help="such as results/cut/test_latest")
     parser.add_argument("--labels", nargs="+", help="names of the runs on the page; by default the titles of their pages")
     parser.add_argument("--truth", type=Path, help="folder of the right answers, such as datasets/demo/testB")
     parser.add_argument("--output", type=Path, default=Path("results/comparison"), help="folder of the new page")
-    arguments = parser.parse_args()
     with exit_on_user_error():
+        arguments = parser.parse_args()
         runs = labelled(arguments.results, arguments.labels)
         make_output_folder(arguments.output, "--output")
         page = arguments.output / "index.html"

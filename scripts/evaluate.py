@@ -9,7 +9,7 @@ Prints a table, and writes every figure with how it was taken to JSON. docs/eval
 
 import json
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.start  # noqa: F401 - before PyTorch: see there
+
+# isort: split
+
 from data.folders import phase_or_val
+from data.images import PictureError, open_upright
 from data.picture_files import PictureFiles, Size, common_size, name_below
 from options.figures import declare_figures, wanted_figures
-from util.errors import INTERRUPTED_STATUS, UserError, exit_on_user_error
+from util.command_line import OneSentenceParser
+from util.errors import UserError, exit_on_user_error
 from util.option_types import non_negative_int, positive_int
 from util.report.console import print_any_name
 from util.report.metrics.figure_table import figure_table
@@ -85,17 +90,17 @@ def looks(pictures: PictureFiles) -> tuple[Size | None, bool]:
     """The size that all these files have, None where they differ, and whether the first one is gray."""
     sizes, modes = set(), []
     for path in pictures.paths:
-        with Image.open(path) as image:
-            sizes.add(image.size)
-            modes.append(image.mode)
+        try:
+            with open_upright(path) as image:
+                sizes.add(image.size)
+                modes.append(image.mode)
+        except PictureError as error:
+            raise UserError(f"{path!r} cannot be judged: {error}; take it out") from None
     return common_size(sizes), modes[0] == "L"
 
 
 def parse(arguments: list[str]) -> Namespace:
-    parser = ArgumentParser(
-        description="Judges translations by numbers, against real pictures of the target domain.",
-        formatter_class=ArgumentDefaultsHelpFormatter,
-    )
+    parser = OneSentenceParser(description="Judges translations by numbers, against real pictures of the target domain.")
     parser.add_argument(
         "--results",
         type=Path,
@@ -170,11 +175,7 @@ def write(judged: Sequence[Candidate], rows: Mapping[str, Sequence[Figure]], rea
 def main() -> None:
     print_any_name()
     with exit_on_user_error():
-        try:
-            evaluate(parse(sys.argv[1:]))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED_STATUS)
+        evaluate(parse(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.start  # noqa: F401 - before PyTorch: see there
+
+# isort: split
+
 from models.inference.checkpoint import LoadedGenerator, load_generator
 from models.inference.export import EXPORTERS, ExportMismatchError, export_generator
 from models.inference.hub import last_figures, write_hub_folder
 from models.inference.sides import accepted_sides
-from options.base_options import OneSentenceParser
 from options.record import given_architecture
+from util.command_line import OneSentenceParser
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.metrics_log import read_metrics
@@ -43,7 +47,6 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--uint8", action="store_true", help="programs take and give bytes (N, H, W, C), 0…255")
     parser.add_argument("--check", action="store_true", help="run the file at several sizes, and fail unless it agrees")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
-    parser.add_argument("-h", "--help", action="help", help="show this message and exit")
     return parser
 
 

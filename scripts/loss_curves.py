@@ -5,7 +5,6 @@ there is float32 with other draws, which tells how far curves of equal worth lie
 to the training.
 """
 
-import argparse
 import csv
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,9 @@ from data import PictureLoader, create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options import TrainOptions  # noqa: E402
+from util.command_line import OneSentenceParser  # noqa: E402
 from util.errors import UserError, exit_on_user_error  # noqa: E402
+from util.option_types import positive_int  # noqa: E402
 
 WAYS = {"fp32": [], "bf16": ["--precision", "bf16"], "fp32, other draws": []}
 WINDOW = 20  # steps that a value of the table is the mean of
@@ -96,12 +97,12 @@ def draw(curves: dict[str, Curves], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=300, help="steps of each training")
+    parser = OneSentenceParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=positive_int, default=300, help="steps of each training")
     parser.add_argument("--csv", type=Path, help="file for the table")
     parser.add_argument("--plot", type=Path, help="file for the drawing")
-    arguments, options = parser.parse_known_args()
     with exit_on_user_error():
+        arguments, options = parser.parse_known_args()
         curves = {way: train(way, [*options, *flags], arguments.steps) for way, flags in WAYS.items()}
         if arguments.csv:
             write_table(curves, arguments.csv)

@@ -2,7 +2,14 @@
 # The paper's experiments, behind scripts/train_*.sh and scripts/test_*.sh: which data, which options. Numbers of epochs,
 # rates and the like are the methods' own defaults.
 set -euo pipefail
-program=$1    # train or test
+case ${1:-}/${2:-} in
+  train/?* | test/?*) ;;
+  *)
+    echo "error: recipe.sh is called by the others, such as: bash scripts/train_horse2zebra.sh --help" >&2
+    exit 2
+    ;;
+esac
+program=$1
 experiment=$2
 shift 2
 

@@ -12,15 +12,19 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.start  # noqa: F401 - before PyTorch: see there
+
+# isort: split
+
 from models import Translator
 from models.inference.files import Job, plan_jobs, plan_video, still_to_do
 from models.inference.pipeline import translate_files
 from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
-from options.base_options import OneSentenceParser
 from options.record import given_architecture
+from util.command_line import OneSentenceParser
 from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS, exit_on_user_error
-from util.option_types import positive_float, positive_int, share
+from util.option_types import non_negative_int, picture_side, positive_float, positive_int, share
 from util.report.console import print_any_name
 from util.runtime.device import AUTO, describe_device
 from util.runtime.output_folder import make_output_folder
@@ -48,7 +52,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="make results that are there anew")
     parser.add_argument(
         "--short_side",
-        type=positive_int,
+        type=picture_side,
         default=None,
         help="pixels to resize the shorter side to; by default no picture is resized",
     )
@@ -64,7 +68,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--tile",
-        type=positive_int,
+        type=picture_side,
         nargs="?",
         const=DEFAULT_TILE,
         default=None,
@@ -77,8 +81,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--smooth", type=share, default=0.0, help="of a video: 0 to 1, how much of the last frame stays where nothing moves"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise in StyleGAN2 generators")
-    parser.add_argument("-h", "--help", action="help", help="show this message and exit")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the noise in StyleGAN2 generators")
     return parser
 
 
@@ -92,6 +95,8 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     translator = load_translator(arguments, architecture)
     print(f"{translator.origin}, on {describe_device(translator.device)}")
     make_output_folder(jobs[0].target.parent, "--output")
+    if arguments.scratch is not None:
+        make_output_folder(arguments.scratch, "--scratch")
     batch_size = arguments.batch_size or (BATCH_ON_GPU if translator.device.type == "cuda" else 1)
     if is_video:
         return all(translate_one_video(translator, job, batch_size, arguments.smooth) for job in todo)

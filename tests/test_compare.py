@@ -82,6 +82,7 @@ def test_runs_are_named_by_their_pages_or_labels(tmp_path) -> None:
         (["nowhere"], "nowhere has no pictures in images/fake_B"),
         (["cut/test_1", "--labels", "a", "b"], "--labels has 2 names for 1 folders"),
         (["cut/test_1", "cut/test_1"], "two folders go by one name"),
+        (["cut/test_1", "cut/../cut/test_1"], "are one: cut/test_1 and cut/../cut/test_1; name each once"),
         (["cut/test_1", "--truth", "nowhere"], "--truth nowhere is no folder"),
     ],
 )

@@ -195,6 +195,7 @@ def test_a_failed_run_leaves_nothing(tmp_path, monkeypatch):
         (("--test", "-3"), "--test must be at least 1, not -3"),
         (("--size", "31"), "--size must be at least 32, not 31"),
         (("--seed", "-1"), "--seed must be at least 0, not -1"),
+        (("--size", "1000000000000"), "--size must be at most 4096, not 1000000000000"),
         (("--size", "big"), "invalid int value: 'big'"),
         (("--colour", "red"), "unrecognized arguments: --colour red"),
         (("--output", "file/demo"), "file/demo could not be made"),

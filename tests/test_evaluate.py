@@ -188,3 +188,11 @@ def test_offline_without_weights_is_one_sentence_with_status_2(page: Path) -> No
     (line,) = finished.stderr.splitlines()
     assert line.startswith("error: ")
     assert "is not there, and https://github.com/" in line
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
+def test_a_file_that_is_no_picture_is_named(page: Path, content: bytes) -> None:
+    broken = page / "results" / "images" / "fake_B" / "03.png"
+    broken.write_bytes(content)
+    with pytest.raises(UserError, match="03.png' cannot be judged: .*; take it out"):
+        judged(page, "--paired")

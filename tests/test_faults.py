@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from pictures import two_domains
+from programs import ENVIRONMENT, ROOT, command
 from training_processes import STATE, kill, reported, same_end
 
 from models import create_model
@@ -169,6 +171,53 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path, train) -> None:
         "a worker process that reads pictures has died; others take its place\n",
     )
     assert same_end(folder, "whole", "replaced")
+
+
+def test_a_run_whose_workers_keep_dying_is_saved_and_stops(folder: Path, train) -> None:
+    # In order, the third picture comes after two steps. Each worker that reads it dies, and so do those in its place.
+    run = [*RUN, *ENDLESS, "--name", "dying", "--serial_batches", "--num_threads", "2", "--prefetch_factor", "1"]
+    ended = train(folder, *run, deadly="02.png")
+    assert ended.status == 1
+    *replaced, last = ended.complained.splitlines()
+    assert replaced == ["a worker process that reads pictures has died; others take its place"] * 3
+    assert last == (
+        "error: worker processes that read pictures have died 4 times in a row, most likely for want of memory: lower "
+        "--num_threads 2 (0 reads without workers) or --batch_size"
+    )
+    state = torch.load(folder / "checkpoints" / "dying" / STATE, weights_only=True)
+    assert state["steps_done"] == ended.told.count("\n(epoch: 1, ") == 2
+
+
+def test_a_worker_that_dies_while_the_cache_fills_ends_the_run(folder: Path, train) -> None:
+    run = [*RUN, *ENDLESS, "--name", "uncached", "--num_threads", "2", "--cache", "0.5"]
+    ended = train(folder, *run, deadly="02.png")
+    assert (ended.status, ended.complained) == (
+        1,
+        "error: a worker process has died while it read pictures for --cache, most likely for want of memory: give --cache "
+        "less than 0.5 GB, or lower --num_threads\n",
+    )
+    assert not list((folder / "checkpoints" / "uncached").glob("*.pth")), "there was no step to save"
+
+
+# After the training, an operation whose result depends on timing.
+WITH_AN_UNSTABLE_OPERATION = "import torch, train; train.main(); torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))"
+
+
+def test_a_deterministic_run_is_one_and_names_what_is_not(folder: Path, train) -> None:
+    run = [*RUN, *TWO_EPOCHS, "--deterministic"]
+    assert train(folder, *run, "--name", "once")[::2] == (0, "")
+    _, _, *arguments = command("train.py", *run, "--name", "again")
+    again = subprocess.run(
+        [sys.executable, "-c", WITH_AN_UNSTABLE_OPERATION, *arguments],
+        cwd=folder,
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert again.returncode == 0
+    assert "put_ does not have a deterministic implementation" in again.stderr
+    assert same_end(folder, "once", "again")
 
 
 def test_a_run_is_not_replaced_unasked(folder: Path, train) -> None:

@@ -167,6 +167,10 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
         ("--num_patches 0", "--num_patches: '0' is not a whole number of at least 1"),
         ("--print_freq 0", "--print_freq: '0' is not a whole number of at least 1"),
         ("--n_epochs -1", "--n_epochs: '-1' is not a whole number of at least 0"),
+        ("--seed 1000000000000001", r"--seed: '1000000000000001' is too large: it may be 1e\+15 at most"),
+        ("--lambda_NCE 1e101", r"--lambda_NCE: '1e101' is too large: it may be 1e\+100 at most"),
+        ("--n_layers_D 17", "--n_layers_D: '17' is not a whole number from 1 to 16"),
+        ("--stylegan2_G_num_downsampling 17", "--stylegan2_G_num_downsampling: '17' is not a whole number from 1 to 16"),
         ("--seed -1", "--seed: '-1' is not a whole number of at least 0"),
         ("--lr 0", "--lr: '0' is not a number above 0"),
         ("--lr nan", "--lr: 'nan' is not a number above 0"),
@@ -198,6 +202,7 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
         ("--suffix {model.x}", "--suffix: '{model.x}' cannot be filled in"),
         ("--suffix {model[x]}", r"--suffix: '{model\[x\]}' cannot be filled in"),
         ("--suffix {ngf[0]}", r"--suffix: '{ngf\[0\]}' cannot be filled in"),
+        ("--suffix {ngf:1000000000000}", "--suffix: '{ngf:1000000000000}' cannot be filled in"),
         ("--suffix {ngf:s}", "--suffix: '{ngf:s}' cannot be filled in"),
     ],
 )

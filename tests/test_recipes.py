@@ -144,6 +144,13 @@ def test_an_unknown_method_is_one_sentence(dry: list[str]) -> None:
     assert finished.stderr == "error: there is no method 'sincut' for horse2zebra; choose one of: cut fastcut cyclegan\n"
 
 
+@pytest.mark.parametrize("arguments", [[], ["train"], ["nonsense", "horse2zebra"]])
+def test_the_recipes_behind_the_scripts_are_not_called_alone(arguments: list[str]) -> None:
+    finished = call("recipe.sh", *arguments)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr.startswith("error: recipe.sh is called by the others, such as: bash scripts/train_")
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize("phase", PARSERS)
 def test_help_names_the_methods(phase: str, flag: str) -> None:

@@ -93,6 +93,9 @@ def test_patterns_and_single_pictures(tmp_path: Path, weights: str) -> None:
         (["--input", "gone", "--output", "out"], "no such file or folder"),
         (["--input", "in/*.jpg", "--output", "out"], "matches no picture"),
         (["--input", "in", "--output", "out", "--gpu_ids", "99"], "--gpu_ids 99"),
+        (["--input", "in", "--output", "out", "--short_side", "1000000000000"], "is not a number of pixels from 1 to 65535"),
+        (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
+        (["--input", "in", "--output", "out", "--ngf", "1000000000000"], "makes a network that no memory can hold"),
         (["--input", "in", "--output", "out", "--netG", "resnet_9blocks"], "another network"),
         (["--input", "in", "--output", "out", "--resum"], "unrecognized arguments: --resum"),
         (["--input", "in", "--output", "out", "--dataroot", "x"], "--dataroot is not understood"),
@@ -129,3 +132,11 @@ def test_a_result_that_cannot_be_written_is_one_failure(tmp_path: Path, weights:
     )
     assert finished.returncode == 1 and finished.stderr.startswith("in/00.webp: cannot be written as .webp")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["01.png"]
+
+
+def test_a_picture_is_not_enlarged_beyond_all_measure(tmp_path: Path, weights: str) -> None:
+    fill(tmp_path / "in", 1)
+    line = ("--checkpoint", weights, "--input", "in", "--output", "out", "--short_side", "60000")
+    finished = run(tmp_path, TRANSLATE, *line)
+    assert (finished.returncode, list((tmp_path / "out").iterdir())) == (1, [])
+    assert finished.stderr == "in/00.png: the shorter side of 60000 pixels would make it 75000x60000: give less\n"

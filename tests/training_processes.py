@@ -1,13 +1,14 @@
 """train.py in real processes that can be killed, without waiting for torch to be imported by each.
 
 `TrainingProcesses` is for tests. Run as a program, this is a parent that imports train.py once. For each line of JSON on its
-standard input, {"folder", "arguments"}, it forks a process that is `train.py arguments` in that folder, and answers with its
-number, and with its status when it has ended.
+standard input, {"folder", "arguments", "deadly"}, it forks a process that is `train.py arguments` in that folder, and answers
+with its number, and with its status when it has ended. Of its worker processes, those die that open a picture named `deadly`.
 """
 
 import filecmp
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,12 +42,18 @@ class TrainingProcesses:
             text=True,
         )
 
-    def run(self, folder: Path, *arguments: str, meanwhile: Callable[[int, Path], None] | None = None) -> Ended:
+    def run(
+        self,
+        folder: Path,
+        *arguments: str,
+        meanwhile: Callable[[int, Path], None] | None = None,
+        deadly: str | None = None,
+    ) -> Ended:
         """`train.py arguments` in `folder`, quietly and on the CPU, to its end; `meanwhile` gets the number of the process
-        and the file that it prints to."""
+        and the file that it prints to. A worker process that opens a picture named `deadly` is killed."""
         (folder / "stdout").unlink(missing_ok=True)  # of the process before
         _, _, *rest = command("train.py", *arguments)
-        self.parent.stdin.write(json.dumps({"folder": str(folder), "arguments": rest}) + "\n")
+        self.parent.stdin.write(json.dumps({"folder": str(folder), "arguments": rest, "deadly": deadly}) + "\n")
         self.parent.stdin.flush()
         pid = int(self.parent.stdout.readline())
         if meanwhile:
@@ -90,6 +97,20 @@ def same_end(folder: Path, one: str, other: str) -> bool:
     return (match, mismatch, errors) == (files, [], [])
 
 
+def kill_workers_that_open(name: str) -> None:
+    """Has every process but this one killed that opens a picture of this name."""
+    import data.images
+
+    open_at_once, program = data.images._open_at_once, os.getpid()
+
+    def open_or_die(path: str, flags: int) -> int:
+        if Path(path).name == name and os.getpid() != program:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return open_at_once(path, flags)
+
+    data.images._open_at_once = open_or_die
+
+
 def serve() -> None:
     import train
 
@@ -102,6 +123,8 @@ def serve() -> None:
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             sys.argv[1:] = order["arguments"]
+            if order["deadly"]:
+                kill_workers_that_open(order["deadly"])
             train.main()
             return
         print(pid, flush=True)

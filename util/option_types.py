@@ -7,6 +7,8 @@ from typing import Any
 
 TRUE_WORDS = ("yes", "true", "t", "y", "1")
 FALSE_WORDS = ("no", "false", "f", "n", "0")
+# What is computed from numbers up to these still fits into 64 bits, which is what PyTorch counts with.
+LARGEST: dict[Callable[[str], Any], float] = {int: 10**15, float: 1e100}
 
 
 def boolean(text: str) -> bool:
@@ -26,6 +28,8 @@ def _bounded(convert: Callable[[str], Any], accepts: Callable[[Any], bool], expe
             value = None
         if value is None or not accepts(value):
             raise ArgumentTypeError(f"{text!r} is not {expected}")
+        if value > LARGEST[convert]:
+            raise ArgumentTypeError(f"{text!r} is too large: it may be {LARGEST[convert]:.0e} at most")
         return value
 
     return parse
@@ -33,6 +37,8 @@ def _bounded(convert: Callable[[str], Any], accepts: Callable[[Any], bool], expe
 
 positive_int = _bounded(int, lambda value: value >= 1, "a whole number of at least 1")
 non_negative_int = _bounded(int, lambda value: value >= 0, "a whole number of at least 0")
+halvings = _bounded(int, lambda value: 1 <= value <= 16, "a whole number from 1 to 16")  # more, no picture can take
+picture_side = _bounded(int, lambda value: 1 <= value <= 65535, "a number of pixels from 1 to 65535")
 port = _bounded(int, lambda value: 0 <= value <= 65535, "a whole number from 0 to 65535")
 positive_float = _bounded(float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative_float = _bounded(float, lambda value: 0 <= value < math.inf, "a number of at least 0")

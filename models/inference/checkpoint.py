@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from models.build import generator_settings
+from models.build import generator_settings, planned
 from models.inference.architecture import known_options
 from models.networks import GENERATORS
 from util.errors import UserError
@@ -56,6 +56,7 @@ def load_generator(
     options = known_options(state, record, given or {}, file)
     settings = generator_settings(options, options.input_nc, options.output_nc)
     try:
+        planned(lambda: GENERATORS[options.netG](settings), "--ngf", options.ngf)
         generator = GENERATORS[options.netG](settings)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{file}: {options.netG} cannot be built like this: {error}") from None

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from data.images import MAX_PIXELS
 from models.inference.checkpoint import load_generator
 from models.inference.memory import PROBE_SIDE, bytes_per_pixel, free_memory, in_gib
 from models.inference.noise import SeededNoise, set_noise
@@ -23,6 +24,7 @@ from models.inference.samples import (
 )
 from models.inference.sides import accepted_sides, pad_to_multiple
 from models.inference.tiling import DEFAULT_TILE, Tiler
+from util.errors import UserError
 from util.runtime.device import AUTO, choose_device
 
 Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
@@ -126,11 +128,14 @@ class Translator:
         """The translations (N, C', H, W) of pictures (N, C, H, W) in [-1, 1], on the device that computes; on the CPU where
         they were computed in tiles. With `short_side` they have another size.
 
-        Raises UserError where there is not memory enough.
+        Raises UserError where there is not memory enough, or where `short_side` makes a picture larger than any file's.
         """
         if self.short_side is not None:
             scale = self.short_side / min(batch.shape[2:])
-            batch = resize(batch, *(max(1, round(side * scale)) for side in batch.shape[2:]))
+            height, width = (max(1, round(side * scale)) for side in batch.shape[2:])
+            if height * width > MAX_PIXELS:
+                raise UserError(f"the shorter side of {self.short_side} pixels would make it {width}x{height}: give less")
+            batch = resize(batch, height, width)
         height, width = batch.shape[2:]
         with torch.inference_mode(), self._precision():
             padded = pad_to_multiple(batch, self.multiple, self.least)

@@ -34,6 +34,8 @@ class StyleGAN2Discriminator(nn.Module):
         self.reduction = 2**halvings
         self._check(size, size)
         widths = [discriminator_width(ndf, FINAL_SIDE * 2**level) for level in reversed(range(halvings + 1))]
+        if not all(widths):
+            raise ValueError(f"a width of {ndf} leaves no channels at {size} pixels")
         self.convs = nn.Sequential(
             ConvLayer(input_nc, widths[0], 1),
             *(ResBlock(fine, coarse, downsample=True) for fine, coarse in pairwise(widths)),

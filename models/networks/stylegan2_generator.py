@@ -51,6 +51,8 @@ class StyleGAN2Generator(TappedGenerator):
         super().__init__()
         resolution = 2 ** round(math.log2(size))
         widths = [generator_width(ngf, resolution / 2**level) for level in range(downsamplings + 1)]
+        if not all(widths):
+            raise ValueError(f"a width of {ngf} leaves no channels at {resolution} pixels")
         halvings = list(pairwise(widths))
         inner, blocks_per_half = widths[-1], blocks // 2
         self.downsamplings = downsamplings

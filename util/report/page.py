@@ -5,6 +5,7 @@ scripts they can be read all the same.
 """
 
 import math
+import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def write_page(
 
 
 def _figure(picture: Picture, heading: str) -> tags.figure:
-    link = quote(picture.file)
+    link = quote(os.fsencode(picture.file))  # a name that is no valid text as well
     image = tags.img(
         src=link,
         alt=f"{picture.visual} of {heading}",

@@ -1,0 +1,9 @@
+"""To be imported before all else by a program that imports PyTorch, which takes seconds: Ctrl-C meanwhile ends it at once,
+without a traceback out of the midst of an import. `exit_on_user_error` then takes over."""
+
+import signal
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):  # not where it is ignored, as in the background of a script
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
