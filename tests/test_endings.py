@@ -60,5 +60,5 @@ def test_want_of_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_other_failures_keep_their_traceback() -> None:
-    with pytest.raises(RuntimeError, match="size mismatch|shapes cannot be multiplied"), exit_on_user_error():
+    with pytest.raises(RuntimeError, match="cannot be multiplied"), exit_on_user_error():
         torch.ones(2, 3) @ torch.ones(2, 3)

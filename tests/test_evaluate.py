@@ -194,5 +194,5 @@ def test_offline_without_weights_is_one_sentence_with_status_2(page: Path) -> No
 def test_a_file_that_is_no_picture_is_named(page: Path, content: bytes) -> None:
     broken = page / "results" / "images" / "fake_B" / "03.png"
     broken.write_bytes(content)
-    with pytest.raises(UserError, match="03.png' cannot be judged: .*; take it out"):
+    with pytest.raises(UserError, match=r"03\.png' cannot be judged: .*; take it out"):
         judged(page, "--paired")

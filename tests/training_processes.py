@@ -1,8 +1,8 @@
 """train.py in real processes that can be killed, without waiting for torch to be imported by each.
 
 `TrainingProcesses` is for tests. Run as a program, this is a parent that imports train.py once. For each line of JSON on its
-standard input, {"folder", "arguments", "deadly"}, it forks a process that is `train.py arguments` in that folder, and answers
-with its number, and with its status when it has ended. Of its worker processes, those die that open a picture named `deadly`.
+standard input, {"folder", "arguments", "deadly"}, it forks a process that is `train.py arguments` in that folder, and
+answers with its number, and with its status when it has ended. Of its workers, those die that open a picture named `deadly`.
 """
 
 import filecmp
