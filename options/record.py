@@ -20,6 +20,7 @@ NOT_THE_RUNS = frozenset(
     [
         *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "name", "suffix", "checkpoints_dir"),
         *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label"),
+        *("print_freq", "update_html_freq", "no_html", "use_tensorboard", "use_wandb"),
     ]
 )
 
