@@ -16,19 +16,19 @@ from util.runtime.recorded_steps import WARM_UP_STEPS  # noqa: E402
 
 
 def peak_memory(method: str, way: str, arguments: list[str]) -> float:
-    """GB that two steps take at most, in a process of their own, above what importing the program takes."""
+    """GB that a step takes at most, in a process of its own, above what importing the program takes."""
     command = [sys.executable, __file__, method, way, json.dumps(arguments)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(result.stdout)
 
 
 def print_own_memory(method: str, way: str, arguments: list[str]) -> None:
-    """The other end of `peak_memory`. On a GPU it takes more than two steps, so that recorded ones are played back."""
+    """The other end of `peak_memory`. On a GPU it takes more than one step, so that recorded ones are played back."""
     before = most_memory()
     flip_in_turns()
     model = build(method, way, arguments)
     step = stepper(model)
-    for _ in range(2 if model.device.type == "cpu" else 2 * WARM_UP_STEPS + 4):
+    for _ in range(1 if model.device.type == "cpu" else 2 * WARM_UP_STEPS + 4):
         step()
     on_gpu = model.device.type == "cuda"
     print(torch.cuda.max_memory_reserved() / 1e9 if on_gpu else most_memory() - before)

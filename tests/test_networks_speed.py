@@ -66,7 +66,12 @@ def test_winograd_is_used_where_it_can_be() -> None:
 
 def test_winograd_is_used_where_it_pays() -> None:
     least = winograd.LEAST_CHANNELS
-    cases = ((least, least, 34, True), (least - 1, least, 34, False), (least, least - 1, 34, False), (least, least, 30, False))
+    cases = (
+        (least, least, 34, True),
+        (least - 1, least, 34, False),
+        (least, least - 1, 34, False),
+        (least, least, 30, False),
+    )
     for channels, outputs, side, pays in cases:
         output = Conv3x3(channels, outputs, bias=False)(torch.zeros(1, channels, side, side, requires_grad=True))
         assert ("Winograd" in type(output.grad_fn).__name__) == pays

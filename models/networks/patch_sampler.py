@@ -49,7 +49,7 @@ class PatchSampler(nn.Module):
         return [draw_positions(feature, count, generator) for feature in features]
 
     def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
-        """Feature maps (N, C_i, H_i, W_i) at positions (S_i,) -> (N, C_i, S_i); where the maps are `mirrored`, left to right,
+        """Feature maps (N, C_i, H_i, W_i) at positions (S_i,) -> (N, C_i, S_i); of maps that are `mirrored` left to right,
         as if they were turned back before. No whole map is moved or permuted."""
         if mirrored:
             positions = [opposite(where, feature.shape[3]) for feature, where in zip(features, positions, strict=True)]

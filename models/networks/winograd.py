@@ -35,8 +35,8 @@ TILES_AT_ONCE = 256
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution, (N, C, H, W) -> (N, C', H - 2 + 2 * margin, W - 2 + 2 * margin), with a `margin` of zeros around the
-    features; while it learns on the CPU, a large one is faster than others."""
+    """A 3x3 convolution with a `margin` of zeros around the features, (N, C, H, W) -> (N, C', H - 2 + 2 * margin,
+    W - 2 + 2 * margin); while it learns on the CPU, a large one is faster than others."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool, margin: int = 0) -> None:
         super().__init__(inputs, outputs, KERNEL, padding=margin, bias=bias)
