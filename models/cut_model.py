@@ -254,7 +254,7 @@ class CUTModel(BaseModel):
         return self.nce_at(self.F.gather(query_features, keys.positions, mirrored=self.flipped), keys.patches)
 
     def nce_at(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
-        """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 4)."""
+        """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 3)."""
         whole_minibatch = self.opt.nce_includes_all_negatives_from_minibatch
         groups = 1 if whole_minibatch else len(query_patches[0])
         with torch.no_grad():
