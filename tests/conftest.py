@@ -9,6 +9,7 @@ from training_processes import Ended, TrainingProcesses
 ROOT = Path(__file__).resolve().parent.parent
 OWN_GOLDEN = ROOT / "tests" / "golden"
 SHARED_GOLDEN = ROOT.parent / "shared" / "golden"
+SECONDS_FOR_SLOW_TESTS = 7200  # on a machine that has other work to do as well
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,12 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--all"):
-        return
-    slow = pytest.mark.skip(reason="slow; run with --all")
+    skipped = pytest.mark.skip(reason="slow; run with --all")
+    patient = pytest.mark.timeout(SECONDS_FOR_SLOW_TESTS)
     for item in items:
         if "slow" in item.keywords:
-            item.add_marker(slow)
+            item.add_marker(patient if config.getoption("--all") else skipped)
 
 
 @pytest.fixture(scope="session")

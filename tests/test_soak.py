@@ -15,6 +15,7 @@ from training_processes import Ended, kill, reported, same_end
 
 TINY = ["--netG", "resnet_4blocks", "--ngf", "1", "--ndf", "1", "--load_size", "36", "--crop_size", "32", "--netF_nc", "2"]
 RUN = [*TINY, "--num_patches", "4", "--nce_layers", "0,4", "--print_freq", "1", "--no_html", "--num_threads", "2"]
+RUN += ["--save_epoch_freq", "10", "--keep_checkpoints", "2"]
 IMAGES = 10  # in an epoch
 
 Fault = Callable[[int, Path], None]
@@ -22,10 +23,11 @@ Fault = Callable[[int, Path], None]
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes for the disturbed run; an ordinary folder where none can be mounted."""
+    """A small file system for the disturbed run, with room for the logs of thousands of steps; an ordinary folder where none
+    can be mounted."""
     place = tmp_path / "checkpoints" / "disturbed"
     place.mkdir(parents=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True).returncode == 0
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True).returncode == 0
     yield place
     if mounted:
         subprocess.run(["umount", place], check=True)
@@ -65,7 +67,7 @@ def corrupt_picture(data: Path, name: str, after: int) -> Fault:
     return appear
 
 
-@pytest.mark.parametrize(("epochs", "steps_between"), [(4, 6), pytest.param(300, 60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("epochs", "steps_between"), [(4, 6), pytest.param(300, 150, marks=pytest.mark.slow)])
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
     tmp_path: Path, train: Callable[..., Ended], small_disk: Path, epochs: int, steps_between: int
 ) -> None:
