@@ -254,6 +254,11 @@ def test_results_that_cannot_be_written_are_one_sentence(trained: tuple[Path, st
     )
 
 
+def test_pictures_of_a_few_pixels_are_one_sentence(trained: tuple[Path, str]) -> None:
+    said = refuse(trained[0], "test.py", "--dataroot", DATA, "--name", NAME, "--crop_size", "4", "--results_dir", "few")
+    assert re.match(r"error: .*testA/\S+.png: 4x4 pixels are too few \(", said)
+
+
 def test_a_test_that_translates_nothing_does_not_pass_for_one(trained: tuple[Path, str]) -> None:
     options = ("--dataroot", DATA, "--name", NAME, "--crop_size", "32", "--load_size", "1000000000000")
     finished = run(trained[0], "test.py", *options, "--results_dir", "nothing")

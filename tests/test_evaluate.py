@@ -196,3 +196,15 @@ def test_a_file_that_is_no_picture_is_named(page: Path, content: bytes) -> None:
     broken.write_bytes(content)
     with pytest.raises(UserError, match=r"03\.png' cannot be judged: .*; take it out"):
         judged(page, "--paired")
+
+
+@pytest.mark.parametrize(
+    ("figure", "package", "name"),
+    [("--inception", "torch_fidelity", "torch-fidelity"), ("--paired", "torchmetrics", "torchmetrics")],
+)
+def test_what_computes_a_figure_may_be_missing(
+    page: Path, monkeypatch: pytest.MonkeyPatch, figure: str, package: str, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(UserError, match=f"need {name}, which is not installed: `pip install {name}`"):
+        judged(page, figure)

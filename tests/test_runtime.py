@@ -58,6 +58,7 @@ def test_a_number_is_that_gpu_and_minus_one_the_cpu(machine) -> None:
         ("0,1", 2, "--gpu_ids 0,1: one run computes on one GPU; name one of them"),
         ("garbage", 2, "--gpu_ids garbage: give the number of a GPU, such as 0, or -1 for the CPU"),
         ("1.5", 2, "--gpu_ids 1.5: give the number of a GPU, such as 0, or -1 for the CPU"),
+        ("", 2, "--gpu_ids : give the number of a GPU, such as 0, or -1 for the CPU"),
         ("cpu", 0, "--gpu_ids cpu: give the number of a GPU, such as 0, or -1 for the CPU"),
     ],
 )

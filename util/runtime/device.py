@@ -32,6 +32,8 @@ def listed_gpus(gpu_ids: str) -> list[int]:
         return []
     try:
         numbers = [int(number) for number in gpu_ids.split(",") if number.strip()]
+        if not numbers:  # as where a script's variable was empty
+            raise ValueError
     except ValueError:
         raise UserError(f"--gpu_ids {gpu_ids}: give the number of a GPU, such as 0, or -1 for the CPU") from None
     listed = list(dict.fromkeys(number for number in numbers if number >= 0))

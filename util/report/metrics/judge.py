@@ -175,7 +175,8 @@ def create_judge(
         device: where networks compute.
         absent: told of weights that cannot be had, whose figures are then left out; None: that is an error.
     Raises:
-        UserError: a file holds something else than asked for, weights are absent, or torch-fidelity is not installed.
+        UserError: a file holds something else than asked for, weights are absent, or what computes a figure is not
+            installed.
     """
 
     def attempt(load: Callable[[], T]) -> T | None:
@@ -187,8 +188,13 @@ def create_judge(
             absent(error)
             return None
 
-    if wanted.distances and importlib.util.find_spec("torch_fidelity") is None:
-        raise UserError("FID and its kin need torch-fidelity, which is not installed: `pip install torch-fidelity`")
+    for asked_for, figures, package in (
+        (wanted.distances, "FID and its kin", "torch_fidelity"),
+        (wanted.pairs, "PSNR, SSIM and LPIPS", "torchmetrics"),
+    ):
+        if asked_for and importlib.util.find_spec(package) is None:
+            name = package.replace("_", "-")
+            raise UserError(f"{figures} need {name}, which is not installed: `pip install {name}`")
     networks: list[FeatureNetwork | None] = []
     perceptual = None
     with seeded(seed):  # networks draw weights before they are given theirs
