@@ -236,9 +236,9 @@ class BaseModel(ABC):
         try:
             with torch.inference_mode():
                 self.forward()
-        except ValueError as error:
+        except PictureSizeError as error:
             raise UserError(f"{', '.join(self.image_paths)}: {error}") from None
-        except RuntimeError as error:
+        except (ValueError, RuntimeError) as error:
             height, width = self.real_A.shape[2:]
             if min(height, width) >= LARGE_ENOUGH:
                 raise

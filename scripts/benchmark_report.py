@@ -89,4 +89,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         panel.bar_label(bars, fmt="%.1f", padding=4)
         panel.set_title(f"{TITLES[run['method']]}, {run['side']} px, batch {run['batch']}")
         panel.set_xlabel("step / Y")
-    figure.savefig(path, dpi=80)
+    try:
+        figure.savefig(path, dpi=80)
+    except ValueError as error:  # an ending that matplotlib does not know
+        raise UserError(f"--plot {path}: {error}") from None

@@ -93,7 +93,10 @@ def draw(curves: dict[str, Curves], path: Path) -> None:
         panel.set_xlabel("step")
     panel.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    try:
+        figure.savefig(path, dpi=80)
+    except ValueError as error:  # an ending that matplotlib does not know
+        raise UserError(f"--plot {path}: {error}") from None
 
 
 def main() -> None:
