@@ -57,7 +57,7 @@ def serve(arguments: Namespace) -> None:
             f"--host {arguments.host} --port {arguments.port}: {error.strerror}; --port 0 takes a free one"
         ) from None
     hosts = [LOOPBACK, "localhost"]
-    if not ip_address(arguments.host).is_loopback:
+    if not ip_address(listener.getsockname()[0]).is_loopback:  # --host may be a name
         print("note: every machine that reaches this one can use the page")
         hosts = ["*"]
     app = create_app(checkpoints, hosts, int(arguments.max_megabytes * 10**6), int(arguments.max_megapixels * 10**6))
