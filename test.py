@@ -66,7 +66,7 @@ def test(opt: Namespace) -> None:
             results_dir,
             title=opt.easy_label if "easy_label" in opt.given else opt.name,
             source_root=Path(dataset.source_folder),
-            facts={"phase": opt.phase, "epoch": opt.epoch},
+            facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
             picture_width=opt.display_winsize,
             save_picture=writer.save,
         )

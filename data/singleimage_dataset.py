@@ -58,10 +58,11 @@ class SingleImageDataset(BaseDataset):
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         set_declared_defaults(parser, preprocess="zoom_and_patch" if is_train else "none", num_test=1)
         if is_train:
-            parser.add_argument(
+            group = parser.add_argument_group("single pictures")
+            group.add_argument(
                 "--singleimage_published_sampling",
                 action="store_true",
-                help="a zoom for each crop, places that may recur; default: one zoom and distinct places in a batch",
+                help="a zoom for each crop, places that may recur; without it, one zoom and distinct places in a batch",
             )
         return parser
 

@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--leftImg8bit_dir", type=Path, required=True, help="leftImg8bit_trainvaltest.zip, or its folder leftImg8bit"
     )
-    parser.add_argument(
-        "--output_dir", type=Path, default=Path(__file__).parent / "cityscapes", help="(default: %(default)s)"
-    )
+    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "cityscapes", help="folder to make")
     with exit_on_user_error():
         arguments = parser.parse_args()
         photos = official_folder(arguments.leftImg8bit_dir, "leftImg8bit")

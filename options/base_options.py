@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,7 @@ from util.option_types import (
     halvings,
     non_negative_float,
     non_negative_int,
+    positive_float,
     positive_int,
     scale_at_least_1,
     set_declared_defaults,
@@ -70,7 +71,13 @@ class BaseOptions:
 
     def parser(self, arguments: Sequence[str]) -> ArgumentParser:
         """The parser for this command line, with the options of the model and data set that it names."""
-        parser = OneSentenceParser(description=self.description, add_help=False)  # not before all options are known
+        parser = OneSentenceParser(
+            usage="%(prog)s --dataroot FOLDER --name RUN [options]",
+            description=self.description,
+            epilog="--model, --dataset_mode and --CUT_mode bring options and defaults of their own: put them before --help.",
+            formatter_class=ArgumentDefaultsHelpFormatter,  # all of them: they are the published ones
+            add_help=False,  # not before all options are known
+        )
         self.declare(parser)
 
         model = MODELS[parser.parse_known_args(arguments)[0].model]
@@ -98,7 +105,7 @@ class BaseOptions:
             "GPU if there is one",
         )
         group.add_argument("--checkpoints_dir", default="./checkpoints", help="where the folders of runs are")
-        group.add_argument("--epoch", default="latest", help="which checkpoint to load: latest, or an epoch")
+        group.add_argument("--epoch", default="latest", help="which checkpoint to load: latest, best, or an epoch")
         group.add_argument("--suffix", default="", help="appended to the name, e.g. {model}_{netG}_size{load_size}")
         group.add_argument("--seed", type=non_negative_int, default=0, help="what every random draw follows from")
         group.add_argument("--verbose", action="store_true", help="print the networks layer by layer")
@@ -134,6 +141,8 @@ class BaseOptions:
         group.add_argument("--init_gain", type=non_negative_float, default=0.02, help="scale of the first weights")
 
         group = parser.add_argument_group("data")
+        phase = "train" if self.is_train else "test"
+        group.add_argument("--phase", default=phase, help="which folders to read: <phase>A and <phase>B")
         group.add_argument("--dataset_mode", choices=list(DATASETS), default="unaligned", help="how folders become batches")
         group.add_argument("--serial_batches", action="store_true", help="pictures in order instead of shuffled")
         group.add_argument("--num_threads", type=non_negative_int, default=4, help="processes that load pictures")
@@ -155,6 +164,17 @@ class BaseOptions:
         group.add_argument(
             "--random_scale_max", type=scale_at_least_1, default=3.0, help="how far zoom shrinks: to 1/this at most"
         )
+
+        if self.is_train:
+            group.add_argument(
+                "--cache",
+                metavar="GB",
+                type=positive_float,
+                nargs="?",
+                const=4.0,
+                default=None,
+                help="hold decoded pictures in memory, in at most so many gigabytes (4 if none is given); off by default",
+            )
 
         declare_speed(parser, self.is_train)
 

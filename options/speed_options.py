@@ -31,6 +31,11 @@ def declare_speed(parser: ArgumentParser, is_train: bool) -> None:
         group.add_argument(
             "--accumulate", type=positive_int, default=1, help="batches whose gradients make one step, as if they were one"
         )
+        group.add_argument(
+            "--deterministic",
+            action="store_true",
+            help="algorithms with the same result every time, also on a GPU, where they are slower; what has none is named",
+        )
 
 
 def check_speed(opt: Namespace) -> None:

@@ -14,15 +14,15 @@ class TestOptions(BaseOptions):
 
     def declare(self, parser: ArgumentParser) -> None:
         super().declare(parser)
-        parser.add_argument("--phase", default="test", help="which folders to read: <phase>A and <phase>B")
-        parser.add_argument("--results_dir", default="./results/", help="where results go")
-        parser.add_argument("--eval", action="store_true", help="running statistics and no dropout, for batch norm")
-        parser.add_argument(
+        group = parser.add_argument_group("test")
+        group.add_argument("--results_dir", default="./results/", help="where results go")
+        group.add_argument("--eval", action="store_true", help="running statistics and no dropout, for batch norm")
+        group.add_argument(
             "--ema",
             action="store_true",
             help="test the generator's moving average, *_net_G_ema.pth, which training with --ema DECAY has kept",
         )
-        parser.add_argument("--num_test", type=positive_int, default=50, help="how many pictures to translate")
+        group.add_argument("--num_test", type=positive_int, default=50, help="how many pictures to translate")
         set_declared_defaults(parser, load_size=None)
 
     def complete(self, opt: Namespace) -> None:

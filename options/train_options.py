@@ -29,18 +29,6 @@ class TrainOptions(BaseOptions):
 
     def declare(self, parser: ArgumentParser) -> None:
         super().declare(parser)
-        parser.add_argument("--phase", default="train", help="which folders to read: <phase>A and <phase>B")
-
-        parser.add_argument(
-            "--cache",
-            metavar="GB",
-            type=positive_float,
-            nargs="?",
-            const=4.0,
-            default=None,
-            help="hold decoded pictures in memory, in at most so many gigabytes (4 if none is given); off by default",
-        )
-
         group = parser.add_argument_group("live view and log")
         group.add_argument("--display_freq", type=positive_int, default=400, help="images between pictures shown")
         group.add_argument("--display_ncols", type=non_negative_int, default=4, help="pictures in a row of the live view")
@@ -54,18 +42,15 @@ class TrainOptions(BaseOptions):
         group.add_argument("--print_freq", type=positive_int, default=100, help="images between lines of losses")
         group.add_argument("--no_html", action="store_true", help="no training page")
 
-        parser.add_argument(
-            "--deterministic",
-            action="store_true",
-            help="algorithms with the same result every time, also on a GPU, where they are slower; what has none is named",
-        )
-
         group = parser.add_argument_group("checkpoints")
         group.add_argument("--save_latest_freq", type=positive_int, default=5000, help="images between saves of latest")
         group.add_argument("--save_epoch_freq", type=positive_int, default=5, help="epochs between saves under their number")
         group.add_argument("--save_by_iter", action="store_true", help="label those saves iter_<images>, not latest")
         group.add_argument(
-            "--keep_checkpoints", type=positive_int, default=None, help="how many numbered checkpoints to keep; all"
+            "--keep_checkpoints",
+            type=positive_int,
+            default=None,
+            help="how many numbered checkpoints to keep; by default all",
         )
         group.add_argument("--overwrite", action="store_true", help="start anew in the folder of an earlier run")
         group.add_argument("--continue_train", action="store_true", help="go on where the run stopped")
@@ -96,8 +81,12 @@ class TrainOptions(BaseOptions):
             help="keep a moving average of the generator's weights as well, this much of it from step to step (0.999), in "
             "*_net_G_ema.pth; 0: none. To test it, give test.py --ema, there without a number",
         )
-        group.add_argument("--n_epochs", type=non_negative_int, default=200, help="epochs at the first learning rate")
-        group.add_argument("--n_epochs_decay", type=non_negative_int, default=200, help="epochs of linear decay after them")
+        group.add_argument(
+            "--n_epochs", type=non_negative_int, default=200, help="epochs that --lr_policy linear has at the first rate"
+        )
+        group.add_argument(
+            "--n_epochs_decay", type=non_negative_int, default=200, help="epochs after them, in which its rate falls"
+        )
         group.add_argument("--beta1", type=decay_rate, default=0.5, help="Adam's first momentum")
         group.add_argument("--beta2", type=decay_rate, default=0.999, help="Adam's second momentum")
         group.add_argument("--lr", type=positive_float, default=0.0002, help="first learning rate")
@@ -114,7 +103,8 @@ class TrainOptions(BaseOptions):
             type=schedule,
             metavar="{" + ",".join(SCHEDULES) + "}",
             default="linear",
-            help="how the learning rate falls",
+            help="how the learning rate falls: linear, towards 0 in the last --n_epochs_decay epochs; step, to a tenth "
+            "every --lr_decay_iters epochs; cosine, towards 0 over all epochs",
         )
         group.add_argument(
             "--published_cosine",

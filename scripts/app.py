@@ -61,7 +61,10 @@ def serve(arguments: Namespace) -> None:
         print("note: every machine that reaches this one can use the page")
         hosts = ["*"]
     app = create_app(checkpoints, hosts, int(arguments.max_megabytes * 10**6), int(arguments.max_megapixels * 10**6))
-    print(f"{len(checkpoints)} generators; open http://{arguments.host}:{listener.getsockname()[1]}", flush=True)
+    print(
+        f"{len(checkpoints)} generator{'s' * (len(checkpoints) != 1)}; open http://{arguments.host}:{listener.getsockname()[1]}",
+        flush=True,
+    )
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
 
 

@@ -180,7 +180,13 @@ def parse(argv: list[str] | None = None) -> tuple[Namespace, list[str]]:
     parser.add_argument("--size", type=picture_side, default=256, help="side of the pictures in pixels")
     parser.add_argument("--batch", type=positive_int, default=1, help="pictures per step")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="what to measure; by default what fits the device")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=list(WAYS),
+        metavar="WAY",
+        help=f"what to measure, of {', '.join(map(repr, WAYS))}; by default what fits the device",
+    )
     parser.add_argument("--rounds", type=positive_int, default=3, help="measurements of each")
     parser.add_argument("--no_memory", action="store_true", help="leave out the processes that measure peak memory")
     parser.add_argument("--data", action="store_true", help="the data pipeline and the whole loop as well")

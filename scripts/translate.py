@@ -4,6 +4,7 @@
 docs/usage.md shows what else it can do.
 """
 
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -119,9 +120,12 @@ def translate_one_video(translator: Translator, job: Job, batch_size: int, smoot
         except VideoError as error:
             print(f"{job.source}: {error}", file=sys.stderr)
             return False
-    before, after = report.smoothing.before.levels, report.smoothing.after.levels
-    smoothed = f", {after:.2f} after --smooth {smoothing:g}" if smoothing else ""
     print(f"{report.frames} frames translated: {job.target}")
+    before, after = report.smoothing.before.levels, report.smoothing.after.levels
+    if math.isnan(before):
+        print("flicker: not known, the source stands still nowhere")
+        return True
+    smoothed = f", {after:.2f} after --smooth {smoothing:g}" if smoothing else ""
     print(f"flicker, where the source stands still, in levels of 255 per frame: {before:.2f}{smoothed}")
     return True
 

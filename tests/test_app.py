@@ -87,6 +87,20 @@ def test_a_picture_is_translated_in_the_browser(served: tuple[int, Path], tmp_pa
         assert [message for message in console(browser) if "415" not in message] == []
 
 
+def test_a_picture_that_comes_before_the_list_of_checkpoints_waits_for_it(served: tuple[int, Path], tmp_path: Path) -> None:
+    ramp(12, 90).save(tmp_path / "tall.png")
+    with headless_chromium(tmp_path / "profile") as browser:
+        browser.execute_cdp_cmd("Network.enable", {})
+        slow = {"offline": False, "latency": 400, "downloadThroughput": -1, "uploadThroughput": -1}  # milliseconds
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+        browser.get(f"http://127.0.0.1:{served[0]}")
+        browser.find_element(By.ID, "file").send_keys(str(tmp_path / "tall.png"))
+        status = browser.find_element(By.ID, "status")
+        WebDriverWait(browser, 60).until(lambda page: status.text and not status.text.startswith("Translating"))
+        assert status.text.startswith("tall.png: 12 × 90 pixels")
+        assert browser.find_element(By.ID, "after").value_of_css_property("object-fit") == "contain"  # not drawn out
+
+
 PIXELS_SHOWN = """
     const image = document.getElementById("after");
     if (!image.naturalWidth || document.getElementById("download").hidden) return null;

@@ -91,6 +91,10 @@ def test_images_of_an_earlier_start_are_no_measure_of_speed() -> None:
     assert rates and max(rates) < 1000
 
 
+def test_a_narrow_terminal_shows_the_time_left_in_the_place_of_the_bar() -> None:
+    assert re.search(r"epoch 4/4  50% \[\d\d:\d\d left, ", on_terminal(columns=40))
+
+
 def test_a_narrow_terminal_cuts_the_bar_instead_of_wrapping_it() -> None:
     assert screen(on_terminal(columns=30))[:-1] == LINES
 

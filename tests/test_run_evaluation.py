@@ -106,6 +106,7 @@ def test_the_end_of_a_run_tells_last_and_best(judged: tuple[Path, str]) -> None:
         best = min(range(4), key=curve.__getitem__)
         line = next(line for line in told.splitlines() if line.startswith(f"FID (thumbnail) of {title} on testA to testB:"))
         assert f"last {curve[-1]:.4g} (epoch 3), best {curve[best]:.4g} (epoch {[1, 2, 3, 3][best]}, " in line
+        assert line.endswith(f"images: best_net_{'*' if title == 'G' else title}.pth)")
 
 
 def result_figures(folder: Path, name: str, *options: str) -> dict[str, float]:

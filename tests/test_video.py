@@ -113,6 +113,22 @@ def test_flicker_is_what_changes_where_the_source_stands_still() -> None:
     assert smooth.after.levels < 8
 
 
+def test_where_nothing_stands_still_no_flicker_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = checkpoint(tmp_path / "run")
+    with av.open(str(tmp_path / "in.mp4"), "w") as container:
+        pictures = container.add_stream("libx264", rate=25)
+        pictures.width = pictures.height = 16
+        frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+        container.mux(pictures.encode(frame))  # a single one
+        container.mux(pictures.encode(None))
+    line = ["translate.py", "--checkpoint", str(weights), "--input", str(tmp_path / "in.mp4"), "--gpu_ids", "-1"]
+    monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / "out.mp4"), "--smooth", "0.8"])
+    main()
+    assert capsys.readouterr().out.splitlines()[-1] == "flicker: not known, the source stands still nowhere"
+
+
 def test_damaged_videos_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     translator = Translator(Same(), device=torch.device("cpu"))
     (tmp_path / "in.mp4").write_bytes(b"nothing of the kind" * 100)

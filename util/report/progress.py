@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 # Always images per second, never tqdm's "s/image" of slow runs: one unit for every machine.
-BAR_FORMAT = "{desc} |{bar:16}| {percentage:3.0f}% [{remaining} left, {rate_noinv_fmt}]{postfix}"
+FIGURES = "{percentage:3.0f}% [{remaining} left, {rate_noinv_fmt}]{postfix}"
+BAR_FORMAT = "{desc} |{bar:16}| " + FIGURES
+NARROW_FORMAT = "{desc} " + FIGURES
+NARROW = 60  # columns; below, the bar would leave no room for the time left
 
 
 class Progress:
@@ -26,6 +29,8 @@ class Progress:
             dynamic_ncols=True,
             disable=None,  # None: disabled unless standard error is a terminal
         )
+        if not self.bar.disable and (self.bar.ncols or NARROW) < NARROW:
+            self.bar.bar_format = NARROW_FORMAT
 
     def start_epoch(self, epoch: int, images_done: int = 0) -> None:
         """Names the epoch and stands behind its first `images_done` images, also when the one before was shorter than

@@ -129,9 +129,10 @@ class RunEvaluation:
         """A line for each candidate that was judged."""
         for name, last in self.last.items():
             best = self.best[name]
+            weights = "best_net_*.pth" if name == next(iter(self.candidates)) else f"best_net_{name}.pth"
             yield (
                 f"{last['figure']} of {name} on {self.pictures.split}: last {last['value']:.4g} (epoch {last['epoch']}), "
-                f"best {best['value']:.4g} (epoch {best['epoch']}, after {best['images']} images: best_net_*.pth)"
+                f"best {best['value']:.4g} (epoch {best['epoch']}, after {best['images']} images: {weights})"
             )
 
     def state_dict(self) -> dict[str, Any]:
