@@ -7,7 +7,6 @@ several seeds give mean ± standard deviation.
 
 import re
 import sys
-from argparse import ArgumentParser
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.metrics_log import read_metrics
@@ -107,7 +107,7 @@ def draw(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
 
 def main() -> None:
     print_any_name()
-    parser = ArgumentParser(description="A table and a drawing of the figures of several runs over time.")
+    parser = OneSentenceParser(description="A table and a drawing of the figures of several runs over time.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR", help="such as checkpoints/demo_CUT_0")
     parser.add_argument("--figures", nargs="+", metavar="NAME", help="such as PSNR or 'FID of G_ema'; all by default")
     parser.add_argument("--plot", type=Path, help="file for the drawing")

@@ -3,7 +3,6 @@ without a traceback out of the midst of an import. `exit_on_user_error` then tak
 
 import signal
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):  # not where it is ignored, as in the background of a script
+# Not where it is ignored, as in the background of a script.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
