@@ -78,6 +78,8 @@ def train(opt: Namespace) -> None:
     if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
         print("note: --gan_mode wgangp without a gradient penalty, as published, is unstable; --lambda_gp 10 adds it")
     print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}{describe_group()}")
+    if not opt.no_html:
+        print(f"curves and pictures: {run_dir / 'web' / 'index.html'}")
 
     report = open_report(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main() else SilentReport()
     losses = LossWatch(model.device)

@@ -100,6 +100,7 @@ def test_training_cut_leaves_weights_options_a_log_and_a_page(trained: tuple[Pat
     assert [line for line in told.splitlines() if line.startswith("(")] == lines
 
     assert "5 training images per epoch, on the CPU" in told
+    assert told.count("curves and pictures: ") == 1 and (run_dir / "web" / "index.html").is_file()
     assert "K\\xe4tzchen" in told
     assert re.search(r"^ *ngf: 2    \[given\]$", (run_dir / "train_opt.txt").read_text(), flags=re.MULTILINE)
     assert {"ngf": 2, "seed": 5, "lambda_NCE": 1.0}.items() <= recorded(run_dir).items()

@@ -69,6 +69,7 @@ def test_last_and_best_over_seeds(tmp_path: Path) -> None:
 def test_what_there_is_not_is_said(tmp_path: Path) -> None:
     run = judged(tmp_path / "cut", Told(10, 50, 40))
     for arguments, sentence in (
+        ([], "error: the following arguments are required: RUN_DIR (see plot_runs.py --help)"),
         ([str(tmp_path)], f"error: {tmp_path} holds no figures: "),
         ([run, "--figures", "KID"], "error: --figures: no run was judged by 'KID'; there are PSNR, FID, FID of G_ema"),
     ):
