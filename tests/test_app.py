@@ -98,6 +98,7 @@ def test_a_picture_that_comes_before_the_list_of_checkpoints_waits_for_it(served
         status = browser.find_element(By.ID, "status")
         WebDriverWait(browser, 60).until(lambda page: status.text and not status.text.startswith("Translating"))
         assert status.text.startswith("tall.png: 12 × 90 pixels")
+        assert browser.find_element(By.ID, "stage").rect["width"] == 320  # room for the divider, also on small pictures
         assert browser.find_element(By.ID, "after").value_of_css_property("object-fit") == "contain"  # not drawn out
 
 
