@@ -6,7 +6,8 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn, TextIO
 
 FAILURE_STATUS = 1
 USAGE_STATUS = 2
@@ -15,11 +16,15 @@ INTERRUPTED_STATUS = 130  # as shells say it: 128 + SIGINT
 TERMINATED_STATUS = 143  # 128 + SIGTERM
 UNREAD_STATUS = 141  # 128 + SIGPIPE
 REFUSED_BY_THE_FILE_SYSTEM = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
     *(errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG),
 )
-# How PyTorch says it, on the CPU and on GPUs; the last one of more bytes than can be counted.
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+# How PyTorch says it, on the CPU and on GPUs, and of more bytes than can be counted; the last one is how the system says it,
+# to who starts a process.
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed"),
+    os.strerror(errno.ENOMEM),
+)
 
 
 class UserError(Exception):
@@ -62,29 +67,59 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         try:
             yield
-        finally:
-            sys.stdout.flush()  # what cannot be printed is known now, not when Python ends
+        except SystemExit:
+            _flush(sys.stdout)
+            raise
+        _flush(sys.stdout)  # what cannot be printed is known now, not when Python ends
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.status)
+        _end(error.status, f"error: {error}")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to print when it ends
+        if not _is_unread():
+            raise
         sys.exit(UNREAD_STATUS)
-    except OSError as error:
-        if error.errno not in REFUSED_BY_THE_FILE_SYSTEM:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+            more = f", when {asked[1]} more were asked for" if asked else ""
+            _end(FAILURE_STATUS, f"error: memory has run out{more}: give smaller pictures, batches or networks")
+        if not isinstance(error, OSError) or error.errno not in REFUSED_BY_THE_FILE_SYSTEM:
             raise
-        print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-        sys.exit(FAILURE_STATUS)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-        more = f", when {asked[1]} more were asked for" if asked else ""
-        print(f"error: memory has run out{more}: give smaller pictures, batches or networks", file=sys.stderr)
-        sys.exit(FAILURE_STATUS)
+        _end(FAILURE_STATUS, f"error: cannot write {error.filename or 'a file'}: {error.strerror}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED_STATUS)
+        _end(INTERRUPTED_STATUS, "interrupted")
+    finally:
+        _forsake_broken_outputs()
+
+
+def _end(status: int, sentence: str) -> NoReturn:
+    with suppress(OSError):  # the status tells it to those who do not read
+        print(sentence, file=sys.stderr)
+    sys.exit(status)
+
+
+def _is_unread() -> bool:
+    """Whether an output's reader has gone, by an empty line: what could not be printed may have been forgotten."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            print(file=stream, flush=True)
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _forsake_broken_outputs() -> None:
+    """Has what Python still prints when it ends go nowhere, where it cannot be printed: Python would end with a status of
+    its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            _flush(stream)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is not None:  # it is where the program was started without
+        stream.flush()
 
 
 def heed_interrupts() -> None:

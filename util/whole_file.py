@@ -1,8 +1,13 @@
 """Writing a file so that nobody ever finds half of it."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from util.errors import MachineError
+
+NAME_REFUSED = (errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)  # this file's place alone, not the disk
 
 
 @contextmanager
@@ -11,11 +16,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     The name to write to is that of a hidden file which ends as `path` does, by which libraries choose a format. The folder
     is made where there is none. (Checkpoints, several files that belong together, are written by runtime/checkpoints.py.)
+
+    Raises MachineError where nothing can be written by this name, and OSError where the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".part.{path.name}")
     try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in NAME_REFUSED:
+            raise
+        raise MachineError(f"cannot write {path}: {error.strerror}") from None

@@ -93,7 +93,7 @@ def read_samples(path: Path) -> Samples:
 def write_samples(samples: Samples, path: Path) -> None:
     """Writes the kind of picture that the name says. The file is complete or not there.
 
-    Raises OSError or ValueError where the disk, or the kind of file, does not take it.
+    Raises OSError, ValueError or MachineError where the disk, the kind of file, or the folder does not take it.
     """
     kind = Image.registered_extensions()[path.suffix.lower()]
     image = image_of_samples(samples)

@@ -12,7 +12,7 @@ from data.images import PictureError
 from models.inference.files import Job, read_samples, write_samples
 from models.inference.samples import Samples, tensor_of_samples, translated_samples
 from models.inference.translator import Translator
-from util.errors import REFUSED_BY_THE_FILE_SYSTEM, UserError
+from util.errors import REFUSED_BY_THE_FILE_SYSTEM, MachineError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,7 +126,7 @@ def _write(translated: tuple[Job, Samples]) -> tuple[Job, str | None]:
     job, samples = translated
     try:
         write_samples(samples, job.target)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MachineError) as error:
         if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_FILE_SYSTEM:
             raise
         return job, f"cannot be written as {job.target.suffix}: {error}"
