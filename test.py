@@ -4,7 +4,8 @@
 Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
 """
 
-import util.start  # noqa: F401 - before PyTorch: see there
+if __name__ == "__main__":
+    import util.start  # noqa: F401 - before PyTorch: see there
 
 # isort: split
 

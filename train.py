@@ -3,7 +3,8 @@
 Weights, options, log and training page go to `<checkpoints_dir>/<name>/`.
 """
 
-import util.start  # noqa: F401 - before PyTorch: see there
+if __name__ == "__main__":
+    import util.start  # noqa: F401 - before PyTorch: see there
 
 # isort: split
 

@@ -15,7 +15,7 @@ from models.machinery import make_optimizer, prepare_device, wrap_network, wrap_
 from models.networks.stylegan2_generator import StyleGAN2Generator
 from models.schedules import Epochs, LearningRate
 from models.speed import chosen_speed
-from util.errors import PictureSizeError, UserError
+from util.errors import PictureSizeError, UserError, is_out_of_memory
 from util.runtime.device import choose_device
 from util.runtime.distributed import mean_over_processes
 from util.runtime.draws import Draws
@@ -240,7 +240,7 @@ class BaseModel(ABC):
             raise UserError(f"{', '.join(self.image_paths)}: {error}") from None
         except (ValueError, RuntimeError) as error:
             height, width = self.real_A.shape[2:]
-            if min(height, width) >= LARGE_ENOUGH:
+            if min(height, width) >= LARGE_ENOUGH or is_out_of_memory(error):
                 raise
             raise UserError(f"{', '.join(self.image_paths)}: {width}x{height} pixels are too few ({error})") from None
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from models.inference.memory import free_memory, in_gib
 from models.networks import DISCRIMINATORS, GENERATORS, HEADS, DiscriminatorSettings, GeneratorSettings
 from models.networks.initialisation import init_weights
 from models.networks.patch_sampler import PatchSampler
 from util.errors import UserError, is_out_of_memory
+from util.runtime.free_memory import free_memory, in_gib
 
 
 def build_generator(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
@@ -70,11 +70,13 @@ def _checked(
         plan = planned(build, *width)
         if opt.isTrain:
             plan(torch.empty(1, channels, side, side, device="meta"))
-        network = build()
     except (ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{flag} {name} does not go with training pictures of {side}x{side} pixels (--load_size, --crop_size): {error}"
         ) from None
+    network = build()
     init_weights(network, opt.init_type, opt.init_gain)
     return network
 
@@ -82,18 +84,19 @@ def _checked(
 def planned(build: Callable[[], nn.Module], flag: str, width: int) -> nn.Module:
     """The network on the meta device: it has shapes alone, takes no memory and computes nothing.
 
-    Raises UserError, with the flag that says how wide it is, where memory would not hold its weights.
+    Raises UserError, with the flags that say how wide it is, where memory would not hold its weights.
     """
+    remedy = "lower it, --input_nc or --output_nc"
     try:
         with torch.device("meta"):
             plan = build()
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"{flag} {width} makes a network that no memory can hold: lower it") from None
+        raise UserError(f"{flag} {width} makes a network that no memory can hold: {remedy}") from None
     needed, free = sum(tensor.nbytes for tensor in plan.state_dict().values()), free_memory(torch.device("cpu"))
     if needed > free:
         raise UserError(
-            f"{flag} {width} makes a network of {in_gib(needed)}, and {in_gib(free)} of memory are free here: lower it"
+            f"{flag} {width} makes a network of {in_gib(needed)}, and {in_gib(free)} of memory may be used here: {remedy}"
         )
     return plan

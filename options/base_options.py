@@ -24,6 +24,7 @@ from util.option_types import (
     positive_float,
     positive_int,
     scale_at_least_1,
+    seed,
     set_declared_defaults,
 )
 from util.runtime.device import AUTO
@@ -107,7 +108,7 @@ class BaseOptions:
         group.add_argument("--checkpoints_dir", default="./checkpoints", help="where the folders of runs are")
         group.add_argument("--epoch", default="latest", help="which checkpoint to load: latest, best, or an epoch")
         group.add_argument("--suffix", default="", help="appended to the name, e.g. {model}_{netG}_size{load_size}")
-        group.add_argument("--seed", type=non_negative_int, default=0, help="what every random draw follows from")
+        group.add_argument("--seed", type=seed, default=0, help="what every random draw follows from")
         group.add_argument("--verbose", action="store_true", help="print the networks layer by layer")
 
         group = parser.add_argument_group(ARCHITECTURE, "written beside the weights; test.py takes them over from there")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.start  # noqa: F401 - before PyTorch: see there
+if __name__ == "__main__":
+    import util.start  # noqa: F401 - before PyTorch: see there
 
 # isort: split
 
@@ -56,7 +57,7 @@ def serve(arguments: Namespace) -> None:
         raise UserError(
             f"--host {arguments.host} --port {arguments.port}: {error.strerror}; --port 0 takes a free one"
         ) from None
-    hosts = [LOOPBACK, "localhost"]
+    hosts = [LOOPBACK, "localhost", arguments.host]
     if not ip_address(listener.getsockname()[0]).is_loopback:  # --host may be a name
         print("note: every machine that reaches this one can use the page")
         hosts = ["*"]

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.start  # noqa: F401 - before PyTorch: see there
+if __name__ == "__main__":
+    import util.start  # noqa: F401 - before PyTorch: see there
 
 # isort: split
 
@@ -31,7 +32,7 @@ from data.picture_files import PictureFiles, Size, common_size, name_below
 from options.figures import declare_figures, wanted_figures
 from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
-from util.option_types import non_negative_int, positive_int
+from util.option_types import positive_int, seed
 from util.report.console import print_any_name
 from util.report.metrics.figure_table import figure_table
 from util.report.metrics.judge import Figure, RealSet, create_judge
@@ -117,7 +118,7 @@ def parse(arguments: list[str]) -> Namespace:
     parser.add_argument("--visual", default="fake_B", help="which pictures of a page: images/<visual>")
     declare_figures(parser.add_argument_group("figures, at least one of"))
     parser.add_argument("--max_pictures", type=positive_int, help="judge only the first pictures of each folder")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="decides KID's subsets")
+    parser.add_argument("--seed", type=seed, default=0, help="decides KID's subsets")
     parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
     parser.add_argument("--json", type=Path, help=f"file to write; by default {RECORD} in each folder of --results")
     return parser.parse_args(arguments)

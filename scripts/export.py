@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.start  # noqa: F401 - before PyTorch: see there
+if __name__ == "__main__":
+    import util.start  # noqa: F401 - before PyTorch: see there
 
 # isort: split
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.start  # noqa: F401 - before PyTorch: see there
+if __name__ == "__main__":
+    import util.start  # noqa: F401 - before PyTorch: see there
 
 # isort: split
 
@@ -25,7 +26,7 @@ from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, t
 from options.record import given_architecture
 from util.command_line import OneSentenceParser
 from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS, exit_on_user_error
-from util.option_types import non_negative_int, picture_side, positive_float, positive_int, share
+from util.option_types import picture_side, positive_float, positive_int, seed, share
 from util.report.console import print_any_name
 from util.runtime.device import AUTO, describe_device
 from util.runtime.output_folder import make_output_folder
@@ -82,7 +83,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--smooth", type=share, default=0.0, help="of a video: 0 to 1, how much of the last frame stays where nothing moves"
     )
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the noise in StyleGAN2 generators")
+    parser.add_argument("--seed", type=seed, default=0, help="of the noise in StyleGAN2 generators")
     return parser
 
 

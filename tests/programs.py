@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # ASCII, so that a folder's name may hold what the console cannot show.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT["PYTHONUNBUFFERED"] = ""  # as users have it, whatever the tests are run with
 QUIET = ["--gpu_ids", "-1", "--display_id", "-1", "--num_threads", "0"]
 
 Finished = subprocess.CompletedProcess[str]

@@ -164,6 +164,20 @@ def test_it_is_bound_to_loopback_alone(served: tuple[int, Path]) -> None:
     assert f"0100007F:{served[0]:04X}" in listening and f"00000000:{served[0]:04X}" not in listening
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.1 is the only address of its kind")
+def test_it_answers_to_the_name_it_is_served_at(served: tuple[int, Path]) -> None:
+    host = "127.0.1.1"  # which Debian gives to the machine's own name
+    line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", served[1], "--port", "0", "--gpu_ids", "-1"]
+    with subprocess.Popen([*line, "--host", host], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as app:
+        try:
+            address = app.stdout.readline().split("http://")[1].strip()
+            connection = http.client.HTTPConnection(address, timeout=60)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+        finally:
+            app.terminate()
+
+
 def test_a_port_that_cannot_be_is_refused() -> None:
     line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", ".", "--port", "65536"]
     finished = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)

@@ -1,15 +1,19 @@
 """How programs end when what is around them does: whoever reads their output, the outputs themselves, memory, a user's
 patience while they start. Never with a traceback."""
 
+import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pictures import two_domains
-from programs import ENVIRONMENT, command
+from programs import ENVIRONMENT, ROOT, command
 from test_faults import ENDLESS, RUN
 
 from util.errors import exit_on_user_error
@@ -62,3 +66,91 @@ def test_want_of_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> N
 def test_other_failures_keep_their_traceback() -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied"), exit_on_user_error():
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+BUFFERED, UNBUFFERED = "", "1"  # what PYTHONUNBUFFERED may be
+FULL = Path("/dev/full")
+
+
+def end(body: str, unbuffered: str = BUFFERED, prepare: str = "pass", **outputs: Any) -> tuple[int, str]:
+    """The exit status and the errors of a program whose `body` is run as that of every program is."""
+    program = f"import errno, os, sys\nfrom util.errors import *\n{prepare}\nwith exit_on_user_error():\n    {body}\n"
+    line = [*outputs.pop("launcher", []), sys.executable, "-c", program]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | outputs
+    environment = ENVIRONMENT | {"PYTHONUNBUFFERED": unbuffered}
+    finished = subprocess.run(line, cwd=ROOT, env=environment, text=True, timeout=250, **streams)
+    return finished.returncode, finished.stderr or ""
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """The end to write to of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED])
+@pytest.mark.parametrize("ending", ["pass", "sys.exit(0)"])
+def test_output_without_a_reader_is_a_status(unread: int, unbuffered: str, ending: str) -> None:
+    assert end(f"print('x'); {ending}", unbuffered, stdout=unread) == (141, "")
+    assert end(f"print('x', file=sys.stderr); {ending}", unbuffered, stderr=unread) == (141, "")
+
+
+def test_what_went_wrong_is_told_although_the_output_is_not_read(unread: int) -> None:
+    assert end("print('x'); raise DivergedError('no number')", stdout=unread) == (3, "error: no number\n")
+    status, complained = end("print('x'); {}['lost']", stdout=unread)
+    assert status == 1 and complained.endswith("KeyError: 'lost'\n")
+    assert end("raise DivergedError('no number')", stderr=unread) == (3, "")
+
+
+@pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED])
+def test_another_pipe_that_is_broken_keeps_its_traceback(unread: int, unbuffered: str) -> None:
+    status, complained = end(f"os.write({unread}, b'x')", unbuffered, pass_fds=[unread])
+    assert status == 1 and complained.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED])
+def test_output_onto_a_full_disk_is_one_sentence(unbuffered: str) -> None:
+    with FULL.open("w") as full:
+        assert end("print('x')", unbuffered, stdout=full) == (1, "error: cannot write a file: No space left on device\n")
+
+
+def test_a_program_may_be_started_without_an_output() -> None:
+    assert end("pass", launcher=["bash", "-c", 'exec "$@" >&-', "bash"]) == (0, "")
+
+
+def test_no_memory_for_another_process_is_one_sentence() -> None:
+    sentence = "error: memory has run out: give smaller pictures, batches or networks\n"
+    assert end("raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))") == (1, sentence)
+
+
+def test_what_is_read_by_mistake_keeps_its_traceback() -> None:
+    status, complained = end("open('tests')")
+    assert status == 1 and complained.endswith("IsADirectoryError: [Errno 21] Is a directory: 'tests'\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of addresses")
+def test_a_network_that_finds_no_memory_says_so() -> None:
+    prepare = """
+import resource
+from models.build import build_generator
+from options import TrainOptions
+
+opt = TrainOptions().parse("--dataroot d --name n --netG resnet_9blocks --ngf 256".split())
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2)
+"""
+    status, complained = end("build_generator(opt, 3, 3)", prepare=prepare)
+    assert status == 1 and complained.startswith("error: memory has run out")
+
+
+def test_a_program_that_is_imported_leaves_ctrl_c_alone() -> None:
+    prepare = "import importlib, signal, threading"
+    body = (
+        "thread = threading.Thread(target=importlib.import_module, args=['scripts.app']); thread.start(); thread.join(); "
+        "sys.exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)"
+    )
+    assert end(body, prepare=prepare) == (0, "")

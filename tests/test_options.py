@@ -167,7 +167,8 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
         ("--num_patches 0", "--num_patches: '0' is not a whole number of at least 1"),
         ("--print_freq 0", "--print_freq: '0' is not a whole number of at least 1"),
         ("--n_epochs -1", "--n_epochs: '-1' is not a whole number of at least 0"),
-        ("--seed 1000000000000001", r"--seed: '1000000000000001' is too large: it may be 1e\+15 at most"),
+        ("--n_epochs 1000000000000001", r"--n_epochs: '1000000000000001' is too large: it may be 1e\+15 at most"),
+        ("--seed 18446744073709551616", r"--seed: '18446744073709551616' is too large: it may be 1.84467e\+19 at most"),
         ("--lambda_NCE 1e101", r"--lambda_NCE: '1e101' is too large: it may be 1e\+100 at most"),
         ("--n_layers_D 17", "--n_layers_D: '17' is not a whole number from 1 to 16"),
         ("--stylegan2_G_num_downsampling 17", "--stylegan2_G_num_downsampling: '17' is not a whole number from 1 to 16"),
@@ -208,6 +209,11 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
 )
 def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: str, reason: str) -> None:
     assert re.search(reason, refusal(capsys, "train", *arguments.split()))
+
+
+def test_the_largest_seed_is_one_that_pytorch_takes() -> None:
+    opt = parse("train", "--seed", "18446744073709551615")
+    assert torch.Generator().manual_seed(opt.seed).initial_seed() == 2**64 - 1
 
 
 def test_mistakes_of_a_test(capsys: pytest.CaptureFixture[str]) -> None:

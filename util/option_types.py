@@ -7,7 +7,7 @@ from typing import Any
 
 TRUE_WORDS = ("yes", "true", "t", "y", "1")
 FALSE_WORDS = ("no", "false", "f", "n", "0")
-# What is computed from numbers up to these still fits into 64 bits, which is what PyTorch counts with.
+# Nobody means more, and PyTorch, which counts with 64 bits, would fail far from the option.
 LARGEST: dict[Callable[[str], Any], float] = {int: 10**15, float: 1e100}
 
 
@@ -20,7 +20,11 @@ def boolean(text: str) -> bool:
     raise ArgumentTypeError(f"{text!r} is neither {'/'.join(TRUE_WORDS)} nor {'/'.join(FALSE_WORDS)}")
 
 
-def _bounded(convert: Callable[[str], Any], accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+def _bounded(
+    convert: Callable[[str], Any], accepts: Callable[[Any], bool], expected: str, largest: float | None = None
+) -> Callable[[str], Any]:
+    most = LARGEST[convert] if largest is None else largest
+
     def parse(text: str) -> Any:
         try:
             value = convert(text)
@@ -28,8 +32,8 @@ def _bounded(convert: Callable[[str], Any], accepts: Callable[[Any], bool], expe
             value = None
         if value is None or not accepts(value):
             raise ArgumentTypeError(f"{text!r} is not {expected}")
-        if value > LARGEST[convert]:
-            raise ArgumentTypeError(f"{text!r} is too large: it may be {LARGEST[convert]:.0e} at most")
+        if value > most:
+            raise ArgumentTypeError(f"{text!r} is too large: it may be {most:g} at most")
         return value
 
     return parse
@@ -37,6 +41,7 @@ def _bounded(convert: Callable[[str], Any], accepts: Callable[[Any], bool], expe
 
 positive_int = _bounded(int, lambda value: value >= 1, "a whole number of at least 1")
 non_negative_int = _bounded(int, lambda value: value >= 0, "a whole number of at least 0")
+seed = _bounded(int, lambda value: value >= 0, "a whole number of at least 0", 2**64 - 1)  # as PyTorch takes it
 halvings = _bounded(int, lambda value: 1 <= value <= 16, "a whole number from 1 to 16")  # more, no picture can take
 picture_side = _bounded(int, lambda value: 1 <= value <= 65535, "a number of pixels from 1 to 65535")
 port = _bounded(int, lambda value: 0 <= value <= 65535, "a whole number from 0 to 65535")

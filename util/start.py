@@ -1,5 +1,6 @@
-"""To be imported before all else by a program that imports PyTorch, which takes seconds: Ctrl-C meanwhile ends it at once,
-without a traceback out of the midst of an import. `exit_on_user_error` then takes over."""
+"""To be imported before PyTorch, which takes seconds, where a program for users is run (measurements do without), not where
+it is imported: Ctrl-C meanwhile ends it at once, without a traceback out of the midst of an import. `exit_on_user_error`
+then takes over."""
 
 import signal
 

@@ -12,7 +12,7 @@ from torch import nn
 from models.build import generator_settings, planned
 from models.inference.architecture import known_options
 from models.networks import GENERATORS
-from util.errors import UserError
+from util.errors import UserError, is_out_of_memory
 from util.runtime.checkpoints import load_plain_state, read_state
 from util.runtime.safetensors_file import SAFETENSORS, read_safetensors
 
@@ -57,9 +57,11 @@ def load_generator(
     settings = generator_settings(options, options.input_nc, options.output_nc)
     try:
         planned(lambda: GENERATORS[options.netG](settings), "--ngf", options.ngf)
-        generator = GENERATORS[options.netG](settings)
     except (ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{file}: {options.netG} cannot be built like this: {error}") from None
+    generator = GENERATORS[options.netG](settings)
     load_plain_state(generator, state, file)
     return LoadedGenerator(generator.eval().requires_grad_(False), file, options, record)
 

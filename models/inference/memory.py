@@ -1,22 +1,12 @@
-"""How much memory a translation takes, and how much there is."""
+"""How much memory a translation takes."""
 
-import psutil
 import torch
 from torch import Tensor, nn
 
-GIB = 2**30
-SHARE_TO_USE = 0.8  # of the memory that is free now; other programs go on living
 # While a layer works, its input, its output and working copies are there. Measured: 3.3 of the largest map for
 # resnet_9blocks, 3.6 for smallstylegan2.
 LARGEST_MAPS_AT_ONCE = 4
 PROBE_SIDE = 256  # pixels; a multiple of what any generator asks for
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that may be used on the device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * SHARE_TO_USE)
-    return int(psutil.virtual_memory().available * SHARE_TO_USE)
 
 
 def bytes_per_pixel(generator: nn.Module, input_nc: int) -> float:
@@ -40,8 +30,3 @@ def bytes_per_pixel(generator: nn.Module, input_nc: int) -> float:
         for hook in hooks:
             hook.remove()
     return largest * 4 * LARGEST_MAPS_AT_ONCE / PROBE_SIDE**2
-
-
-def in_gib(size: float) -> str:
-    """For people: "9.2 GiB"."""
-    return f"{size / GIB:.1f} GiB"

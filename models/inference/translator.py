@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from data.images import MAX_PIXELS
 from models.inference.checkpoint import load_generator
-from models.inference.memory import PROBE_SIDE, bytes_per_pixel, free_memory, in_gib
+from models.inference.memory import PROBE_SIDE, bytes_per_pixel
 from models.inference.noise import SeededNoise, set_noise
 from models.inference.samples import (
     Samples,
@@ -26,6 +26,7 @@ from models.inference.sides import accepted_sides, pad_to_multiple
 from models.inference.tiling import DEFAULT_TILE, Tiler
 from util.errors import UserError
 from util.runtime.device import AUTO, choose_device
+from util.runtime.free_memory import free_memory, in_gib
 
 Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
 
