@@ -54,8 +54,8 @@ class _NormReLU(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         image, mean, rstd = ctx.saved_tensors
-        passed = torch.empty_like(image)  # for the image's layout
-        torch.ops.aten.threshold_backward(gradient, image - mean[:, :, None, None], 0, grad_input=passed)
+        passed = image - mean[:, :, None, None]
+        torch.ops.aten.threshold_backward(gradient, passed, 0, grad_input=passed)  # in its place
         wanted = [True, False, False]
         gradients = torch.ops.aten.native_group_norm_backward(passed, image, mean, rstd, None, *_sizes(image), wanted)
         return gradients[0], None

@@ -88,13 +88,12 @@ class _WinogradConvolution(Function):
         matrices = transforms(features.dtype)
         kernels = _transform_kernels(weight, matrices)
 
-        features = _with_margin(features, margin)
-        height, width = (side - KERNEL + 1 for side in features.shape[2:])
+        height, width = (side + 2 * margin - KERNEL + 1 for side in features.shape[2:])
         output = features.new_empty(len(features), len(weight), height, width)
-        for source, target in _bands(features, output):
-            results = torch.bmm(kernels, _transform_tiles(source, matrices))
+        for band in _bands(features.shape, output.shape, margin):
+            results = torch.bmm(kernels, _transform_tiles(band.of(features), matrices))
             results = (matrices.result @ results.flatten(1)).unflatten(0, (OUT, OUT))
-            grid = _as_grid(target)
+            grid = _as_grid(output[:, :, band.results])
             grid.copy_(results.view(grid.shape))
         return output if bias is None else output.add_(bias[:, None, None])
 
@@ -105,27 +104,20 @@ class _WinogradConvolution(Function):
         matrices = transforms(features.dtype)
         kernels = _transform_kernels(weight, matrices)
 
-        features = _with_margin(features, ctx.margin)
         kernels_gradient: Tensor | None = None
         features_gradient = torch.zeros_like(features)
-        for (source, arriving), (target, _) in zip(
-            _bands(features, gradient), _bands(features_gradient, gradient), strict=True
-        ):
-            results = matrices.result.T @ _as_grid(arriving).reshape(OUT * OUT, -1)
+        for band in _bands(features.shape, gradient.shape, ctx.margin):
+            source = band.of(features)
+            results = matrices.result.T @ _as_grid(gradient[:, :, band.results]).reshape(OUT * OUT, -1)
             results = results.unflatten(1, (len(weight), -1))
             share = torch.bmm(results, _transform_tiles(source, matrices).transpose(1, 2))
             kernels_gradient = share if kernels_gradient is None else kernels_gradient.add_(share)
             tiles = matrices.tile.T @ torch.bmm(kernels.transpose(1, 2), results).flatten(1)
-            target += _add_up_tiles(tiles, target.shape)
+            band.add_to(features_gradient, _add_up_tiles(tiles, source.shape))
         assert kernels_gradient is not None  # there is at least one band
         weight_gradient = (matrices.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
         bias_gradient = gradient.sum((0, 2, 3)) if ctx.has_bias else None
-        return _with_margin(features_gradient, -ctx.margin), weight_gradient, bias_gradient, None
-
-
-def _with_margin(features: Tensor, margin: int) -> Tensor:
-    """The features between zeros; without their margin where it is negative."""
-    return F.pad(features, (margin,) * 4) if margin else features
+        return features_gradient, weight_gradient, bias_gradient, None
 
 
 def _transform_kernels(weight: Tensor, matrices: Transforms) -> Tensor:
@@ -158,10 +150,32 @@ def _as_grid(results: Tensor) -> Tensor:
     return results.unflatten(3, (-1, OUT)).unflatten(2, (-1, OUT)).permute(3, 5, 1, 0, 2, 4)
 
 
-def _bands(features: Tensor, results: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Horizontal bands of some tiles each: of the features (N, C, H, W), overlapping, and of their results."""
-    batch, _, height, width = results.shape
+class Band(NamedTuple):
+    """Some rows of the results, and the rows of the features (N, C, H, W) that they are computed from; with the zeros around
+    these, left, right, above and below."""
+
+    results: slice
+    features: slice
+    zeros: tuple[int, int, int, int]
+
+    def of(self, features: Tensor) -> Tensor:
+        """The band between its zeros."""
+        rows = features[:, :, self.features]
+        return F.pad(rows, self.zeros) if any(self.zeros) else rows
+
+    def add_to(self, gradient: Tensor, share: Tensor) -> None:
+        """Adds the share of the band, of which its zeros have no use, to the gradient of the features."""
+        left, _, above, _ = self.zeros
+        rows = gradient[:, :, self.features]
+        rows += share[:, :, above : above + rows.shape[2], left : left + rows.shape[3]]
+
+
+def _bands(features: torch.Size, results: torch.Size, margin: int) -> Iterator[Band]:
+    """Horizontal bands of some tiles each, for features and results of these shapes, (N, C, H, W)."""
+    batch, _, height, width = results
     rows = OUT * max(1, TILES_AT_ONCE * OUT // (width * batch))
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        yield features[:, :, top : bottom + KERNEL - 1], results[:, :, top:bottom]
+        first, last = top - margin, bottom + KERNEL - 1 - margin
+        inside = slice(max(first, 0), min(last, features[2]))
+        yield Band(slice(top, bottom), inside, (margin, margin, inside.start - first, last - inside.stop))
