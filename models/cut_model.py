@@ -224,14 +224,14 @@ class CUTModel(BaseModel):
             outputs.append(self.idt_B)
         if not self.joins_encodings:
             return [
-                self._nce(self._encode(output), *self._sample_keys(self._encode_source(source)))
+                self._nce(self._encode_translations(output), *self._sample_keys(self._encode_source(source)))
                 for source, output in zip(sources, outputs, strict=True)
             ]
         keys = self.keys or self._sample_keys(self._encode_source(torch.cat(sources)), len(sources))
-        queries = split(self._encode(torch.cat(outputs)), len(outputs))
+        queries = split(self._encode_translations(torch.cat(outputs)), len(outputs))
         return [self._nce(*both) for both in zip(queries, keys, strict=True)]
 
-    def _encode(self, images: Tensor) -> list[Tensor]:
+    def _encode_translations(self, images: Tensor) -> list[Tensor]:
         """The features of translations, mirrored where the generator saw its input so."""
         return self.G(images, self.layers, encode_only=True)
 

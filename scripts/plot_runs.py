@@ -62,11 +62,15 @@ def read_curves(run: Path) -> dict[str, Curve]:
 
 
 def grouped(runs: Sequence[Path]) -> dict[str, Group]:
-    """The curves of the runs by training, which is a run's name without a number at its end, and by figure."""
+    """The curves of the runs by training, which is a run's name without a number at its end, and by figure. Raises UserError
+    where two go by one name."""
+    names = [run.resolve().name for run in runs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two runs are called {twice[0]}; name each run once, and give others a name of their own")
     groups: dict[str, Group] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        for name, curve in read_curves(run).items():
-            groups[re.sub(r"_\d+$", "", run.resolve().name)][name].append(curve)
+    for name, run in zip(names, runs, strict=True):
+        for figure, curve in read_curves(run).items():
+            groups[re.sub(r"_\d+$", "", name)][figure].append(curve)
     return groups
 
 
@@ -102,7 +106,10 @@ def draw(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
         panel.set_xlabel("images")
         panel.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, dpi=80)
+    try:
+        drawing.savefig(path, dpi=80)
+    except ValueError as error:  # an ending that matplotlib does not know
+        raise UserError(f"--plot {path}: {error}") from None
 
 
 def main() -> None:
@@ -111,8 +118,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR", help="such as checkpoints/demo_CUT_0")
     parser.add_argument("--figures", nargs="+", metavar="NAME", help="such as PSNR or 'FID of G_ema'; all by default")
     parser.add_argument("--plot", type=Path, help="file for the drawing")
-    arguments = parser.parse_args()
     with exit_on_user_error():
+        arguments = parser.parse_args()
         groups = grouped(arguments.runs)
         known = list(dict.fromkeys(name for figures in groups.values() for name in figures))
         for name in set(arguments.figures or []) - set(known):

@@ -71,6 +71,8 @@ def test_what_there_is_not_is_said(tmp_path: Path) -> None:
     for arguments, sentence in (
         ([], "error: the following arguments are required: RUN_DIR (see plot_runs.py --help)"),
         ([str(tmp_path)], f"error: {tmp_path} holds no figures: "),
+        ([run, run], "error: two runs are called cut; "),
+        ([run, "--plot", "x.foo"], "error: --plot x.foo: "),
         ([run, "--figures", "KID"], "error: --figures: no run was judged by 'KID'; there are PSNR, FID, FID of G_ema"),
     ):
         done = plot(*arguments)
