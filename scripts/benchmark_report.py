@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from util.errors import UserError
+from util.report.drawing import drawing
 
 BEGIN, END = "<!-- figures: written by scripts/benchmark.py -->", "<!-- end of figures -->"
 NOT_MEASURED = "not measured"
@@ -73,23 +74,15 @@ def replace_figures(page: Path, figures: str) -> None:
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """A panel for each method, a bar for each way, from its median; the thin line goes from lowest to highest."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("--plot draws with matplotlib, which is not installed: pip install matplotlib") from None
     runs = report["runs"]
     most = max(len(run["ways"]) for run in runs)
-    figure = Figure(figsize=(4.2 * len(runs), 0.8 + 0.32 * most), layout="constrained")
-    for panel, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
-        ways = list(reversed(run["ways"].items()))
-        medians = [found["over_Y"] for _, found in ways]
-        lows = [found["over_Y"] - min(found["seconds"]) / run["Y"] for _, found in ways]
-        highs = [max(found["seconds"]) / run["Y"] - found["over_Y"] for _, found in ways]
-        bars = panel.barh([way for way, _ in ways], medians, xerr=(lows, highs))
-        panel.bar_label(bars, fmt="%.1f", padding=4)
-        panel.set_title(f"{TITLES[run['method']]}, {run['side']} px, batch {run['batch']}")
-        panel.set_xlabel("step / Y")
-    try:
-        figure.savefig(path, dpi=80)
-    except ValueError as error:  # an ending that matplotlib does not know
-        raise UserError(f"--plot {path}: {error}") from None
+    with drawing(path, 4.2 * len(runs), 0.8 + 0.32 * most) as figure:
+        for panel, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
+            ways = list(reversed(run["ways"].items()))
+            medians = [found["over_Y"] for _, found in ways]
+            lows = [found["over_Y"] - min(found["seconds"]) / run["Y"] for _, found in ways]
+            highs = [max(found["seconds"]) / run["Y"] - found["over_Y"] for _, found in ways]
+            bars = panel.barh([way for way, _ in ways], medians, xerr=(lows, highs))
+            panel.bar_label(bars, fmt="%.1f", padding=4)
+            panel.set_title(f"{TITLES[run['method']]}, {run['side']} px, batch {run['batch']}")
+            panel.set_xlabel("step / Y")

@@ -22,8 +22,9 @@ from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options import TrainOptions  # noqa: E402
 from util.command_line import OneSentenceParser  # noqa: E402
-from util.errors import UserError, exit_on_user_error  # noqa: E402
+from util.errors import exit_on_user_error  # noqa: E402
 from util.option_types import positive_int  # noqa: E402
+from util.report.drawing import drawing  # noqa: E402
 
 WAYS = {"fp32": [], "bf16": ["--precision", "bf16"], "fp32, other draws": []}
 WINDOW = 20  # steps that a value of the table is the mean of
@@ -79,24 +80,15 @@ def write_table(curves: dict[str, Curves], path: Path) -> None:
 
 def draw(curves: dict[str, Curves], path: Path) -> None:
     """A panel for each loss, a curve for each way."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("--plot draws with matplotlib, which is not installed: pip install matplotlib") from None
     names = list(next(iter(curves.values())))
-    figure = Figure(figsize=(3.2 * len(names), 2.6), layout="constrained")
-    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for way, style in zip(curves, ("-", "-", ":"), strict=True):
-            means = windows(curves[way][name])
-            panel.plot([(row + 1) * WINDOW for row in range(len(means))], means, style, label=way)
-        panel.set_title(name)
-        panel.set_xlabel("step")
-    panel.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(path, dpi=80)
-    except ValueError as error:  # an ending that matplotlib does not know
-        raise UserError(f"--plot {path}: {error}") from None
+    with drawing(path, 3.2 * len(names), 2.6) as figure:
+        for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for way, style in zip(curves, ("-", "-", ":"), strict=True):
+                means = windows(curves[way][name])
+                panel.plot([(row + 1) * WINDOW for row in range(len(means))], means, style, label=way)
+            panel.set_title(name)
+            panel.set_xlabel("step")
+        panel.legend()
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.command_line import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 from util.report.console import print_any_name
+from util.report.drawing import drawing
 from util.report.metrics_log import read_metrics
 
 
@@ -93,23 +94,14 @@ def table(groups: Mapping[str, Group]) -> str:
 
 def draw(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
     """A panel for each figure, a colour for each training, a line for each run."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("--plot draws with matplotlib, which is not installed: pip install matplotlib") from None
-    drawing = Figure(figsize=(5 * len(names), 3.4), layout="constrained")
-    for panel, name in zip(drawing.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for index, (title, figures) in enumerate(groups.items()):
-            for seed, curve in enumerate(figures.get(name, [])):
-                panel.plot(curve.images, curve.values, ".-", color=f"C{index}", label=None if seed else title)
-        panel.set_title(name)
-        panel.set_xlabel("images")
-        panel.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        drawing.savefig(path, dpi=80)
-    except ValueError as error:  # an ending that matplotlib does not know
-        raise UserError(f"--plot {path}: {error}") from None
+    with drawing(path, 5 * len(names), 3.4) as figure:
+        for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for index, (title, figures) in enumerate(groups.items()):
+                for seed, curve in enumerate(figures.get(name, [])):
+                    panel.plot(curve.images, curve.values, ".-", color=f"C{index}", label=None if seed else title)
+            panel.set_title(name)
+            panel.set_xlabel("images")
+            panel.legend()
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 The blur filters are buffers of the state dict (`filt`), as in the published checkpoints.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ def _binomial_filter(taps: list[float], channels: int, total: float) -> Tensor:
     return (kernel * (total / kernel.sum())).expand(channels, 1, -1, -1).clone()
 
 
-class Resampler(nn.Module):
+class Resampler(nn.Module, ABC):
     """A blur that is the same along rows and columns, with a change of resolution: `filt` is an outer product.
 
     On the CPU, depthwise convolutions are slow, their gradients slower still, and they keep their padded input for a
@@ -45,9 +47,9 @@ class Resampler(nn.Module):
         unit_columns = torch.eye(side, dtype=taps.dtype)[None, None]
         return self._convolve(unit_columns, taps, (1, 0))[0, 0]
 
+    @abstractmethod
     def _convolve(self, features: Tensor, kernel: Tensor, axes: tuple[int, int]) -> Tensor:
         """Pads, blurs and resamples along the axes, vertical and horizontal, that are 1."""
-        raise NotImplementedError
 
 
 class Downsample(Resampler):
