@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pictures import noise, two_domains
+from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, take_step
 from training_processes import STATE, kill, same_end
 
 TINY = ["--ngf", "2", "--ndf", "2", "--load_size", "36", "--crop_size", "32", "--print_freq", "1", "--no_html"]
@@ -49,6 +50,26 @@ def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, train, model:
     assert train(folder, *going_on, meanwhile=kill(signal.SIGKILL, after=3)).status in (-9, 0)
     assert train(folder, *going_on).status == 0
     assert same_end(folder, whole, parts)
+
+
+@pytest.mark.parametrize("method", [CUT, SINCUT, CYCLE_GAN])
+@pytest.mark.parametrize("layouts", [("", "--channels_last"), ("--channels_last", "")], ids=str)
+def test_a_run_is_resumed_in_another_memory_layout(tmp_path: Path, method: str, layouts: tuple[str, str]) -> None:
+    """In float64. The last step's gradients depend on the update before, which needs the moments of the saved run."""
+    saved, resumed = (double_model(f"{method} {flag}", checkpoints_dir=tmp_path, name="run") for flag in layouts)
+    plain = double_model(method)
+    for seed in range(2):
+        for model in (plain, saved):
+            take_step(model, seed=seed)
+    saved.save_run("latest")
+    assert resumed.resume()
+    for seed in range(2, 4):
+        for model in (plain, resumed):
+            take_step(model, seed=seed)
+    assert_same(resumed, plain)
+    for optimizer in resumed.optimizers.values():
+        for parameter, state in optimizer.state.items():
+            assert {state[name].stride() for name in ("exp_avg", "exp_avg_sq")} == {parameter.stride()}
 
 
 def test_a_run_goes_on_with_the_pictures_that_it_began_with(tmp_path: Path, train) -> None:

@@ -26,7 +26,7 @@ class Stateful(Protocol):
 
 
 class Moments:
-    """What an optimiser has gathered. Its rates are left out: they are the options', also where a run goes on."""
+    """State of an optimizer, without its learning rates: these come from the options, also if a run is resumed."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
@@ -36,15 +36,25 @@ class Moments:
         return self.optimizer.state_dict()["state"]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes moments back, onto the parameters' device. Raises ValueError where they are not those of the parameters."""
+        """Load the moments to the device and the memory layout of their parameters.
+
+        A run may be resumed with another layout, such as --channels_last. Fused Adam pairs the elements of a parameter and
+        of its moments by their position in memory, so both need the same strides.
+
+        Raises ValueError if the moments do not match the parameters, or are not finite.
+        """
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        placed: dict[Any, dict[str, torch.Tensor]] = {}
         for number, moments in state.items():
+            parameter = parameters[int(number)]
+            placed[number] = {}
             for name, moment in moments.items():
-                if name != "step" and moment.shape != parameters[int(number)].shape:
+                if name != "step" and moment.shape != parameter.shape:
                     raise ValueError(f"{name} of parameter {number} has another shape")
                 if not torch.isfinite(moment).all():
                     raise ValueError(f"{name} of parameter {number} is not finite")
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+                placed[number][name] = moment if name == "step" else torch.empty_like(parameter).copy_(moment)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": placed})
 
 
 def read_run_state(path: Path) -> Mapping[str, Any] | None:
