@@ -15,6 +15,7 @@ from models import Translator
 from models.build import generator_settings
 from models.inference.architecture import infer_options
 from models.inference.files import read_samples
+from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, images_at_once, largest_map
 from models.inference.samples import ORIENTATION, samples_of_image
 from models.inference.tiling import BAR, Tiler
 from models.networks import GENERATORS
@@ -192,6 +193,45 @@ def test_tiles_are_chosen_where_memory_does_not_do_and_it_is_said(tmp_path: Path
     assert "100x120" in line and "tiles" in line
     assert (tiled - generator()(batch)).abs().max() < 1e-4
     assert list(tmp_path.iterdir()) == []  # the feature maps were kept there, and are gone
+
+
+def test_feature_maps_stay_below_the_indices_of_gpu_kernels() -> None:
+    """At 4096x4096 pixels, resnet_9blocks with 64 filters has a map of 128 channels: 2**31 elements."""
+    network = generator("resnet_9blocks", ngf=64)
+    per_pixel = elements_per_pixel(network, 3)
+    assert 128 <= per_pixel < 140
+    gpu, cpu = (largest_map(torch.device(name)) for name in ("cuda", "cpu"))
+    plenty = 2**40
+    assert images_at_once(per_pixel * 4096**2, plenty, gpu) == 0
+    assert images_at_once(per_pixel * 3500**2, plenty, gpu) == 1
+    assert images_at_once(per_pixel * 1024**2, plenty, gpu) < 16 <= images_at_once(per_pixel * 1024**2, plenty, cpu)
+    assert images_at_once(per_pixel * 4096**2, plenty, cpu) > 1
+    assert images_at_once(per_pixel * 64**2, 2**30, gpu) == images_at_once(per_pixel * 64**2, 2**30, cpu) > 1
+
+
+def test_an_image_too_large_for_gpu_kernels_is_tiled_and_the_line_says_so() -> None:
+    lines: list[str] = []
+    translator = Translator(generator(), device=torch.device("cpu"), say=lines.append)
+    batch = picture(120, 100)
+    whole = translator(batch)
+    translator.largest_map = 90_000
+    tiled = translator(batch)
+    (line,) = lines
+    assert line.startswith("100x120 pixels in one piece would need a feature map of ")
+    assert "too many for the kernels of a GPU" in line
+    assert (tiled - whole).abs().max() < 1e-4
+
+
+def test_a_batch_is_split_to_fit() -> None:
+    batch = torch.cat([picture(24, 32), picture(24, 32).flip(3), picture(24, 32).neg()])
+    translator = Translator(generator(), device=torch.device("cpu"))
+    needed = 24 * 32 * translator.pixel_elements * BYTES_PER_ELEMENT
+    passes: list[int] = []
+    translator.generator.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    expected = translator(batch)
+    translator.memory = int(2.5 * needed)
+    assert (translator(batch) - expected).abs().max() < 1e-4
+    assert passes == [3, 2, 1]
 
 
 def test_what_sees_the_whole_picture_is_refused_in_tiles() -> None:

@@ -12,6 +12,7 @@ from models.schedules import SCHEDULES, Epochs
 from options import TrainOptions
 from util.errors import UserError
 from util.runtime.device import choose_device, describe_device, listed_gpus
+from util.runtime.free_memory import usable_gpu_memory
 from util.runtime.image_counter import ImageCounter
 from util.runtime.output_folder import make_output_folder
 from util.runtime.seeding import seeded
@@ -19,12 +20,15 @@ from util.runtime.seeding import seeded
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Makes PyTorch see so many GPUs, whatever this machine has."""
+    """Makes PyTorch see so many GPUs, whatever this machine has. Returns a list: the devices that become the current one."""
+    current: list[torch.device] = []
 
-    def make(cuda: int = 0, apple: bool = False) -> None:
+    def make(cuda: int = 0, apple: bool = False) -> list[torch.device]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+        return current
 
     return make
 
@@ -46,6 +50,36 @@ def test_a_number_is_that_gpu_and_minus_one_the_cpu(machine) -> None:
     assert choose_device("9") == torch.device("cuda", 9)
     assert choose_device("-1") == torch.device("cpu")
     assert choose_device("0,") == torch.device("cuda", 0)
+
+
+def test_the_chosen_gpu_becomes_the_current_device(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = machine(cuda=4)
+    choose_device("-1")
+    assert current == []
+    choose_device("3")
+    choose_device("auto")
+    assert current == [torch.device("cuda", 3), torch.device("cuda", 0)]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    choose_device("0,2")
+    assert current[2:] == [torch.device("cuda", 2)]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_model_on_another_gpu_leaves_gpu_0_alone() -> None:
+    """Streams and memory belong to the current device unless another one is named."""
+    with torch.cuda.device(0):  # the current device again afterwards
+        before = torch.cuda.memory_reserved(0)
+        model = create_model(TrainOptions().parse(["--gpu_ids", "1", "--cuda_graphs", "--ngf", "2", "--ndf", "2"]))
+        assert torch.cuda.current_stream().device == model.device == torch.device("cuda", 1)
+        assert torch.cuda.memory_reserved(0) == before
+
+
+def test_memory_that_the_caching_allocator_holds_unused_is_free() -> None:
+    gib = 2**30
+    after_an_image = usable_gpu_memory(free=10 * gib, reserved=65 * gib, allocated=5 * gib)
+    assert after_an_image == usable_gpu_memory(free=70 * gib, reserved=5 * gib, allocated=5 * gib)
+    assert 5 * gib < after_an_image < 70 * gib
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,23 @@
-"""How much memory a translation takes."""
+"""Feature map sizes of a translation: the memory it takes, and the number of elements that GPU kernels can index."""
+
+import sys
 
 import torch
 from torch import Tensor, nn
 
-# While a layer works, its input, its output and working copies are there. Measured: 3.3 of the largest map for
-# resnet_9blocks, 3.6 for smallstylegan2.
+# A layer needs its input, its output and working copies at once. Measured: 3.3 times the largest feature map for
+# resnet_9blocks, 3.6 times for smallstylegan2.
 LARGEST_MAPS_AT_ONCE = 4
+BYTES_PER_ELEMENT = 4 * LARGEST_MAPS_AT_ONCE  # of the largest feature map, in float32
 PROBE_SIDE = 256  # pixels; a multiple of what any generator asks for
+# GPU kernels such as reflection_pad2d index a tensor with 32-bit integers, and a layer may pad its maps by a few pixels.
+LARGEST_GPU_MAP = int(0.95 * 2**31)  # elements
 
 
-def bytes_per_pixel(generator: nn.Module, input_nc: int) -> float:
-    """Memory that translating a picture in one piece takes, float32, over its pixels: estimated by the largest feature map.
+def elements_per_pixel(generator: nn.Module, input_nc: int) -> float:
+    """Return the number of elements of the largest feature map, divided by the number of pixels of the image.
 
-    Shapes alone: on the meta device nothing is computed.
+    The generator runs on the meta device, where only shapes are computed.
     """
     largest = 0
 
@@ -23,10 +28,26 @@ def bytes_per_pixel(generator: nn.Module, input_nc: int) -> float:
 
     hooks = [layer.register_forward_hook(note) for layer in generator.modules()]
     state = {key: value.to("meta") for key, value in generator.state_dict().items()}
-    picture = torch.empty(1, input_nc, PROBE_SIDE, PROBE_SIDE, device="meta")
+    image = torch.empty(1, input_nc, PROBE_SIDE, PROBE_SIDE, device="meta")
     try:
-        torch.func.functional_call(generator, state, (picture,))
+        torch.func.functional_call(generator, state, (image,))
     finally:
         for hook in hooks:
             hook.remove()
-    return largest * 4 * LARGEST_MAPS_AT_ONCE / PROBE_SIDE**2
+    return largest / PROBE_SIDE**2
+
+
+def largest_map(device: torch.device) -> int:
+    """Return the number of elements that a feature map may have on this device."""
+    return sys.maxsize if device.type == "cpu" else LARGEST_GPU_MAP
+
+
+def images_at_once(elements: float, budget: int, largest: int) -> int:
+    """Return the number of images that one pass can take, 0 if even one is too large.
+
+    Args:
+        elements: of the largest feature map of one image.
+        budget: bytes of memory that may be used.
+        largest: elements that a feature map may have (`largest_map`).
+    """
+    return int(min(budget // (elements * BYTES_PER_ELEMENT), largest // elements))

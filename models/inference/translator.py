@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from data.images import MAX_PIXELS
 from models.inference.checkpoint import load_generator
-from models.inference.memory import PROBE_SIDE, bytes_per_pixel
+from models.inference.memory import BYTES_PER_ELEMENT, PROBE_SIDE, elements_per_pixel, images_at_once, largest_map
 from models.inference.noise import SeededNoise, set_noise
 from models.inference.samples import (
     Samples,
@@ -78,7 +78,8 @@ class Translator:
         self.noise = SeededNoise(seed)
         set_noise(self.generator, self.noise)
         self.noise.look_at_whole(PROBE_SIDE, PROBE_SIDE)
-        self.pixel_bytes = bytes_per_pixel(self.generator, input_nc)
+        self.largest_map = largest_map(self.device)
+        self.pixel_elements = elements_per_pixel(self.generator, input_nc)
 
     @classmethod
     def from_checkpoint(
@@ -140,32 +141,37 @@ class Translator:
         height, width = batch.shape[2:]
         with torch.inference_mode(), self._precision():
             padded = pad_to_multiple(batch, self.multiple, self.least)
-            tile = self._tile_for(*padded.shape[2:])
-            translation = self._whole(padded) if tile is None else self._in_tiles(padded, tile)
+            at_once = self.fitting(*padded.shape[2:])
+            tile = self._tile_for(*padded.shape[2:], at_once)
+            translation = self._whole(padded, at_once) if tile is None else self._in_tiles(padded, tile)
         return translation[:, :, :height, :width].float()
 
     def fitting(self, height: int, width: int) -> int:
-        """How many pictures of this size fit into memory together; 0: not even one."""
-        return int(self._budget() // (height * width * self.pixel_bytes))
+        """Return the number of images of this size that one pass can take: 0 if even one is too large for the memory, or
+        for the 32-bit indices of GPU kernels."""
+        return images_at_once(height * width * self.pixel_elements, self._budget(), self.largest_map)
 
-    def _whole(self, batch: Tensor) -> Tensor:
+    def _whole(self, batch: Tensor, at_once: int) -> Tensor:
         self.noise.look_at_whole(*batch.shape[2:])
-        return self.generator(batch.to(self.device, non_blocking=True))
+        return torch.cat([self.generator(part.to(self.device, non_blocking=True)) for part in batch.split(max(1, at_once))])
 
     def _in_tiles(self, batch: Tensor, tile: int) -> Tensor:
         tiler = Tiler(self.generator, self.multiple, self.noise, tile, self.memory, self.scratch)
         return torch.cat([tiler(picture[None].cpu()) for picture in batch])
 
-    def _tile_for(self, height: int, width: int) -> int | None:
-        """Side of the tiles to use, None for none."""
+    def _tile_for(self, height: int, width: int, at_once: int) -> int | None:
+        """Return the side of the tiles, or None for an image in one piece."""
         if self.tile is not None:
             return self.tile
-        if self.fitting(height, width):
+        if at_once:
             return None
-        self.say(
-            f"{width}x{height} pixels in one piece would take about {in_gib(height * width * self.pixel_bytes)}, and "
-            f"{in_gib(self._budget())} may be used: computing it in tiles of {DEFAULT_TILE} pixels"
-        )
+        elements = height * width * self.pixel_elements
+        if elements > self.largest_map:
+            why = f"in one piece would need a feature map of {elements:.2g} elements, too many for the kernels of a GPU"
+        else:
+            needed, budget = elements * BYTES_PER_ELEMENT, self._budget()
+            why = f"in one piece would take about {in_gib(needed)}, and {in_gib(budget)} may be used"
+        self.say(f"{width}x{height} pixels {why}: computing it in tiles of {DEFAULT_TILE} pixels")
         return DEFAULT_TILE
 
     def _budget(self) -> int:

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""The device to compute on."""
 
 import torch
 
@@ -9,21 +9,31 @@ AUTO, CPU = "auto", "-1"  # of --gpu_ids
 
 
 def choose_device(gpu_ids: str) -> torch.device:
-    """The device that --gpu_ids means: "auto" the best there is, "-1" the CPU, "N" the CUDA GPU of that number. Of several
-    processes that train together on this machine, each gets a GPU of its own, out of "N,M..." or of all there are.
+    """Return the device for --gpu_ids: "auto" is the best available device, "-1" the CPU, "N" the CUDA GPU N. If several
+    processes train together on this machine, each gets its own GPU, out of "N,M..." or of all GPUs.
 
-    Raises UserError where the value is none of these, or there is no such GPU.
+    A CUDA GPU becomes PyTorch's current device: streams, CUDA graphs and pinned memory belong to the current device, and
+    without this call they would belong to GPU 0.
+
+    Raises UserError if the value is invalid, or there is no such GPU.
     """
     if gpu_ids == AUTO:
         if torch.cuda.is_available():
-            return torch.device("cuda", _own(list(range(torch.cuda.device_count())), "this machine has"))
+            return _made_current(_own(list(range(torch.cuda.device_count())), "this machine has"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     listed = listed_gpus(gpu_ids)
     if not listed:
         return torch.device("cpu")
     if started_together() == 1 and len(listed) > 1:
         raise UserError(f"--gpu_ids {gpu_ids}: one run computes on one GPU; name one of them")
-    return torch.device("cuda", _own(listed, f"--gpu_ids {gpu_ids} names"))
+    return _made_current(_own(listed, f"--gpu_ids {gpu_ids} names"))
+
+
+def _made_current(gpu: int) -> torch.device:
+    """Make this CUDA GPU PyTorch's current device, and return it."""
+    device = torch.device("cuda", gpu)
+    torch.cuda.set_device(device)
+    return device
 
 
 def listed_gpus(gpu_ids: str) -> list[int]:

@@ -41,7 +41,7 @@ def local_rank() -> int:
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
     """In the body this process is one of the group, and talks with the others through NCCL on GPUs, through gloo on CPUs.
-    Only the first of them prints.
+    Only the first of them prints. A CUDA `device` must be the current one, as after `choose_device`.
 
     An error ends all processes. It leaves the body of the one that came to it; the others, which miss that one, exit
     without a word.
@@ -51,8 +51,6 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "mps":
         raise UserError("several processes compute on CUDA GPUs or on the CPU; --gpu_ids -1 chooses the CPU")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     store, number, count = next(dist.rendezvous("env://"))
     # Words between processes, which no GPU shall wait for, go through gloo in any case.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
