@@ -50,7 +50,7 @@ class BaseModel(ABC):
         #: Every random draw of a step comes from here, or from `host_generator` where the program itself needs the outcome.
         self.generator = torch.Generator(self.device).manual_seed(opt.seed)
         self.host_generator = torch.Generator().manual_seed(opt.seed)
-        self.draws = Draws(self.generator, self.host_generator)
+        self.draws = Draws(self.host_generator)
 
         self.networks: dict[str, nn.Module] = {}
         #: Moving averages of the generators, saved beside them.

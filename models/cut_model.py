@@ -244,7 +244,7 @@ class CUTModel(BaseModel):
         themselves are not kept."""
         keys = []
         for part in split(features, terms):
-            positions = self.draws.tensors(self.F.draw, part, self.opt.num_patches)
+            positions = self.F.draw(part, self.opt.num_patches, self.generator)
             with torch.no_grad():
                 keys.append(Keys(positions, self.F.gather(part, positions)))
         return keys

@@ -53,5 +53,5 @@ def wrap_step(model: "BaseModel") -> None:
         model.run_step = model.accumulation = SeveralBatches(model, model.speed.accumulate)
         model.stateful["accumulation"] = model.accumulation
     if model.speed.cuda_graphs:
-        model.draws = KeptDraws(model.generator, model.host_generator)
+        model.draws = KeptDraws(model.host_generator)
         model.run_step = RecordedSteps(model.compute_step, model.draws, CudaGraphs(model.device, model.generator))

@@ -28,7 +28,7 @@ class StandIn:
     def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
         def play() -> Outputs:
             self.played += 1
-            with Watch(allowed=static_tensors(self.model)):
+            with Watch(allowed=static_tensors(self.model), generator=self.model.generator):
                 return step()
 
         return play
@@ -46,36 +46,40 @@ class Tape:
 
 
 def static_tensors(model: BaseModel) -> list[torch.Tensor]:
-    """What stays in its place from step to step: weights and moments, pictures and draws, and the constants of the
-    convolutions that are for the CPU alone."""
+    """What stays in its place from step to step: weights and moments, pictures, and the constants of the convolutions that
+    are for the CPU alone."""
     tensors = [*transforms(torch.float32), *transforms(torch.float64)]
     tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
     tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
     for optimizer in model.optimizers.values():
         tensors += [value for state in optimizer.state.values() for value in state.values()]
     for course in model.run_step.courses.values():
-        tensors += [*course.inputs.values(), *(tensor for kept in course.kept for tensor in kept.tensors)]
+        tensors += course.inputs.values()
     return tensors
 
 
 class Watch(TorchDispatchMode):
-    """Fails where the body does what no CUDA graph can hold: waits for the device, draws, or reads what is not in place."""
+    """Fails where the body does what no CUDA graph can hold: waits for the device, draws from another generator than the
+    device's, or reads what is not in place."""
 
     WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "unique")
     DRAWS = ("rand", "bernoulli", "uniform", "normal_", "multinomial", "dropout")
 
-    def __init__(self, allowed: list[torch.Tensor]) -> None:
+    def __init__(self, allowed: list[torch.Tensor], generator: torch.Generator) -> None:
         super().__init__()
+        self.generator = generator
         self.allowed = {tensor.untyped_storage().data_ptr() for tensor in allowed}
         self.kept: list[torch.Tensor] = []  # so that no storage is freed, and its address used again
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.__name__.partition(".")[0]
         assert name not in self.WAITS, f"{name} waits for the device"
-        assert not name.startswith(self.DRAWS), f"{name} draws"
         for tensor in tensors_in((args, kwargs)):
             assert tensor.untyped_storage().data_ptr() in self.allowed, f"{name} reads what is not in place: {tensor.shape}"
+        before = self.generator.get_state()
         result = function(*args, **(kwargs or {}))
+        if name.startswith(self.DRAWS):
+            assert not torch.equal(self.generator.get_state(), before), f"{name} draws from another generator"
         for tensor in tensors_in(result):
             self.kept.append(tensor)
             self.allowed.add(tensor.untyped_storage().data_ptr())
@@ -89,7 +93,7 @@ def tensors_in(value: object) -> list[torch.Tensor]:
 def recorded(model: BaseModel) -> StandIn:
     """Makes the model record its steps, with the stand-in."""
     recorder = StandIn(model)
-    model.draws = KeptDraws(model.generator, model.host_generator)
+    model.draws = KeptDraws(model.host_generator)
     model.run_step = RecordedSteps(model.compute_step, model.draws, recorder)
     return recorder
 
@@ -103,7 +107,9 @@ class TestRecordedSteps:
             (f"{CUT} --netF reshape", WARM_UP_STEPS + 2),
             (f"{CUT} --normG batch --normD batch", WARM_UP_STEPS + 2),
             (f"{CYCLE_GAN} --pool_size 0", WARM_UP_STEPS + 2),
-            ("--model sincut --netG smallstylegan2", WARM_UP_STEPS + 2),
+            (SINCUT, WARM_UP_STEPS + 2),
+            (f"{SINCUT} --netG smallstylegan2", WARM_UP_STEPS + 2),
+            (f"{CUT} --CUT_mode FastCUT --gan_mode wgangp --lambda_gp 1", 2 * WARM_UP_STEPS + 6),
         ],
     )
     def test_equal_plain_ones(self, method: str, steps: int) -> None:
@@ -111,7 +117,7 @@ class TestRecordedSteps:
         recorder = recorded(model)
         for seed in range(steps):
             for each in (plain, model):
-                take_step(each, seed=seed)
+                take_step(each, size=2, seed=seed)
             assert_same(model, plain)
             assert torch.equal(model.get_current_visuals()["real_A"], plain.real_A)
         assert torch.equal(everything(model), everything(plain))
@@ -132,7 +138,7 @@ class TestRecordedSteps:
         coming = iter(flips)
         monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: next(coming))
         model = tiny_model(f"{CUT} --CUT_mode FastCUT")
-        model.draws = KeptDraws(model.generator, model.host_generator)
+        model.draws = KeptDraws(model.host_generator)
         model.run_step = RecordedSteps(model.compute_step, model.draws, Tape())
         for seed, flipped in enumerate(flips):
             take_step(model, seed=seed)
@@ -153,13 +159,18 @@ class TestRecordedSteps:
     @pytest.mark.parametrize("method", [CUT, f"{CUT} --CUT_mode FastCUT", SINCUT, f"{CYCLE_GAN} --pool_size 0"])
     @pytest.mark.parametrize("flags", ["", "--channels_last --grad_checkpoint", "--precision bf16", "--compile"])
     def test_on_a_gpu(self, method: str, flags: str) -> None:
-        """Played back CUDA graphs learn what the steps do that are not recorded, to rounding."""
+        """A model whose graphs are replayed learns what a model without graphs learns.
+
+        Atomic additions in backward passes round differently each time. In float32 this leaves differences of 3e-4 of a loss
+        after these steps; in bfloat16 the steps amplify it more.
+        """
         command = f"{method} {flags}"
         models = [tiny_model(f"{command} {graphs}", gpu_ids=0) for graphs in ("", "--cuda_graphs")]
         for seed in range(3 * WARM_UP_STEPS + 4):
             for model in models:
-                take_step(model, seed=seed)
+                take_step(model, size=2, seed=seed)
         plain, graphs = models
         assert any(course.play for course in graphs.run_step.courses.values())
+        tolerance = {"rel": 0.05, "abs": 0.02} if "bf16" in flags else {"rel": 2e-3, "abs": 1e-3}
         for name in plain.loss_names:
-            assert graphs.losses[name].item() == pytest.approx(plain.losses[name].item(), rel=0.05, abs=0.02)
+            assert graphs.losses[name].item() == pytest.approx(plain.losses[name].item(), **tolerance)

@@ -1,19 +1,21 @@
 """The training step as a recording: it is computed as usual a few times, then recorded, and from then on played back.
 
 At small batches a large GPU waits for the program that tells it what to do, kernel by kernel. A CUDA graph holds the kernels
-of a whole step. It reads and writes the same memory every time: pictures and random draws are copied there first.
+of a whole step. It reads and writes the same memory every time: pictures are copied there first. Random samples are part of
+the graph: each replay continues the generator on the device, as the step itself would.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from util.runtime.draws import Kept, KeptDraws
+from util.runtime.draws import KeptDraws
 
 WARM_UP_STEPS = 3  # of each course: memory is reserved, kernels are chosen, optimisers get their state
+REGISTERS_GENERATORS = "2.14"  # PyTorch version from which a graph registers its generators itself, and warns if told
 MOST_RECORDINGS = 8  # each holds the memory of a whole step; where pictures come in more sizes, the others are not recorded
 
 Inputs = dict[str, Tensor]
@@ -34,7 +36,7 @@ class CudaGraphs:
     """Records CUDA graphs. They share their memory, for never do two of them run at once."""
 
     def __init__(self, device: torch.device, generator: torch.Generator) -> None:
-        """Args: generator makes the draws within a step (noise, penalties), which are new in every playback."""
+        """Args: generator draws the samples of a step (positions, noise, penalties), which are new in every replay."""
         self.generator = generator
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
@@ -49,7 +51,8 @@ class CudaGraphs:
 
     def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.generator)
+        if torch.__version__ < REGISTERS_GENERATORS:
+            graph.register_generator_state(self.generator)
         # "thread_local": the loader's thread, which pins memory meanwhile, shall not spoil the recording.
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             outputs = step()
@@ -67,7 +70,6 @@ class Course:
 
     inputs: Inputs
     steps: int = 0
-    kept: list[Kept] = field(default_factory=list)
     play: Callable[[], Outputs] | None = None
 
 
@@ -75,7 +77,8 @@ class RecordedSteps:
     """Calls `step` on inputs, and records it for every course that it takes."""
 
     def __init__(self, step: Callable[[Inputs], Outputs], draws: KeptDraws, recorder: Recorder) -> None:
-        """Args: step computes its outputs from its inputs and from `draws`, and from nothing else that changes."""
+        """Args: step computes its outputs from its inputs, from `draws` and from the generator on the device, and from
+        nothing else that changes."""
         self.step = step
         self.draws = draws
         self.recorder = recorder
@@ -90,16 +93,13 @@ class RecordedSteps:
         course = self.courses[key]
         course.steps += 1
         if course.play is None and (course.steps <= WARM_UP_STEPS or self._recordings() >= MOST_RECORDINGS):
-            with self.draws.keeping() as course.kept:
-                return self.recorder.warm_up(lambda: self.step(inputs))
+            return self.recorder.warm_up(lambda: self.step(inputs))
 
         for name, pictures in inputs.items():
             course.inputs[name].copy_(pictures, non_blocking=True)
-        self.draws.renew(course.kept)
-        with self.draws.giving(course.kept):
-            if course.play is None:
-                course.play = self.recorder.record(lambda: self.step(course.inputs))
-            return course.play()
+        if course.play is None:
+            course.play = self.recorder.record(lambda: self.step(course.inputs))
+        return course.play()
 
     def _recordings(self) -> int:
         return sum(course.play is not None for course in self.courses.values())
