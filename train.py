@@ -23,7 +23,7 @@ from models.base_model import BaseModel
 from options import TrainOptions
 from options.figures import wanted_figures
 from options.record import changed_options, describe_options, write_options
-from util.errors import TERMINATED_STATUS, UserError, exit_on_user_error
+from util.errors import UserError, exit_on_user_error
 from util.report.console import print_any_name
 from util.report.early_warnings import EarlyWarnings
 from util.report.live_view import LiveViews
@@ -36,7 +36,7 @@ from util.report.training_report import TrainingReport
 from util.report.visdom_view import open_visdom
 from util.report.wandb_view import open_wandb
 from util.runtime.checkpoints import remove_unfinished
-from util.runtime.deferred_interrupt import DeferredInterrupt, Terminated
+from util.runtime.deferred_interrupt import DeferredInterrupt
 from util.runtime.determinism import make_deterministic
 from util.runtime.device import choose_device, describe_device, listed_gpus
 from util.runtime.distributed import anywhere, describe_group, is_main, joined, meet, rank, started_together, world_size
@@ -87,6 +87,7 @@ def train(opt: Namespace) -> None:
     began_at = images.state_dict()
     # Several processes are asked by the scheduler, by torchrun, and again as soon as one of them has left.
     with DeferredInterrupt(ignores_more=world_size() > 1) as interrupt, report:
+        dataset.set_while_waiting(interrupt.raise_if_overdue)
         try:
             run_epochs(opt, model, dataset, report, images, losses, evaluation, interrupt, last_epoch)
         finally:
@@ -249,12 +250,8 @@ def main() -> None:
         gpus = listed_gpus(opt.gpu_ids)
         if len(gpus) > 1 and started_together() == 1:
             sys.exit(run_processes(len(gpus), sys.argv))
-        try:
-            with joined(choose_device(opt.gpu_ids)):
-                train(opt)
-        except Terminated:
-            print("terminated", file=sys.stderr)
-            sys.exit(TERMINATED_STATUS)
+        with joined(choose_device(opt.gpu_ids)):
+            train(opt)
 
 
 if __name__ == "__main__":

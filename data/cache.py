@@ -1,7 +1,7 @@
 """Pictures held in memory, decoded and scaled, so that only crop, flip and scaling of values remain of each reading."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from data.base_dataset import BaseDataset
 from data.images import PictureError, read_image
 from data.picture_set import PictureTransform
-from data.workers import WorkerDiedError, read_ahead, received
+from data.workers import WorkerDiedError, Workers
 from util.errors import MachineError
 
 GIGABYTE = 1_000_000_000
@@ -35,7 +35,7 @@ class PictureCache:
         """Whether the pictures at hand are prepared as those of `epoch` are."""
         return self._filled_for == self.dataset.transforms_at(epoch)
 
-    def fill(self, epoch: int) -> None:
+    def fill(self, epoch: int, while_waiting: Callable[[], None]) -> None:
         """Reads the pictures of `epoch` in place of those at hand, until all are there or the memory is used up; says so.
 
         What cannot be read is not held: whoever wants it meets the file, as without a cache. Raises MachineError where a
@@ -48,7 +48,8 @@ class PictureCache:
         kept: list[dict[int, np.ndarray]] = [{} for _ in domains]
 
         places = [(number, index) for number, domain in enumerate(domains) for index in range(len(domain))]
-        prepared = received(read_ahead(PreparedPictures(self.dataset, transforms), places, self.num_threads))
+        workers = Workers(PreparedPictures(self.dataset, transforms), self.num_threads, while_waiting=while_waiting)
+        prepared = workers.read(places)
         bar = tqdm(prepared, "cache", len(places), unit=" pictures", leave=False, disable=None)
         try:
             for (number, index), pixels in zip(places, bar, strict=False):
@@ -66,6 +67,7 @@ class PictureCache:
             ) from None
         finally:
             bar.close()
+            workers.close()
 
         for domain, pictures, transform in zip(domains, kept, transforms, strict=True):
             domain.keep(pictures, transform)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import PurePath
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.base_dataset import BaseDataset, Position, Sample
 from data.cache import PictureCache
 from data.sampler import EpochBatches
-from data.workers import WorkerDiedError, read_ahead, received
+from data.workers import WorkerDiedError, Workers
 from util.errors import MachineError, UserError
 
 # So many times workers are replaced that die before they have delivered anything.
@@ -81,13 +81,10 @@ class PictureLoader:
         self._dataset = dataset
         self._positions = batches
         self._num_threads = num_threads
+        self._to_gpu = to_gpu
         self._cache = None if cache_gigabytes is None else PictureCache(dataset, cache_gigabytes, num_threads)
-        self._settings: dict[str, Any] = {"pin_memory": to_gpu, "persistent_workers": num_threads > 0}
-        if num_threads > 0:
-            self._settings["prefetch_factor"] = prefetch_factor
-            if self._cache is not None:
-                self._settings["multiprocessing_context"] = "fork"
-        self._deliveries: DataLoader | None = None  # made by the first iteration
+        start_method = "fork" if self._cache is not None and num_threads > 0 else None
+        self._workers = Workers(BatchReader(dataset), num_threads, prefetch_factor, start_method)
 
     def __len__(self) -> int:
         """Images in an epoch, the last incomplete batch and unreadable pictures included."""
@@ -98,6 +95,10 @@ class PictureLoader:
         trained on before the run was interrupted."""
         self._positions.epoch = epoch
         self._positions.first_sample = first_sample
+
+    def set_while_waiting(self, while_waiting: Callable[[], None]) -> None:
+        """Have `while_waiting` called several times a second while a batch is waited for; it may raise to stop that."""
+        self._workers.while_waiting = while_waiting
 
     @cached_property
     def _names(self) -> list[list[str]]:
@@ -131,7 +132,7 @@ class PictureLoader:
             self._report(skipped)
             if error is not None:
                 raise error
-            yield from batches
+            yield from map(pinned, batches) if self._to_gpu else batches
 
     def _all_deliveries(self) -> Iterator[Delivery]:
         """The deliveries of the epoch, each once. Where a worker dies, others go on with what is waited for.
@@ -141,13 +142,12 @@ class PictureLoader:
         deaths, next_sample = 0, self._positions.first_sample
         while True:
             try:
-                for delivery in received(self._workers_deliveries()):
+                for delivery in self._workers_deliveries():
                     deaths = 0
                     next_sample += self._positions.batch_size
                     yield delivery
                 return
             except WorkerDiedError:
-                self._deliveries = None
                 self._positions.first_sample = next_sample
                 deaths += 1
                 if deaths > REPLACEMENTS:
@@ -157,14 +157,12 @@ class PictureLoader:
                     ) from None
                 print("a worker process that reads pictures has died; others take its place", file=sys.stderr)
 
-    def _workers_deliveries(self) -> DataLoader:
-        """The deliveries of the epoch, from the workers of the one before where those can be had."""
+    def _workers_deliveries(self) -> Iterator[Delivery]:
+        """Return the deliveries of the epoch, from the workers of the previous one if possible."""
         if self._cache is not None and not self._cache.is_filled_for(self._positions.epoch):
-            self._deliveries = None  # ends the workers: they see the memory as it was when they began
-            self._cache.fill(self._positions.epoch)
-        if self._deliveries is None:
-            self._deliveries = read_ahead(BatchReader(self._dataset), self._positions, self._num_threads, **self._settings)
-        return self._deliveries
+            self._workers.close()  # they see the memory as it was when they started
+            self._cache.fill(self._positions.epoch, self._workers.while_waiting)
+        return self._workers.read(self._positions)
 
     def _report(self, skipped: dict[str, str]) -> None:
         """Names each unusable picture once, with the number of them so far."""
@@ -205,6 +203,11 @@ def collate(samples: list[Sample]) -> Batch:
         batch[domain] = torch.from_numpy(np.stack(pictures)) if len(pictures) > 1 else pictures[0][None]
         batch[f"{domain}_paths"] = list(paths)
     return batch
+
+
+def pinned(batch: Batch) -> Batch:
+    """Return the batch in pinned memory."""
+    return {name: value.pin_memory() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
 def of_one_size(samples: list[Sample]) -> list[list[Sample]]:

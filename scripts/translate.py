@@ -25,7 +25,7 @@ from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
 from options.record import given_architecture
 from util.command_line import OneSentenceParser
-from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS, exit_on_user_error
+from util.errors import FAILURE_STATUS, exit_on_user_error, stop_status
 from util.option_types import picture_side, positive_float, positive_int, seed, share
 from util.report.console import print_any_name
 from util.runtime.device import AUTO, describe_device
@@ -156,9 +156,9 @@ def main() -> None:
             arguments, rest = build_parser().parse_known_args()
             if not translate(arguments, given_architecture(rest)):
                 sys.exit(FAILURE_STATUS)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             print("interrupted; --resume goes on from here", file=sys.stderr)
-            sys.exit(INTERRUPTED_STATUS)
+            sys.exit(stop_status(interruption))
 
 
 if __name__ == "__main__":

@@ -96,15 +96,23 @@ def test_what_one_process_cannot_do_is_said_once_and_ends_all(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_all_are_asked_at_once_to_stop_as_schedulers_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "complaint"),
+    [
+        (signal.SIGTERM, "terminated\n"),
+        (signal.SIGHUP, "terminated by SIGHUP\n"),
+        (signal.SIGUSR2, "terminated by SIGUSR2\n"),
+    ],
+)
+def test_all_are_asked_at_once_to_stop_as_schedulers_do(tmp_path: Path, number: signal.Signals, complaint: str) -> None:
     two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 40))
     with start(tmp_path, [sys.executable, "-c", AS_BY_GPU_IDS], *CUT, "--name", "run", "--num_threads", "1") as training:
         assert training.stdout is not None
         assert any(line.startswith("(epoch: 2") for line in training.stdout)
         for pid in [*children(training.pid), training.pid]:
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, number)
         told, complained = training.communicate(timeout=100)
-    assert (training.returncode, complained) == (143, "terminated\n")
+    assert (training.returncode, complained) == (128 + number, complaint)
     assert told.count("the newest weights: ") == 1
 
 

@@ -2,6 +2,7 @@
 patience while they start. Never with a traceback."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from pictures import two_domains
 from programs import ENVIRONMENT, ROOT, command
 from test_faults import ENDLESS, RUN
+from training_processes import STATE
 
 from util.errors import exit_on_user_error
 
@@ -41,6 +43,27 @@ def test_a_run_needs_no_outputs(tmp_path: Path) -> None:
     closed = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *line]
     assert subprocess.run(closed, cwd=tmp_path, env=ENVIRONMENT, timeout=250).returncode == 0
     assert (tmp_path / "checkpoints" / "mute" / "latest_net_G.pth").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="terminals of other systems end in other ways")
+@pytest.mark.parametrize(("prepare", "epochs", "status"), [("", ENDLESS, 129), ('trap "" HUP; ', ["--n_epochs", "3"], 0)])
+def test_a_run_whose_terminal_goes_is_saved(tmp_path: Path, prepare: str, epochs: list[str], status: int) -> None:
+    """A broken ssh connection: the run stops, saved, unless it ignores SIGHUP."""
+    two_domains(tmp_path / "data", size=(40, 32))
+    run = [*RUN, *epochs, "--n_epochs_decay", "0", "--name", "away", "--num_threads", "1"]
+    line = ["bash", "-c", f'{prepare}exec "$@"', "bash", *command("train.py", *run)]
+    training, terminal = pty.fork()
+    if training == 0:
+        os.chdir(tmp_path)
+        os.execvpe(line[0], line, ENVIRONMENT)
+    told = b""
+    while b"(epoch: 1, " not in told:
+        told += os.read(terminal, 65536)  # OSError if the run ended before
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(training, 0)[1]) == status
+    run_dir = tmp_path / "checkpoints" / "away"
+    assert (run_dir / STATE).is_file() and (run_dir / "latest_net_G.pth").is_file()
+    assert status or "(epoch: 3, iters: 5," in (run_dir / "loss_log.txt").read_text()
 
 
 @pytest.mark.parametrize("program", ["train.py", "test.py"])
@@ -125,6 +148,18 @@ def test_a_program_may_be_started_without_an_output() -> None:
 def test_no_memory_for_another_process_is_one_sentence() -> None:
     sentence = "error: memory has run out: give smaller pictures, batches or networks\n"
     assert end("raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))") == (1, sentence)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_stop_signal_is_one_sentence(number: signal.Signals) -> None:
+    status, complained = end(f"os.kill(os.getpid(), {number:d})")
+    assert status == 128 + number
+    assert complained == ("terminated\n" if number == signal.SIGTERM else f"terminated by {number.name}\n")
+
+
+def test_a_stop_signal_that_is_ignored_ends_nothing() -> None:
+    ignoring = ["bash", "-c", 'trap "" HUP; exec "$@"', "bash"]
+    assert end(f"os.kill(os.getpid(), {signal.SIGHUP:d})", launcher=ignoring) == (0, "")
 
 
 def test_what_is_read_by_mistake_keeps_its_traceback() -> None:

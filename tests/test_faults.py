@@ -157,6 +157,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoint(folder:
     assert contents(run_dir) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_stop_signal_saves_the_run(folder: Path, train, number: signal.Signals) -> None:
+    run = [*RUN, "--name", number.name, "--num_threads", "1"]
+
+    def signal_all(pid: int, output: Path) -> None:
+        assert reported(2, pid, output)
+        for process in (*Path(f"/proc/{pid}/task/{pid}/children").read_text().split(), pid):
+            os.kill(int(process), number)
+
+    ended = train(folder, *run, *ENDLESS, meanwhile=signal_all)
+    assert (ended.status, ended.complained) == (128 + number, f"terminated by {number.name}\n")
+    state = torch.load(folder / "checkpoints" / number.name / STATE, weights_only=True)
+    assert state["steps_done"] == ended.told.count("\n(epoch: ")
+
+
 def test_a_worker_that_is_killed_is_replaced(folder: Path, train) -> None:
     def kill_a_worker(pid: int, output: Path) -> None:
         assert reported(1, pid, output)

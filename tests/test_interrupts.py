@@ -10,6 +10,7 @@ from pictures import options, two_domains
 
 from data import create_dataset
 from util.runtime.deferred_interrupt import DeferredInterrupt
+from util.stop_signals import STOP_SIGNALS, Terminated
 
 
 def press_ctrl_c() -> None:
@@ -67,7 +68,30 @@ def test_afterwards_interrupts_are_what_they_were() -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU, signal.SIGTERM])
+def test_a_scheduler_may_repeat_its_signal(number: signal.Signals) -> None:
+    done = False
+    with pytest.raises(Terminated, match=number.name), DeferredInterrupt():
+        for _ in range(3):
+            signal.raise_signal(number)
+        signal.raise_signal(signal.SIGINT)
+        done = True
+    assert done
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None], ids=["nohup", "handled"])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_signals_that_are_ignored_or_handled_are_left_alone(number: signal.Signals, handler: signal.Handlers) -> None:
+    before = signal.signal(number, handler)
+    try:
+        with DeferredInterrupt() as interrupt:
+            signal.raise_signal(number)
+        assert not interrupt.asked
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_the_loaders_workers_leave_interrupts_to_the_program(tmp_path: Path, number: signal.Signals) -> None:
     of_others = set(multiprocessing.active_children())  # of tests before this one
     loader = create_dataset(options(two_domains(tmp_path, n_A=9, n_B=1), num_threads=1))

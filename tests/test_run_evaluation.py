@@ -25,7 +25,7 @@ from models import create_model
 from options import TestOptions, TrainOptions
 from scripts.evaluate import evaluate, parse
 from test import test as translate
-from util.errors import TERMINATED_STATUS, UserError
+from util.errors import UserError
 from util.report.metrics.judge import Judge
 from util.report.run_evaluation import RunEvaluation
 from util.report.training_report import TrainingReport
@@ -160,7 +160,7 @@ def test_a_run_that_is_stopped_and_goes_on_ends_with_the_same_average_and_best(
         os.kill(pid, signal.SIGTERM)
 
     arguments = [*TRAINING, *CUT, *SIZES, *FIGURES, "--name", "parts", "--ema", "0.8"]
-    assert train(folder, *arguments, meanwhile=stop_in_second_epoch).status == TERMINATED_STATUS
+    assert train(folder, *arguments, meanwhile=stop_in_second_epoch).status == 143
     ended = train(folder, *arguments, "--continue_train")
     assert ended.status == 0, ended
     files = sorted(path.name for path in judged[0].glob("*.pth"))

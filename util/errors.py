@@ -5,15 +5,17 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
+from util.stop_signals import STOP_SIGNALS, Terminated, is_free, raise_terminated
+
 FAILURE_STATUS = 1
 USAGE_STATUS = 2
 DIVERGED_STATUS = 3
-INTERRUPTED_STATUS = 130  # as shells say it: 128 + SIGINT
-TERMINATED_STATUS = 143  # 128 + SIGTERM
+SIGNALLED = 128  # added to the signal's number, as shells do
 UNREAD_STATUS = 141  # 128 + SIGPIPE
 REFUSED_BY_THE_FILE_SYSTEM = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
@@ -60,7 +62,7 @@ def exit_on_user_error() -> Iterator[None]:
 
     - a `UserError`, with the error's status
     - a disk that is full, does not let us write, or is gone, with 1; memory that does not do, likewise
-    - Ctrl-C, with 130
+    - Ctrl-C, with 130; another stop signal, with 128 and its number
     - a reader of its output that has gone, such as `head`, with 141 and without a word, as it ends other programs
     """
     heed_interrupts()
@@ -85,10 +87,17 @@ def exit_on_user_error() -> Iterator[None]:
         if not isinstance(error, OSError) or error.errno not in REFUSED_BY_THE_FILE_SYSTEM:
             raise
         _end(FAILURE_STATUS, f"error: cannot write {error.filename or 'a file'}: {error.strerror}")
-    except KeyboardInterrupt:
-        _end(INTERRUPTED_STATUS, "interrupted")
+    except Terminated as error:
+        _end(stop_status(error), "terminated" if error.number == signal.SIGTERM else f"terminated by {error}")
+    except KeyboardInterrupt as error:
+        _end(stop_status(error), "interrupted")
     finally:
         _forsake_broken_outputs()
+
+
+def stop_status(interruption: KeyboardInterrupt) -> int:
+    """Return the exit status after a stop signal."""
+    return SIGNALLED + (interruption.number if isinstance(interruption, Terminated) else signal.SIGINT)
 
 
 def _end(status: int, sentence: str) -> NoReturn:
@@ -123,6 +132,11 @@ def _flush(stream: TextIO | None) -> None:
 
 
 def heed_interrupts() -> None:
-    """Has Ctrl-C raise KeyboardInterrupt again, after `util.start`."""
+    """Have Ctrl-C raise KeyboardInterrupt again, after `util.start`, and the other stop signals raise Terminated, unless
+    they are ignored or handled."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            if number != signal.SIGINT and is_free(number):
+                signal.signal(number, raise_terminated)

@@ -10,9 +10,10 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from util.errors import FAILURE_STATUS, INTERRUPTED_STATUS, TERMINATED_STATUS
+from util.errors import FAILURE_STATUS, SIGNALLED
+from util.stop_signals import STOP_SIGNALS, is_free
 
-SECONDS_TO_SAVE = 60  # that the processes have after Ctrl-C or SIGTERM, or after one of them has failed
+SECONDS_TO_SAVE = 60  # that the processes have after a stop signal, or after one of them has failed
 
 
 def run_processes(count: int, program: Sequence[str]) -> int:
@@ -21,6 +22,7 @@ def run_processes(count: int, program: Sequence[str]) -> int:
     When one fails or this process is asked to stop, all are.
     """
     logging.disable()  # of PyTorch's launcher: the processes say themselves what is wrong
+    handled = [number.name for number in STOP_SIGNALS if number == signal.SIGINT or is_free(number)]
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -31,6 +33,7 @@ def run_processes(count: int, program: Sequence[str]) -> int:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
         shutdown_timeout=SECONDS_TO_SAVE,
+        signals_to_handle=",".join(handled),
     )
     try:
         elastic_launch(config, sys.executable)(*program)
@@ -42,5 +45,5 @@ def run_processes(count: int, program: Sequence[str]) -> int:
         # The one that knows what went wrong says so; the others only fail.
         return max(FAILURE_STATUS, *(failure.exitcode for failure in failed.failures.values()))
     except SignalException as asked:
-        return TERMINATED_STATUS if asked.sigval == signal.SIGTERM else INTERRUPTED_STATUS
+        return SIGNALLED + asked.sigval
     return 0
