@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -44,6 +45,14 @@ class TestEqualsThePlainStep:
         for model in (plain, compiled):
             take_step(model)
         assert_same(compiled, plain)
+
+
+def test_noise_is_compiled_without_a_warning() -> None:
+    """Of the compiler's first half, which all its warnings about the code come from."""
+    network = tiny_model(SINCUT).networks["G"]
+    with warnings.catch_warnings(record=True) as warned:
+        torch.compile(network, backend="eager", dynamic=False)(torch.zeros(1, 3, 64, 64))
+    assert [str(warning.message) for warning in warned if "Dynamo" in str(warning.message)] == []
 
 
 def test_channels_last_is_the_layout_that_is_computed_in() -> None:

@@ -75,5 +75,7 @@ class DoublingLayer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         features = self.conv(features, ACTIVATION_GAIN, self.activate(ACTIVATION_GAIN))
         if self.source is not None:
-            features.add_(self.source.draw(features) * (self.noise.weight * ACTIVATION_GAIN))
+            # On a line of its own: torch.compile splits its graph at a generator, and warns if add_ was looked up before.
+            noise = self.source.draw(features)
+            features.add_(noise * (self.noise.weight * ACTIVATION_GAIN))
         return activate(features)

@@ -116,6 +116,9 @@ def parallel(network: nn.Module) -> nn.Module:
         raise UserError("batch norm does not go with several processes: give another --normG and --normD, or train in one")
     # Buffers are not sent around: they never change (blur filters), and sending them before each of several passes of a
     # step would spoil what the first of them has kept for its gradient.
+    # The gradient of a 1x1 convolution may have other strides in dimensions of size 1, where strides mean nothing. DDP warns
+    # in the backward pass, in every process.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     with warnings.catch_warnings():
         # PyTorch 2.14 renames broadcast_buffers; 2.11 does not know the new name.
         warnings.simplefilter("ignore", FutureWarning)

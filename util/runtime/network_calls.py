@@ -3,6 +3,7 @@
 A model keeps its plain networks; a training step calls what `as_called` makes of them.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,6 +30,9 @@ def as_called(network: nn.Module, how: HowToCompute, in_bf16: bool) -> nn.Module
         for parameter in network.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    if how.compiled:
+        # --precision chooses TF32; the compiler need not advise it.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores for float32 matrix multiplication", UserWarning)
     called = cast(nn.Module, torch.compile(network, dynamic=False)) if how.compiled else network
     if how.channels_last and in_bf16:
         called = ChannelsLast(called)
