@@ -24,12 +24,13 @@ from models.shared_batch import check_shared_batch
 from options import TestOptions
 from options.record import architecture_arguments, describe_options, overridden_architecture
 from util.errors import UserError, exit_on_user_error
+from util.folder_lock import sole_use
+from util.part_files import remove_left_over
 from util.report.console import print_any_name
 from util.report.picture_writer import PictureWriter
 from util.report.results_page import ResultsPage
 from util.runtime.device import describe_device
 from util.runtime.ema import SUFFIX
-from util.runtime.output_folder import make_output_folder
 
 
 def parse_as_trained(arguments: list[str]) -> Namespace:
@@ -61,24 +62,25 @@ def test(opt: Namespace) -> None:
     print(f"{count} of {len(dataset)} images{advice}, on {describe_device(model.device)}")
 
     results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{SUFFIX if opt.ema else ''}"
-    make_output_folder(results_dir, "--results_dir and --name")
-    with PictureWriter(opt.num_threads) as writer:
-        page = ResultsPage(
-            results_dir,
-            title=opt.easy_label if "easy_label" in opt.given else opt.name,
-            source_root=Path(dataset.source_folder),
-            facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
-            picture_width=opt.display_winsize,
-            save_picture=writer.save,
-        )
-        translated = 0
-        for path, visuals in islice(translations(model, dataset), count):
-            page.add(path, visuals)
-            translated += 1
-    if translated == 0:
-        raise UserError(f"none of the pictures in {dataset.source_folder} could be translated; the lines above say why")
-    page.save()
-    print(f"results: {page.directory / 'index.html'}")
+    with sole_use(results_dir, "--results_dir and --name") as alone:
+        remove_left_over(results_dir.rglob("*part*"), alone)
+        with PictureWriter(opt.num_threads) as writer:
+            page = ResultsPage(
+                results_dir,
+                title=opt.easy_label if "easy_label" in opt.given else opt.name,
+                source_root=Path(dataset.source_folder),
+                facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
+                picture_width=opt.display_winsize,
+                save_picture=writer.save,
+            )
+            translated = 0
+            for path, visuals in islice(translations(model, dataset), count):
+                page.add(path, visuals)
+                translated += 1
+        if translated == 0:
+            raise UserError(f"none of the pictures in {dataset.source_folder} could be translated; the lines above say why")
+        page.save()
+        print(f"results: {page.directory / 'index.html'}")
 
 
 def translations(model: BaseModel, dataset: PictureLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:

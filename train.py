@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from options import TrainOptions
 from options.figures import wanted_figures
 from options.record import changed_options, describe_options, write_options
 from util.errors import UserError, exit_on_user_error
+from util.folder_lock import sole_use
+from util.part_files import remove_left_over
 from util.report.console import print_any_name
 from util.report.early_warnings import EarlyWarnings
 from util.report.live_view import LiveViews
@@ -35,14 +38,12 @@ from util.report.tensorboard_view import open_tensorboard
 from util.report.training_report import TrainingReport
 from util.report.visdom_view import open_visdom
 from util.report.wandb_view import open_wandb
-from util.runtime.checkpoints import remove_unfinished
 from util.runtime.deferred_interrupt import DeferredInterrupt
 from util.runtime.determinism import make_deterministic
 from util.runtime.device import choose_device, describe_device, listed_gpus
 from util.runtime.distributed import anywhere, describe_group, is_main, joined, meet, rank, started_together, world_size
 from util.runtime.image_counter import ImageCounter
 from util.runtime.loss_watch import LossWatch
-from util.runtime.output_folder import make_output_folder
 from util.runtime.processes import run_processes
 from util.runtime.seeding import step_seed
 
@@ -55,6 +56,15 @@ def train(opt: Namespace) -> None:
     dataset = create_dataset(opt)
     model = create_model(opt)
     images = ImageCounter(opt.epoch_count)
+    # Of several processes only the first one writes. Another training must not even read what this one is about to write.
+    with sole_use(run_dir, "--checkpoints_dir and --name") if is_main() else nullcontext(False) as alone:
+        train_in(run_dir, alone, opt, dataset, model, images)
+
+
+def train_in(
+    run_dir: Path, alone: bool, opt: Namespace, dataset: PictureLoader, model: BaseModel, images: ImageCounter
+) -> None:
+    """Start or resume the run in `run_dir`, `alone` if no other process can write there, and train to its last epoch."""
     check_start(opt, run_dir)
     evaluation = open_evaluation(opt, model)
     model.stateful |= {"images": images, "pictures": dataset, "evaluation": evaluation}
@@ -71,8 +81,7 @@ def train(opt: Namespace) -> None:
 
     meet()  # from here on the first process writes, and the others have read what they need
     if is_main():
-        make_output_folder(run_dir, "--checkpoints_dir and --name")
-        remove_unfinished(run_dir)
+        remove_left_over(run_dir.rglob("*part*"), alone)
         write_options(opt, run_dir)
     print(describe_options(opt))
     print(model.describe(opt.verbose))

@@ -7,12 +7,13 @@ hold (links, devices, owners, permissions) is refused or left out. Standard libr
 import re
 import shutil
 import stat
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple, cast
 
 MOST_MEMBERS = 200_000
@@ -116,10 +117,17 @@ def read_through(members: list[Member]) -> None:
                 raise ArchiveError(f"is damaged ({str(member.path)!a} has not the size that is stated)")
 
 
+def is_no_windows_name(part: str) -> bool:
+    """Return whether Windows refuses this name of a file or folder, or makes another one of it."""
+    return PureWindowsPath(part).is_reserved() or part[-1] in ". " or any(letter in '<>:"|?*' for letter in part)
+
+
 def unpack(members: list[Member], folder: Path) -> None:
     """Writes the members below `folder`, as the user's own new files. Raises ArchiveError for two of one name, also
-    where it is the file system that holds two names for one."""
+    where it is the file system that holds two names for one, and for names that Windows does not have, on Windows."""
     for member in members:
+        if sys.platform == "win32" and any(map(is_no_windows_name, member.path.parts)):
+            raise ArchiveError(f"holds {str(member.path)!a}, a name that Windows does not allow")
         path = folder / member.path
         try:
             (path if member.is_folder else path.parent).mkdir(parents=True, exist_ok=True)

@@ -8,18 +8,29 @@ that an interrupted download is continued and two commands at a time do not dist
 """
 
 import argparse
-import fcntl
+import errno
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import IO
 
 from archive import ArchiveError, opened_archive, unpack
 from resumable_download import DownloadError, Limits, discard, download
 from transfer_progress import say
 
+fcntl: ModuleType | None
+try:
+    fcntl = import_module("fcntl")
+except ImportError:  # Windows
+    fcntl = None
+
+WAIT_SECONDS = 0.5  # between two looks at the lock of another command
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
@@ -114,16 +125,31 @@ def workshop(folder: Path, name: str) -> Iterator[Path]:
     shop.mkdir(parents=True, exist_ok=True)
     with (shop / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another command is fetching {name}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not try_lock(lock):
+                say(f"another command is fetching {name}; waiting for it")
+                while not try_lock(lock):
+                    time.sleep(WAIT_SECONDS)
         except OSError:  # some network file systems; most people who fetch there are alone
             say(f"this file system has no locks: do not fetch {name} twice at a time")
         try:
             yield shop
         finally:
             shutil.rmtree(shop / "unpacked", ignore_errors=True)
+
+
+def try_lock(file: IO[str]) -> bool:
+    """Return whether the file could be locked; False if another process has it. Raise OSError if there are no locks."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt = import_module("msvcrt")
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True
 
 
 def fetch_unpacked(url: str, shop: Path, limits: Limits) -> Path:

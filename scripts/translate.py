@@ -20,13 +20,14 @@ if __name__ == "__main__":
 
 from models import Translator
 from models.inference.files import Job, plan_jobs, plan_video, still_to_do
-from models.inference.pipeline import translate_files
+from models.inference.pipeline import Existing, translate_files
 from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
 from options.record import given_architecture
 from util.command_line import OneSentenceParser
 from util.errors import FAILURE_STATUS, exit_on_user_error, stop_status
 from util.option_types import picture_side, positive_float, positive_int, seed, share
+from util.part_files import remove_left_over
 from util.report.console import print_any_name
 from util.runtime.device import AUTO, describe_device
 from util.runtime.output_folder import make_output_folder
@@ -103,8 +104,14 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     if is_video:
         return all(translate_one_video(translator, job, batch_size, arguments.smooth) for job in todo)
 
+    # Several of these programs may work in one folder: each writes to temporary files of its own.
+    existing: Existing = "replace" if arguments.overwrite else "keep" if arguments.resume else "refuse"
+    for folder in {job.target.parent for job in todo}:
+        remove_left_over(folder.glob(".part.*"), alone=False)
     with tqdm(total=len(todo), unit=" pictures", dynamic_ncols=True, disable=None) as bar:
-        failures = translate_files(translator, todo, batch_size, arguments.num_threads, lambda job: bar.update())
+        failures = translate_files(
+            translator, todo, batch_size, arguments.num_threads, lambda job: bar.update(), existing=existing
+        )
     for failure in failures:
         print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
     skipped = f", {len(jobs) - len(todo)} were there already" if len(todo) < len(jobs) else ""

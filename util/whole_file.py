@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from util.errors import MachineError
+from util.part_files import hidden_part, replace
 
 NAME_REFUSED = (errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)  # this file's place alone, not the disk
 
@@ -14,17 +15,18 @@ NAME_REFUSED = (errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)  # 
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields where to write what takes its place at `path` when the body ends well; otherwise `path` is as it was.
 
-    The name to write to is that of a hidden file which ends as `path` does, by which libraries choose a format. The folder
+    The name to write to is that of a hidden file of this process alone. It ends as `path` does, by which libraries choose a
+    format; no other process that writes to `path` at the same time is disturbed. The folder
     is made where there is none. (Checkpoints, several files that belong together, are written by runtime/checkpoints.py.)
 
     Raises MachineError where nothing can be written by this name, and OSError where the disk refuses.
     """
-    unfinished = path.with_name(f".part.{path.name}")
+    unfinished = hidden_part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
-            unfinished.replace(path)
+            replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
@@ -16,6 +16,8 @@ from util.errors import REFUSED_BY_THE_FILE_SYSTEM, MachineError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Existing = Literal["replace", "keep", "refuse"]
 
 WAITING_BATCHES = 4  # pictures of various sizes that may wait for others of their size, in batches
 
@@ -35,12 +37,20 @@ class _Read:
 
 
 def translate_files(
-    translator: Translator, jobs: Sequence[Job], batch_size: int, threads: int, on_done: Callable[[Job], None]
+    translator: Translator,
+    jobs: Sequence[Job],
+    batch_size: int,
+    threads: int,
+    on_done: Callable[[Job], None],
+    existing: Existing = "replace",
 ) -> list[Failure]:
     """Translates every job's picture; those that cannot be are in the list returned, and the others are done.
 
     Pictures of equal sizes are computed together, up to `batch_size` and to what fits into memory. `threads` read, and as
     many write. `on_done` is called for every job, whatever came of it.
+
+    `existing` says what to do about a result that another program has written meanwhile: "replace" it, "keep" it, or
+    "refuse", which makes the job fail.
 
     Raises:
         OSError: the disk is full, or must not be written to.
@@ -51,11 +61,24 @@ def translate_files(
         failures.append(Failure(job, reason))
         on_done(job)
 
+    def wanted() -> Iterator[Job]:
+        for job in jobs:
+            if existing == "keep" and job.target.exists():
+                on_done(job)
+            else:
+                yield job
+
+    def write(translated: tuple[Job, Samples]) -> tuple[Job, str | None]:
+        job, samples = translated
+        if existing != "replace" and job.target.exists():
+            return job, None if existing == "keep" else "another program has written the result meanwhile"
+        return job, _write(job, samples)
+
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         try:
-            read = _readable(_ahead(readers, _read, jobs, threads + batch_size), fail)
+            read = _readable(_ahead(readers, _read, wanted(), threads + batch_size), fail)
             translated = _translated(translator, _batches(translator, read, batch_size), fail)
-            for job, reason in _ahead(writers, _write, translated, threads + batch_size):
+            for job, reason in _ahead(writers, write, translated, threads + batch_size):
                 if reason is None:
                     on_done(job)
                 else:
@@ -122,12 +145,11 @@ def _translated(
             yield picture.job, translated_samples(translation, picture.samples)
 
 
-def _write(translated: tuple[Job, Samples]) -> tuple[Job, str | None]:
-    job, samples = translated
+def _write(job: Job, samples: Samples) -> str | None:
     try:
         write_samples(samples, job.target)
     except (OSError, ValueError, MachineError) as error:
         if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_FILE_SYSTEM:
             raise
-        return job, f"cannot be written as {job.target.suffix}: {error}"
-    return job, None
+        return f"cannot be written as {job.target.suffix}: {error}"
+    return None

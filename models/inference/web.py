@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from threading import Lock
 
 from starlette.applications import Starlette
@@ -107,11 +107,11 @@ async def _receive(request: Request, max_bytes: int) -> bytes:
 
 
 def _read(upload: bytes, max_pixels: int) -> Samples:
-    with NamedTemporaryFile() as file:
-        file.write(upload)
-        file.flush()
+    with TemporaryDirectory() as folder:  # Windows does not open a NamedTemporaryFile a second time
+        file = Path(folder, "upload")
+        file.write_bytes(upload)
         try:
-            with open_upright(file.name) as image:
+            with open_upright(str(file)) as image:
                 if image.width * image.height > max_pixels:
                     raise PictureError(f"{image.width}x{image.height} are more than {max_pixels / 10**6:.0f} megapixels")
                 return samples_of_image(image)

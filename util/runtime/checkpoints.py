@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.part_files import named_part, parts_of, remove_left_over, replace
 
-PARTIAL = ".part"  # ends the names of files that are being written
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 NUMBERED = re.compile(r"\d+|iter_\d+")
 # What DataParallel, DDP and torch.compile put in front of every key.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
@@ -40,18 +42,22 @@ def write_files(contents: Mapping[Path, Any]) -> None:
     All are written beside their places and brought to the disk before the first is renamed to its place, the last of them
     first: a file is complete or as it was, and where one cannot be written all are as they were. Raises OSError.
     """
-    partials = {path: path.with_name(path.name + PARTIAL) for path in contents}
+    partials = {path: named_part(path) for path in contents}
+    is_begun = False
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(content, partials[path])
         for path, partial in reversed(partials.items()):
-            partial.replace(path)
-        for folder in {path.parent for path in contents}:
-            _sync_folder(folder)
+            replace(partial, path)
+            is_begun = True
     finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
+        if not is_begun:  # else those that are left tell `is_unfinished` that the files do not belong together
+            for partial in partials.values():
+                partial.unlink(missing_ok=True)
+    for folder in {path.parent for path in contents}:
+        _sync_folder(folder)
+    remove_left_over((part for path in contents for part in parts_of(path)), alone=False)
 
 
 def _write(content: Any, path: Path) -> None:
@@ -60,7 +66,7 @@ def _write(content: Any, path: Path) -> None:
         with path.open("wb") as file:
             torch.save(content, file)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
     except RuntimeError as error:  # torch's writer trips over what it finds unwritten, after the disk has refused it
         refused = error.__context__
         if not isinstance(refused, OSError):
@@ -70,30 +76,38 @@ def _write(content: Any, path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _sync_folder(folder: Path) -> None:
-    """Brings the names of a folder's files to the disk, so that a renaming outlasts a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(descriptor: int) -> None:
+    """Bring a file to the disk. Raise OSError, but not if the file system does not offer this at all."""
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names of a folder's files to the disk, so that a renaming outlasts a loss of power.
+
+    The files themselves are on the disk already. Network shares refuse to sync a folder in many ways, and Windows does not
+    open one, so an error is passed over, as databases do.
+    """
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def is_unfinished(path: Path) -> bool:
     """Whether a save was broken off before the file that it had written took its place."""
-    return path.with_name(path.name + PARTIAL).exists()
+    return bool(parts_of(path))
 
 
 def holds(path: Path, state: Mapping[str, Tensor]) -> bool:
     """Whether a file holds this state dict without prefixes, bit for bit. Raises UserError as `load_weights`."""
     found = read_state(path)
     return found.keys() == state.keys() and all(torch.equal(found[key], tensor) for key, tensor in state.items())
-
-
-def remove_unfinished(run_dir: Path) -> None:
-    """Removes what a run that was killed while it saved has left."""
-    for path in run_dir.glob(f"*_net_*{PARTIAL}"):
-        path.unlink(missing_ok=True)
 
 
 def old_checkpoints(run_dir: Path, kept: int) -> list[Path]:

@@ -53,7 +53,7 @@ def joined(device: torch.device) -> Iterator[None]:
         raise UserError("several processes compute on CUDA GPUs or on the CPU; --gpu_ids -1 chooses the CPU")
     store, number, count = next(dist.rendezvous("env://"))
     # Words between processes, which no GPU shall wait for, go through gloo in any case.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"  # Windows has no NCCL
     dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=number, world_size=count)
     try:
         with nullcontext() if is_main() else redirect_stdout(StringIO()):
