@@ -22,13 +22,13 @@ from models import create_model
 from models.base_model import BaseModel
 from models.shared_batch import check_shared_batch
 from options import TestOptions
-from options.record import architecture_arguments, describe_options, overridden_architecture
+from options.saved_options import architecture_arguments, describe_options, overridden_architecture
+from util.cli import print_any_name
+from util.dir_lock import sole_use
 from util.errors import UserError, exit_on_user_error
-from util.folder_lock import sole_use
-from util.part_files import remove_left_over
-from util.report.console import print_any_name
-from util.report.picture_writer import PictureWriter
-from util.report.results_page import ResultsPage
+from util.files import remove_left_over
+from util.html.results_page import ResultsPage
+from util.images import PictureWriter
 from util.runtime.device import describe_device
 from util.runtime.ema import SUFFIX
 

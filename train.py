@@ -18,34 +18,40 @@ from pathlib import Path
 import torch
 
 from data import PictureLoader, create_dataset
-from data.judged_pictures import JudgedPictures
+from data.eval_data import JudgedPictures
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
-from options.figures import wanted_figures
-from options.record import changed_options, describe_options, write_options
+from options.metric_options import wanted_figures
+from options.saved_options import changed_options, describe_options, write_options
+from util.cli import print_any_name
+from util.dir_lock import sole_use
 from util.errors import UserError, exit_on_user_error
-from util.folder_lock import sole_use
-from util.part_files import remove_left_over
-from util.report.console import print_any_name
-from util.report.early_warnings import EarlyWarnings
-from util.report.live_view import LiveViews
-from util.report.loss_log import forget_losses_after
-from util.report.metrics.judge import create_judge
-from util.report.run_evaluation import NoEvaluation, RunEvaluation
-from util.report.silent_report import SilentReport
-from util.report.tensorboard_view import open_tensorboard
-from util.report.training_report import TrainingReport
-from util.report.visdom_view import open_visdom
-from util.report.wandb_view import open_wandb
-from util.runtime.deferred_interrupt import DeferredInterrupt
-from util.runtime.determinism import make_deterministic
-from util.runtime.device import choose_device, describe_device, listed_gpus
-from util.runtime.distributed import anywhere, describe_group, is_main, joined, meet, rank, started_together, world_size
+from util.files import remove_left_over
+from util.loggers.base import LiveViews
+from util.loggers.tensorboard_logger import open_tensorboard
+from util.loggers.visdom_logger import open_visdom
+from util.loggers.wandb_logger import open_wandb
+from util.metrics.evaluator import create_judge
+from util.metrics.validation import NoEvaluation, RunEvaluation
+from util.runtime.device import choose_device, describe_device, listed_gpus, make_deterministic
+from util.runtime.distributed import (
+    anywhere,
+    describe_group,
+    is_main,
+    joined,
+    meet,
+    rank,
+    run_processes,
+    started_together,
+    world_size,
+)
 from util.runtime.image_counter import ImageCounter
-from util.runtime.loss_watch import LossWatch
-from util.runtime.processes import run_processes
-from util.runtime.seeding import step_seed
+from util.runtime.monitor import EarlyWarnings, LossWatch
+from util.runtime.rng import step_seed
+from util.signals import DeferredInterrupt
+from util.train_log import forget_losses_after
+from util.visualizer import SilentReport, TrainingReport
 
 
 def train(opt: Namespace) -> None:

@@ -6,8 +6,7 @@ import torch
 
 from data.aligned_dataset import AlignedDataset
 from data.base_dataset import BaseDataset
-from data.loader import PictureLoader
-from data.sampler import EpochBatches
+from data.loader import EpochBatches, PictureLoader
 from data.single_dataset import SingleDataset
 from data.singleimage_dataset import SingleImageDataset
 from data.unaligned_dataset import UnalignedDataset

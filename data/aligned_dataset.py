@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 from data.base_dataset import BaseDataset, Position, Sample
-from data.folders import list_pictures, phase_or_val
-from data.images import PictureError
-from data.picture_set import PictureSet
+from data.image_folder import PictureSet, list_pictures, phase_or_val
+from data.image_io import PictureError
 from data.transforms import Transform
 
 

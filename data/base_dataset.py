@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL.Image import Resampling
 
-from data.draws import Purpose, generator
-from data.folders import check_dataroot
-from data.picture_set import PictureSet, PictureTransform
+from data.image_folder import PictureSet, PictureTransform, check_dataroot
+from data.rng import Purpose, generator
 from data.transforms import create_transform
 from util.errors import UserError
 

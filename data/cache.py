@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data.base_dataset import BaseDataset
-from data.images import PictureError, read_image
-from data.picture_set import PictureTransform
+from data.image_folder import PictureTransform
+from data.image_io import PictureError, read_image
 from data.workers import WorkerDiedError, Workers
 from util.errors import MachineError
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from data.base_dataset import BaseDataset, Position, Sample
 from data.cache import PictureCache
-from data.sampler import EpochBatches
+from data.loader import EpochBatches
 from data.workers import WorkerDiedError, Workers
 from util.errors import MachineError, UserError
 

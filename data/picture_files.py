@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.folders import list_pictures
-from data.images import PictureError, read_image
+from data.image_folder import list_pictures
+from data.image_io import PictureError, read_image
 from util.errors import UserError
 
 Size = tuple[int, int]  # width and height in pixels

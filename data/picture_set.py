@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.images import PictureError, read_image
+from data.image_io import PictureError, read_image
 from data.transforms import PictureTooSmallError
 from util.errors import UserError
 

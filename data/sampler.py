@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.base_dataset import Position
-from data.draws import Purpose, generator
+from data.rng import Purpose, generator
 from util.runtime.distributed import own_rows
 
 

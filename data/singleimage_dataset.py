@@ -14,13 +14,12 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from data.base_dataset import BaseDataset, Position, Sample
-from data.draws import Purpose, generator
-from data.folders import list_pictures
-from data.images import PictureError, read_image
-from data.picture_set import PictureTransform
+from data.image_folder import PictureTransform, list_pictures
+from data.image_io import PictureError, read_image
+from data.rng import Purpose, generator
 from data.transforms import Transform, box, grid_cells, resize_planes, zoomed_size
+from util.cli import set_declared_defaults
 from util.errors import UserError
-from util.option_types import set_declared_defaults
 
 CROPS_PER_EPOCH = 100_000
 

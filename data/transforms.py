@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.images import MAX_PIXELS, PictureError
+from data.image_io import MAX_PIXELS, PictureError
 from util.errors import UserError
 
 SIDE_MULTIPLE = 4  # the generators halve a picture twice, and get whole numbers

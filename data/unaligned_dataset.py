@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.base_dataset import BaseDataset, Position, Sample
-from data.folders import list_pictures, phase_or_val
-from data.picture_set import PictureSet
+from data.image_folder import PictureSet, list_pictures, phase_or_val
 from data.transforms import Transform
 from util.errors import UserError
 

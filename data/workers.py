@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from util.errors import MachineError
-from util.stop_signals import STOP_SIGNALS
+from util.signals import STOP_SIGNALS
 
 SECONDS_BETWEEN_CHECKS = 0.2
 SECONDS_TO_END = 1.0

@@ -14,13 +14,12 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from whole_folder import whole_folder
+from atomic_dir import whole_folder
 
-from data.folders import list_pictures
-from data.images import PictureError, read_image
-from util.command_line import OneSentenceParser
+from data.image_folder import list_pictures
+from data.image_io import PictureError, read_image
+from util.cli import OneSentenceParser, positive_int
 from util.errors import UserError, exit_on_user_error
-from util.option_types import positive_int
 
 SHOWN = 3  # names in an error message
 JPEG_QUALITY = 95

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from whole_folder import whole_folder
+from atomic_dir import whole_folder
 
-from util.command_line import OneSentenceParser
+from util.cli import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 
 DRAWING = 1  # raise it when the pictures change, so that a folder drawn by older code is not taken for the same recipe

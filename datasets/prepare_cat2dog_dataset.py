@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from whole_folder import whole_folder
+from atomic_dir import whole_folder
 
-from data.folders import list_pictures
-from util.command_line import OneSentenceParser
+from data.image_folder import list_pictures
+from util.cli import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 
 DOMAINS = {"A": "cat", "B": "dog"}

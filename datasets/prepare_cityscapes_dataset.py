@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from whole_folder import whole_folder
+from atomic_dir import whole_folder
 
-from util.command_line import OneSentenceParser
+from util.cli import OneSentenceParser
 from util.errors import UserError, exit_on_user_error
 
 Folder = Path | zipfile.Path

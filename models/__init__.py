@@ -8,7 +8,7 @@ from models.cycle_gan_model import CycleGANModel
 from models.inference.translator import Translator
 from models.sincut_model import SinCUTModel
 from models.test_model import TestModel
-from util.runtime.seeding import seeded
+from util.runtime.rng import seeded
 
 __all__ = ["MODELS", "Translator", "create_model"]
 

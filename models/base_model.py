@@ -9,21 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.accumulation import OneBatch
 from models.losses.gradient_penalty import wgan_gp_penalty
+from models.lr_schedules import Epochs, LearningRate
 from models.machinery import make_optimizer, prepare_device, wrap_network, wrap_step
-from models.networks.stylegan2_generator import StyleGAN2Generator
-from models.schedules import Epochs, LearningRate
-from models.speed import chosen_speed
+from models.networks.stylegan2 import StyleGAN2Generator
+from models.performance import chosen_speed
+from models.training_step import OneBatch
 from util.errors import PictureSizeError, UserError, is_out_of_memory
+from util.runtime.checkpoint import Moments, RunFiles, Stateful
+from util.runtime.cuda_graph import Inputs, Outputs
 from util.runtime.device import choose_device
 from util.runtime.distributed import mean_over_processes
-from util.runtime.draws import Draws
 from util.runtime.ema import SUFFIX, Averages, NoAverages, WeightAverages
-from util.runtime.recorded_steps import Inputs, Outputs
-from util.runtime.run_files import RunFiles
-from util.runtime.run_state import Moments, Stateful
-from util.runtime.seeding import step_seed
+from util.runtime.rng import Draws, step_seed
 
 # Pixels; in the midst of a network PyTorch may refuse to pad, or to normalise, what smaller pictures have become there.
 LARGE_ENOUGH = 16

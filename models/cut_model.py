@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from models.base_model import BaseModel
-from models.build import build_discriminator, build_generator, build_head
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
 from models.networks import DEFAULT_TAPS, HEADS
-from models.networks.normalisation import mixes_images
-from models.networks.taps import TappedGenerator
-from util.errors import UserError
-from util.option_types import (
+from models.networks.base import TappedGenerator
+from models.networks.factory import build_discriminator, build_generator, build_head
+from models.networks.layers import mixes_images
+from util.cli import (
     boolean,
     layer_list,
     non_negative_float,
@@ -24,8 +23,9 @@ from util.option_types import (
     positive_int,
     set_declared_defaults,
 )
+from util.errors import UserError
+from util.runtime.cuda_graph import Inputs, Outputs
 from util.runtime.distributed import from_others
-from util.runtime.recorded_steps import Inputs, Outputs
 
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_model import BaseModel
-from models.build import build_discriminator, build_generator
 from models.image_pool import ImagePool
 from models.losses.gan import GAN_LOSSES
-from models.networks.normalisation import mixes_images
+from models.networks.factory import build_discriminator, build_generator
+from models.networks.layers import mixes_images
+from util.cli import non_negative_float
 from util.errors import UserError
-from util.option_types import non_negative_float
 
 GENERATOR_LOSSES = ("G_A", "cycle_A", "idt_A", "G_B", "cycle_B", "idt_B")
 BETA2 = 0.999  # fixed, whatever --beta2 says, as published

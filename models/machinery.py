@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from models.accumulation import SeveralBatches
-from models.networks.taps import TappedGenerator
-from models.speed import Speed
+from models.networks.base import TappedGenerator
+from models.performance import HowToCompute, Speed, allow_tf32, as_called
+from models.training_step import SeveralBatches
+from util.runtime.cuda_graph import CudaGraphs, RecordedSteps
+from util.runtime.device import keep_freed_memory
 from util.runtime.distributed import parallel
-from util.runtime.draws import KeptDraws
-from util.runtime.host_memory import keep_freed_memory
-from util.runtime.network_calls import HowToCompute, allow_tf32, as_called
-from util.runtime.recorded_steps import CudaGraphs, RecordedSteps
+from util.runtime.rng import KeptDraws
 
 if TYPE_CHECKING:
     from models.base_model import BaseModel

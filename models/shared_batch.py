@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from models.networks.stylegan2_upsampling import NoiseInjection
+from models.networks.stylegan2 import NoiseInjection
 from util.errors import UserError
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from models.cut_model import CUTModel, default_taps
 from models.losses.gradient_penalty import r1_penalty
 from models.networks.patch_sampler import GridPooling
-from models.networks.stylegan2_generator import StyleGAN2Generator
-from util.option_types import non_negative_float, set_declared_defaults
+from models.networks.stylegan2 import StyleGAN2Generator
+from util.cli import non_negative_float, set_declared_defaults
 
 
 class SinCUTModel(CUTModel):

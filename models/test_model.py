@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.base_model import BaseModel
-from models.build import build_generator
+from models.networks.factory import build_generator
 from util.errors import UserError
 
 SINGLE_IMAGE_GENERATORS = ("stylegan2", "smallstylegan2")  # trained on crops, for whole pictures

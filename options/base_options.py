@@ -11,12 +11,10 @@ from data import DATASETS
 from data.transforms import STEPS, parse_preprocess
 from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
-from models.networks.initialisation import INITIALISERS
-from models.networks.normalisation import NORMS
-from options.speed_options import check_speed, declare_speed
-from util.command_line import OneSentenceParser
-from util.errors import UserError
-from util.option_types import (
+from models.networks.layers import INITIALISERS, NORMS
+from options.performance_options import check_speed, declare_speed
+from util.cli import (
+    OneSentenceParser,
     boolean,
     halvings,
     non_negative_float,
@@ -27,6 +25,7 @@ from util.option_types import (
     seed,
     set_declared_defaults,
 )
+from util.errors import UserError
 from util.runtime.device import AUTO
 
 ARCHITECTURE = "architecture"

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from options.base_options import BaseOptions
-from util.option_types import positive_int, set_declared_defaults
+from util.cli import positive_int, set_declared_defaults
 
 
 class TestOptions(BaseOptions):

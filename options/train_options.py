@@ -3,10 +3,10 @@
 from argparse import ArgumentParser, ArgumentTypeError
 
 from models.losses.gan import GAN_LOSSES
-from models.schedules import SCHEDULES
+from models.lr_schedules import SCHEDULES
 from options.base_options import BaseOptions
-from options.figures import declare_figures
-from util.option_types import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
+from options.metric_options import declare_figures
+from util.cli import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
 
 DISPLAY_OFF = "0 or less: off"
 

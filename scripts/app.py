@@ -17,10 +17,8 @@ if __name__ == "__main__":
 
 from models import Translator
 from models.inference.checkpoint import list_checkpoints
-from util.command_line import OneSentenceParser
+from util.cli import OneSentenceParser, port, positive_float, print_any_name
 from util.errors import UserError, exit_on_user_error
-from util.option_types import port, positive_float
-from util.report.console import print_any_name
 from util.runtime.device import AUTO
 
 LOOPBACK = "127.0.0.1"

@@ -43,11 +43,14 @@ from benchmark_steps import (  # noqa: E402
 from data import create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
 from options import TrainOptions  # noqa: E402
-from util.command_line import OneSentenceParser  # noqa: E402
+from util.cli import (  # noqa: E402
+    OneSentenceParser,
+    picture_side,
+    positive_int,
+)
 from util.errors import UserError, exit_on_user_error  # noqa: E402
-from util.option_types import picture_side, positive_int  # noqa: E402
+from util.runtime.cuda_graph import WARM_UP_STEPS  # noqa: E402
 from util.runtime.device import choose_device, describe_device  # noqa: E402
-from util.runtime.recorded_steps import WARM_UP_STEPS  # noqa: E402
 
 ON_CPU = [AS_PUBLISHED, DEFAULT, "channels_last", "grad_checkpoint", "bf16", "bf16, channels_last", "fast"]
 THE_REST = [AS_PUBLISHED, DEFAULT, "fast"]

@@ -23,11 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
 from data import PictureLoader, create_dataset  # noqa: E402
-from data.folders import list_pictures  # noqa: E402
+from data.image_folder import list_pictures  # noqa: E402
 from options import TrainOptions  # noqa: E402
-from util.command_line import OneSentenceParser  # noqa: E402
+from util.cli import (
+    OneSentenceParser,
+    positive_int,
+)
 from util.errors import exit_on_user_error  # noqa: E402
-from util.option_types import positive_int  # noqa: E402
 
 LOAD_SIZE, CROP_SIZE = 286, 256
 PHOTOGRAPHS, SIDE = 60, 256  # that are drawn of each domain, and their side in pixels

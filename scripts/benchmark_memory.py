@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
 from benchmark_steps import build, flip_in_turns, stepper  # noqa: E402
 
-from util.runtime.recorded_steps import WARM_UP_STEPS  # noqa: E402
+from util.runtime.cuda_graph import WARM_UP_STEPS  # noqa: E402
 
 
 def peak_memory(method: str, way: str, arguments: list[str]) -> float:

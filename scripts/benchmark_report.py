@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from util.errors import UserError
-from util.report.drawing import drawing
+from util.plotting import drawing
 
 BEGIN, END = "<!-- figures: written by scripts/benchmark.py -->", "<!-- end of figures -->"
 NOT_MEASURED = "not measured"

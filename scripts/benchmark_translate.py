@@ -21,13 +21,11 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from models import Translator
-from models.inference.files import Job, read_samples
+from models.inference.image_io import Job, read_samples, tensor_of_samples
 from models.inference.pipeline import translate_files
-from models.inference.samples import tensor_of_samples
 from models.networks import GENERATORS, GeneratorSettings
-from util.command_line import OneSentenceParser
+from util.cli import OneSentenceParser, picture_side, positive_int
 from util.errors import exit_on_user_error
-from util.option_types import picture_side, positive_int
 from util.runtime.device import AUTO, choose_device, describe_device
 
 

@@ -23,13 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
-from util.command_line import OneSentenceParser
+from util.cli import OneSentenceParser, picture_side, positive_int
 from util.errors import exit_on_user_error
-from util.option_types import picture_side, positive_int
-from util.report.live_view import LiveView, LiveViews, Moment
-from util.report.tensorboard_view import open_tensorboard
-from util.report.visdom_view import open_visdom
-from util.report.wandb_view import open_wandb
+from util.loggers.base import LiveView, LiveViews, Moment
+from util.loggers.tensorboard_logger import open_tensorboard
+from util.loggers.visdom_logger import open_visdom
+from util.loggers.wandb_logger import open_wandb
 
 MODEL = "--name views --gpu_ids -1 --netG resnet_4blocks --ngf 16 --ndf 16 --netF_nc 64 --num_patches 64 --display_id -1"
 NO_VIEW = "no view"

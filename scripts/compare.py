@@ -9,12 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.command_line import OneSentenceParser
+from util.cli import OneSentenceParser, print_any_name
 from util.errors import UserError, exit_on_user_error
-from util.report.comparison_page import write_comparison
-from util.report.console import print_any_name
-from util.report.earlier_page import title_of
-from util.runtime.output_folder import make_output_folder
+from util.files import make_output_folder
+from util.html.comparison_page import write_comparison
+from util.html.results_page import title_of
 
 
 def labelled(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:

@@ -26,16 +26,13 @@ if __name__ == "__main__":
 
 # isort: split
 
-from data.folders import phase_or_val
-from data.images import PictureError, open_upright
-from data.picture_files import PictureFiles, Size, common_size, name_below
-from options.figures import declare_figures, wanted_figures
-from util.command_line import OneSentenceParser
+from data.eval_data import PictureFiles, Size, common_size, name_below
+from data.image_folder import phase_or_val
+from data.image_io import PictureError, open_upright
+from options.metric_options import declare_figures, wanted_figures
+from util.cli import OneSentenceParser, positive_int, print_any_name, seed
 from util.errors import UserError, exit_on_user_error
-from util.option_types import positive_int, seed
-from util.report.console import print_any_name
-from util.report.metrics.figure_table import figure_table
-from util.report.metrics.judge import Figure, RealSet, create_judge
+from util.metrics.evaluator import Figure, RealSet, create_judge, figure_table
 from util.runtime.device import AUTO, choose_device, describe_device
 
 UNTOUCHED = "input left as it is"

@@ -15,16 +15,13 @@ if __name__ == "__main__":
 # isort: split
 
 from models.inference.checkpoint import LoadedGenerator, load_generator
-from models.inference.export import EXPORTERS, ExportMismatchError, export_generator
-from models.inference.hub import last_figures, write_hub_folder
+from models.inference.export import EXPORTERS, ExportMismatchError, export_generator, last_figures, write_hub_folder
 from models.inference.sides import accepted_sides
-from options.record import given_architecture
-from util.command_line import OneSentenceParser
+from options.saved_options import given_architecture
+from util.cli import OneSentenceParser, print_any_name
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
-from util.report.console import print_any_name
-from util.report.metrics_log import read_metrics
-from util.runtime.checkpoints import save_weights
-from util.runtime.safetensors_file import write_safetensors
+from util.runtime.weights import save_weights, write_safetensors
+from util.train_log import read_metrics
 
 # The choices of --format that are weights alone.
 WEIGHT_FORMATS = {"safetensors": write_safetensors, "pth": save_weights}

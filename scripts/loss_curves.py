@@ -21,10 +21,12 @@ from data import PictureLoader, create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options import TrainOptions  # noqa: E402
-from util.command_line import OneSentenceParser  # noqa: E402
+from util.cli import (
+    OneSentenceParser,
+    positive_int,
+)
 from util.errors import exit_on_user_error  # noqa: E402
-from util.option_types import positive_int  # noqa: E402
-from util.report.drawing import drawing  # noqa: E402
+from util.plotting import drawing  # noqa: E402
 
 WAYS = {"fp32": [], "bf16": ["--precision", "bf16"], "fp32, other draws": []}
 WINDOW = 20  # steps that a value of the table is the mean of

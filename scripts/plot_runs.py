@@ -15,11 +15,10 @@ from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.command_line import OneSentenceParser
+from util.cli import OneSentenceParser, print_any_name
 from util.errors import UserError, exit_on_user_error
-from util.report.console import print_any_name
-from util.report.drawing import drawing
-from util.report.metrics_log import read_metrics
+from util.plotting import drawing
+from util.train_log import read_metrics
 
 
 @dataclass(frozen=True)

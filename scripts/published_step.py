@@ -18,9 +18,7 @@ from models.base_model import BaseModel
 from models.cut_model import CUTModel, Keys
 from models.cycle_gan_model import CycleGANModel
 from models.losses.patch_nce import patch_nce
-from models.networks.normalisation import InstanceNorm
-from models.networks.padding import ReflectionPad
-from models.networks.resampling import Downsample, Upsample
+from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample
 from models.networks.winograd import Conv3x3
 from models.sincut_model import SinCUTModel
 

@@ -19,18 +19,15 @@ if __name__ == "__main__":
 # isort: split
 
 from models import Translator
-from models.inference.files import Job, plan_jobs, plan_video, still_to_do
+from models.inference.image_io import Job, plan_jobs, plan_video, still_to_do
 from models.inference.pipeline import Existing, translate_files
 from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
-from options.record import given_architecture
-from util.command_line import OneSentenceParser
+from options.saved_options import given_architecture
+from util.cli import OneSentenceParser, picture_side, positive_float, positive_int, print_any_name, seed, share
 from util.errors import FAILURE_STATUS, exit_on_user_error, stop_status
-from util.option_types import picture_side, positive_float, positive_int, seed, share
-from util.part_files import remove_left_over
-from util.report.console import print_any_name
+from util.files import make_output_folder, remove_left_over
 from util.runtime.device import AUTO, describe_device
-from util.runtime.output_folder import make_output_folder
 
 BATCH_ON_GPU = 8
 GIGABYTE = 10**9

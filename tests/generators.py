@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from models.networks import GENERATORS, GeneratorSettings
-from models.networks.initialisation import init_weights
-from models.networks.stylegan2_upsampling import NoiseInjection
-from util.runtime.checkpoints import save_weights
-from util.runtime.seeding import seeded
+from models.networks.layers import init_weights
+from models.networks.stylegan2 import NoiseInjection
+from util.runtime.rng import seeded
+from util.runtime.weights import save_weights
 
 
 def generator(name: str = "resnet_4blocks", **changes: Any) -> nn.Module:

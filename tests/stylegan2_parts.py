@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.stylegan2 import StyleGAN2Generator
 
 
 def random_image(*shape: int, seed: int = 0) -> Tensor:

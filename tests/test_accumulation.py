@@ -66,5 +66,5 @@ class TestAccumulation:
         model = double_model(f"{CUT} --accumulate 2")
         take_step(model)
         assert len(model.stateful["accumulation"].state_dict()["waiting"]) == 1
-        monkeypatch.setattr("models.accumulation.world_size", lambda: 2)
+        monkeypatch.setattr("models.training_step.world_size", lambda: 2)
         assert model.stateful["accumulation"].state_dict()["waiting"] == []

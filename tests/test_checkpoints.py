@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models import create_model
 from options import TestOptions, TrainOptions
 from util.errors import UserError
-from util.runtime.checkpoints import load_weights, save_weights
+from util.runtime.weights import load_weights, save_weights
 
 NAME = "latest_net_G.pth"
 

@@ -11,7 +11,7 @@ import torch
 from page_reader import linked_file, read_page
 from PIL import Image
 
-from util.report.results_page import ResultsPage
+from util.html.results_page import ResultsPage
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts/compare.py"
 

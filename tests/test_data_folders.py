@@ -7,7 +7,7 @@ import pytest
 from pictures import fill, options, two_domains
 
 from data import create_dataset
-from data.folders import list_pictures
+from data.image_folder import list_pictures
 from util.errors import UserError
 
 

@@ -9,7 +9,7 @@ from picture_files import BLACK_IS_ZERO, RGB, WHITE_IS_ZERO, png_16, tiff
 from pictures import noise
 from PIL import Image
 
-from data.images import EXTENSIONS, PictureError, read_image
+from data.image_io import EXTENSIONS, PictureError, read_image
 
 ORIENTATION = 0x0112
 

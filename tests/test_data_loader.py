@@ -8,7 +8,7 @@ from pictures import options, two_domains
 
 from data import DATASETS, create_dataset
 from data.base_dataset import Position
-from data.sampler import EpochBatches
+from data.loader import EpochBatches
 
 
 def sampler(n_samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, drop_last: bool = False) -> EpochBatches:

@@ -9,7 +9,7 @@ from pictures import noise, options, ramp
 from PIL import Image, ImageOps
 from PIL.Image import Resampling
 
-from data.images import PictureError
+from data.image_io import PictureError
 from data.transforms import PictureTooSmallError, Transform, create_transform, parse_preprocess
 from util.errors import UserError
 

@@ -11,7 +11,7 @@ from models import create_model
 from options import TrainOptions
 from util.errors import DivergedError
 from util.runtime.image_counter import ImageCounter
-from util.runtime.loss_watch import STEPS_UNSEEN, LossWatch
+from util.runtime.monitor import STEPS_UNSEEN, LossWatch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TINY = "--gpu_ids -1 --netG resnet_4blocks --ngf 2 --ndf 2 --netF_nc 4 --nce_layers 0,4"

@@ -12,7 +12,7 @@ from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
 from train import early_warnings
-from util.report.early_warnings import LASTING, SETTLED, EarlyWarnings
+from util.runtime.monitor import LASTING, SETTLED, EarlyWarnings
 
 NETWORKS = [
     "--gpu_ids",

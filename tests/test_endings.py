@@ -171,7 +171,7 @@ def test_what_is_read_by_mistake_keeps_its_traceback() -> None:
 def test_a_network_that_finds_no_memory_says_so() -> None:
     prepare = """
 import resource
-from models.build import build_generator
+from models.networks.factory import build_generator
 from options import TrainOptions
 
 opt = TrainOptions().parse("--dataroot d --name n --netG resnet_9blocks --ngf 256".split())

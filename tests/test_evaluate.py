@@ -16,8 +16,8 @@ from torch import nn
 
 from scripts.evaluate import evaluate, parse
 from util.errors import UserError
-from util.report.metrics.feature_distances import frechet_distance
-from util.report.metrics.paired import psnr, ssim
+from util.metrics.distances import frechet_distance
+from util.metrics.paired import psnr, ssim
 
 
 class Thumbnail(nn.Module):

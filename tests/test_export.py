@@ -11,12 +11,10 @@ from torch import nn
 
 from models import Translator
 from models.inference.checkpoint import load_generator
-from models.inference.export import EXPORTERS, ExportMismatchError, example, export_generator
-from models.inference.hub import last_figures, write_hub_folder
+from models.inference.export import EXPORTERS, ExportMismatchError, example, export_generator, last_figures, write_hub_folder
 from models.networks import GENERATORS
 from scripts.export import main
-from util.runtime.checkpoints import save_weights
-from util.runtime.safetensors_file import write_safetensors
+from util.runtime.weights import save_weights, write_safetensors
 
 SMALL = {"ngf": 2}
 

@@ -17,7 +17,7 @@ from test_faults import RUN, TWO_EPOCHS
 from datasets.archive import ArchiveError, Member, unpack
 from models import create_model
 from options import TrainOptions
-from util.runtime.checkpoints import is_unfinished
+from util.runtime.weights import is_unfinished
 
 REFUSING_FSYNC = r"""
 #include <errno.h>
@@ -51,7 +51,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SAVES = """
 import json, os, sys, torch
 from pathlib import Path
-from util.runtime.checkpoints import save_weights
+from util.runtime.weights import save_weights
 for folder_error, file_error in json.loads(sys.argv[1]):
     for name, error in (("FOLDER_ERROR", folder_error), ("FILE_ERROR", file_error)):
         os.environ.pop(name, None)
@@ -144,7 +144,7 @@ def test_training_and_testing_do_without_what_windows_lacks(tmp_path: Path, like
 
 
 def test_the_lock_of_windows_refuses_a_second_owner(tmp_path: Path, like_windows: dict[str, str], root: Path) -> None:
-    inner = "from pathlib import Path; from util.folder_lock import sole_use\nwith sole_use(Path('run'), '--name'): pass"
+    inner = "from pathlib import Path; from util.dir_lock import sole_use\nwith sole_use(Path('run'), '--name'): pass"
     outer = f"import subprocess, sys\n{inner[:-4]} sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
     environment = like_windows | {"PYTHONPATH": f"{like_windows['PYTHONPATH']}{os.pathsep}{root}"}
     line = [sys.executable, "-c", outer, inner]

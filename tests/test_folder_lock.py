@@ -16,9 +16,9 @@ from programs import ENVIRONMENT, ROOT, command, refuse
 from test_faults import ENDLESS, RUN, TWO_EPOCHS
 from training_processes import STATE, TrainingProcesses, reported, same_end
 
-from util.folder_lock import LOCK_FILE
-from util.part_files import hidden_part, named_part, parts_of, remove_left_over
-from util.runtime.checkpoints import is_unfinished, load_weights, save_weights
+from util.dir_lock import LOCK_FILE
+from util.files import hidden_part, named_part, parts_of, remove_left_over
+from util.runtime.weights import is_unfinished, load_weights, save_weights
 
 PYTHONPATH = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
 
@@ -83,7 +83,7 @@ def test_a_refused_start_leaves_no_folder(folder: Path, train) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from util.folder_lock import sole_use
+from util.dir_lock import sole_use
 with sole_use(Path(sys.argv[1]), "--name"):
     print(flush=True)
     sys.stdin.read()
@@ -104,7 +104,7 @@ COUNT = """
 import os, sys, time
 from pathlib import Path
 from util.errors import UserError
-from util.folder_lock import sole_use
+from util.dir_lock import sole_use
 folder = Path(sys.argv[1])
 for _ in range(30):
     while True:
@@ -127,7 +127,7 @@ def test_processes_that_contend_for_a_folder_are_in_it_one_by_one(tmp_path: Path
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOTSUP", "EINVAL", "ENOSYS"])
 def test_a_file_system_without_locks_is_noted(tmp_path: Path, error: str) -> None:
     code = f"import errno, fcntl\ndef lockf(*_): raise OSError(errno.{error}, '')\nfcntl.lockf = lockf\n"
-    code += "from pathlib import Path\nfrom util.folder_lock import sole_use\nwith sole_use(Path('run'), ''): print('on')"
+    code += "from pathlib import Path\nfrom util.dir_lock import sole_use\nwith sole_use(Path('run'), ''): print('on')"
     told = subprocess.run([sys.executable, "-c", code], env=PYTHONPATH, cwd=tmp_path, capture_output=True, text=True)
     assert (told.returncode, told.stderr) == (0, "")
     assert re.fullmatch("note: run: this file system has no locks.*\non\n", told.stdout)
@@ -136,8 +136,8 @@ def test_a_file_system_without_locks_is_noted(tmp_path: Path, error: str) -> Non
 SAVE = """
 import sys, torch
 from pathlib import Path
-from util.runtime.checkpoints import save_weights
-from util.whole_file import whole_file
+from util.runtime.weights import save_weights
+from util.files import whole_file
 for _ in range(50):
     save_weights(torch.nn.Linear(30, 30), Path(sys.argv[1], "latest_net_G.pth"))
     with whole_file(Path(sys.argv[1], "page.html")) as unfinished:
@@ -155,7 +155,7 @@ def test_processes_that_write_the_same_files_do_not_disturb_each_other(tmp_path:
 LEAVE = """
 import sys
 from pathlib import Path
-from util.part_files import hidden_part, named_part
+from util.files import hidden_part, named_part
 for part in (hidden_part(Path(sys.argv[1], "page.html")), named_part(Path(sys.argv[1], "latest_net_G.pth"))):
     part.touch()
 print(flush=True)

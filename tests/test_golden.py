@@ -19,7 +19,7 @@ from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
 from models.networks import HEADS
-from models.networks.stylegan2_upsampling import NoiseSource
+from models.networks.stylegan2 import NoiseSource
 from options import TestOptions, TrainOptions
 
 # What may differ from the published options, and why.

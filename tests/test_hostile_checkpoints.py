@@ -19,8 +19,7 @@ from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
 from util.errors import UserError
-from util.runtime.checkpoints import load_weights, save_weights
-from util.runtime.safetensors_file import write_safetensors
+from util.runtime.weights import load_weights, save_weights, write_safetensors
 
 TINY = [
     "--gpu_ids",
@@ -190,7 +189,7 @@ def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(run, tmp_path: Pa
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match="not a regular file"):
         if name == STATE:
-            from util.runtime.run_state import read_run_state
+            from util.runtime.checkpoint import read_run_state
 
             read_run_state(tmp_path / name)
         else:

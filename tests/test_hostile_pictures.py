@@ -16,7 +16,7 @@ from PIL import Image
 from programs import ENVIRONMENT, command, run
 
 from data import create_dataset
-from data.images import EXTENSIONS
+from data.image_io import EXTENSIONS
 
 KNOWN = ["--dataroot", "data", "--name", "run"]
 SMALL = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--load_size", "36", "--crop_size", "32"]

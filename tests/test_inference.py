@@ -12,15 +12,14 @@ from pictures import noise
 from PIL import Image
 
 from models import Translator
-from models.build import generator_settings
-from models.inference.architecture import infer_options
-from models.inference.files import read_samples
+from models.inference.checkpoint import infer_options
+from models.inference.image_io import ORIENTATION, read_samples, samples_of_image
 from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, images_at_once, largest_map
-from models.inference.samples import ORIENTATION, samples_of_image
 from models.inference.tiling import BAR, Tiler
 from models.networks import GENERATORS
+from models.networks.factory import generator_settings
 from util.errors import UserError
-from util.report.pictures import to_uint8
+from util.images import to_uint8
 
 VARIANTS = [
     {},
@@ -115,7 +114,7 @@ def test_alpha_and_depth_are_kept() -> None:
 
 
 def test_deep_gray_files_keep_their_brightness(tmp_path: Path) -> None:
-    """As data/images.py reads them for training: what only the file itself tells of its samples is heeded."""
+    """As data/image_io.py reads them for training: what only the file itself tells of its samples is heeded."""
     deep = np.linspace(0, 65535, 6 * 8).astype(np.uint16).reshape(6, 8)
     (tmp_path / "deep.pgm").write_bytes(b"P5 8 6 65535\n" + deep.astype(">u2").tobytes())
     (tmp_path / "negative.tif").write_bytes(tiff((65535 - deep).tobytes(), (8, 6), 16, WHITE_IS_ZERO))

@@ -9,8 +9,7 @@ import pytest
 from pictures import options, two_domains
 
 from data import create_dataset
-from util.runtime.deferred_interrupt import DeferredInterrupt
-from util.stop_signals import STOP_SIGNALS, Terminated
+from util.signals import STOP_SIGNALS, DeferredInterrupt, Terminated
 
 
 def press_ctrl_c() -> None:

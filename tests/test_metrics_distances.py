@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
-from util.report.metrics.feature_distances import (
+from util.metrics.distances import (
     KID_SUBSETS,
     frechet_distance,
     kernel_distance,

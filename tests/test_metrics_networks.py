@@ -11,9 +11,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.report.metrics.feature_network import FeatureNetwork, load_features, load_inception
-from util.report.metrics.resizing import clean, legacy
-from util.report.metrics.weights_files import WeightsAbsentError, cached, sha256
+from util.metrics.feature_extractors import (
+    FeatureNetwork,
+    WeightsAbsentError,
+    cached,
+    clean,
+    legacy,
+    load_features,
+    load_inception,
+    sha256,
+)
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,9 @@ from tiny_models import tiny_model, train
 from torch import Tensor, nn
 
 from models.networks import DISCRIMINATORS, GENERATORS, DiscriminatorSettings, GeneratorSettings
-from models.networks.initialisation import INITIALISERS, init_weights
-from models.networks.normalisation import NORMS, InstanceNorm, mixes_images
+from models.networks.layers import INITIALISERS, NORMS, Downsample, InstanceNorm, Upsample, init_weights, mixes_images
 from models.networks.patch_sampler import GridPooling, PatchSampler, draw_positions, normalise
 from models.networks.patchgan import PatchGAN, TiledPatchGAN, cut_into_tiles
-from models.networks.resampling import Downsample, Upsample
 from models.networks.resnet import ResnetGenerator
 from util.errors import UserError
 

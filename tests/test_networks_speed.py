@@ -9,9 +9,7 @@ from test_golden import check_training_steps
 from torch import Tensor, nn
 
 from models.networks import winograd
-from models.networks.normalisation import InstanceNorm
-from models.networks.padding import ReflectionPad
-from models.networks.resampling import Downsample, Upsample
+from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample
 from models.networks.resnet import ResnetGenerator, steps
 from models.networks.winograd import TILES_AT_ONCE, Conv3x3
 

@@ -13,7 +13,7 @@ from programs import ROOT, refuse
 from models import create_model
 from options import TestOptions, TrainOptions
 from options.base_options import ARCHITECTURE
-from options.record import MACHINE_READABLE, TEXT, architecture_arguments, write_options
+from options.saved_options import MACHINE_READABLE, TEXT, architecture_arguments, write_options
 from util.errors import UserError
 
 parse_as_trained = runpy.run_path(str(ROOT / "test.py"))["parse_as_trained"]

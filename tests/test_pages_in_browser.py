@@ -13,8 +13,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from test_report_pages import HOSTILE_NAMES
 
-from util.report.results_page import ResultsPage
-from util.report.training_page import TrainingPage
+from util.html.results_page import ResultsPage
+from util.html.training_page import TrainingPage
 
 VISUALS = ("real_A", "fake_B", "real_B")
 NAMES = ["cat.jpg", "dog.jpg", "cat and dog.jpg", "pony.jpg"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from util.report.live_view import Moment
-from util.report.metrics_log import MetricsLog
+from util.loggers.base import Moment
+from util.train_log import MetricsLog
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts/plot_runs.py"
 

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.base_model import BaseModel
 from models.networks.winograd import transforms
-from util.runtime.draws import KeptDraws
-from util.runtime.recorded_steps import WARM_UP_STEPS, Outputs, RecordedSteps
+from util.runtime.cuda_graph import WARM_UP_STEPS, Outputs, RecordedSteps
+from util.runtime.rng import KeptDraws
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from models import MODELS, create_model
 from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
+from models.lr_schedules import SCHEDULES
 from models.networks import DISCRIMINATORS, GENERATORS, HEADS
-from models.networks.initialisation import INITIALISERS
-from models.networks.normalisation import NORMS, InstanceNorm
-from models.networks.stylegan2_upsampling import DoublingLayer
-from models.schedules import SCHEDULES
+from models.networks.layers import INITIALISERS, NORMS, InstanceNorm
+from models.networks.stylegan2 import DoublingLayer
 from options import TestOptions, TrainOptions
-from options.record import architecture_arguments, write_options
+from options.saved_options import architecture_arguments, write_options
 from util.errors import UserError
 
 REGISTRIES = {

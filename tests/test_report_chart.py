@@ -6,8 +6,7 @@ from html import unescape
 
 import pytest
 
-from util.report.chart import MOST_POINTS, chart
-from util.report.run_charts import curves, run_charts
+from util.html.charts import MOST_POINTS, chart, curves, run_charts
 
 RAMP = [(float(x), 2.0 * x) for x in range(5)]
 

@@ -1,6 +1,6 @@
 import re
 
-from util.report.loss_log import LossLog, format_losses
+from util.train_log import LossLog, format_losses
 
 
 def test_a_line_has_the_published_shape() -> None:

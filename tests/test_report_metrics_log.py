@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from util.report.live_view import Moment
-from util.report.metrics_log import MetricsLog, read_metrics
+from util.loggers.base import Moment
+from util.train_log import MetricsLog, read_metrics
 
 
 def moment(epochs_done: float) -> Moment:

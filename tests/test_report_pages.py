@@ -10,10 +10,10 @@ import torch
 from page_reader import Page, linked_file, read_page
 from PIL import Image
 
-from util.report.results_page import ResultsPage
-from util.report.training_page import TrainingPage
+from util.html.results_page import ResultsPage
+from util.html.training_page import TrainingPage
 
-SCRIPT = Path(__file__).resolve().parent.parent / "util/report/page.js"
+SCRIPT = Path(__file__).resolve().parent.parent / "util/html/page.js"
 HOSTILE_NAMES = [
     "<script>alert(1)</script>.png",
     '"><img src=x onerror=alert(1)>.jpg',

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from util.report.metrics.paired import mean_score, psnr, ssim
+from util.metrics.paired import mean_score, psnr, ssim
 
 
 def noise(seed: int, shape: tuple[int, ...] = (32, 40, 3)) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from util.report.pictures import picture_grid, save_picture, to_uint8
+from util.images import picture_grid, save_picture, to_uint8
 
 
 def tensor_of(pixel_value: float) -> torch.Tensor:

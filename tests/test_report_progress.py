@@ -17,7 +17,7 @@ fcntl = pytest.importorskip("fcntl")
 ROOT = Path(__file__).resolve().parent.parent
 RUN = """
 import time
-from util.report.progress import Progress
+from util.progress import Progress
 progress = Progress(first_epoch=3, last_epoch=4, images_per_epoch=6)
 for epoch, images in ((3, 5), (4, 6)):
     progress.start_epoch(epoch)

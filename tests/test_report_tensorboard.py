@@ -13,9 +13,8 @@ pytest.importorskip("tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
-from util.report.background_view import MOST_POINTS
-from util.report.live_view import LiveViews, Moment
-from util.report.tensorboard_view import open_tensorboard
+from util.loggers.base import MOST_POINTS, LiveViews, Moment
+from util.loggers.tensorboard_logger import open_tensorboard
 
 VISUALS = {"real_A": torch.ones(1, 3, 4, 6), "fake_B": -torch.ones(1, 1, 4, 6)}
 

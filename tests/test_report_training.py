@@ -9,9 +9,9 @@ import pytest
 import torch
 from page_reader import read_page
 
+from util.loggers.base import LiveViews, Moment
 from util.report import step_times
-from util.report.live_view import LiveViews, Moment
-from util.report.training_report import TrainingReport
+from util.visualizer import TrainingReport
 
 VISUALS = {"real_A": torch.zeros(1, 3, 4, 4), "fake_B": torch.zeros(1, 3, 4, 4)}
 

@@ -13,10 +13,9 @@ pytest.importorskip("visdom")
 
 from visdom_servers import HANG_GUARD_SECONDS, free_port, no_server_line, silent_server, visdom_server, wait_until
 
+from util.loggers.base import MOST_POINTS, BackgroundView, LiveView, LiveViews, Moment
+from util.loggers.visdom_logger import open_visdom
 from util.report import background_view, visdom_board, visdom_screen
-from util.report.background_view import MOST_POINTS, BackgroundView
-from util.report.live_view import LiveView, LiveViews, Moment
-from util.report.visdom_view import open_visdom
 
 PLOT_CALLS = 5000
 VISUALS = {"real_A": torch.zeros(1, 3, 16, 16), "fake_B": torch.ones(1, 1, 16, 16), "real_B": torch.zeros(1, 3, 8, 8)}

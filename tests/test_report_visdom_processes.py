@@ -17,8 +17,8 @@ import sys
 import threading
 import torch
 from util.report import visdom_board
-from util.report.live_view import Moment
-from util.report.visdom_view import open_visdom
+from util.loggers.base import Moment
+from util.loggers.visdom_logger import open_visdom
 visdom_board.ANSWER_SECONDS = 10_000
 said = threading.Event()
 view = open_visdom("cats", display_port=int(sys.argv[1]))
@@ -35,8 +35,8 @@ print("end of the run")
 RUN_WITHOUT_VISDOM = """
 import sys
 sys.modules["visdom"] = None  # makes its import fail
-from util.report.live_view import Moment
-from util.report.visdom_view import open_visdom
+from util.loggers.base import Moment
+from util.loggers.visdom_logger import open_visdom
 view = open_visdom("cats")
 view.start(print)
 view.plot("losses", Moment(1, 0.5, 1), {"G": 1.0})

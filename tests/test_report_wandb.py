@@ -13,9 +13,9 @@ pytest.importorskip("wandb")
 
 from visdom_servers import HANG_GUARD_SECONDS, silent_server, wait_until
 
+from util.loggers.base import Moment
+from util.loggers.wandb_logger import open_wandb
 from util.report import wandb_view
-from util.report.live_view import Moment
-from util.report.wandb_view import open_wandb
 
 VISUALS = {"fake_B": torch.ones(1, 3, 4, 6), "gray": -torch.ones(1, 1, 4, 6)}
 

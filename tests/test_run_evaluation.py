@@ -20,16 +20,16 @@ from PIL import Image
 from torch import nn
 from training_processes import Ended, TrainingProcesses
 
-from data.judged_pictures import JudgedPictures
+from data.eval_data import JudgedPictures
 from models import create_model
 from options import TestOptions, TrainOptions
 from scripts.evaluate import evaluate, parse
 from test import test as translate
 from util.errors import UserError
-from util.report.metrics.judge import Judge
-from util.report.run_evaluation import RunEvaluation
-from util.report.training_report import TrainingReport
-from util.runtime.run_state import FILE_NAME
+from util.metrics.evaluator import Judge
+from util.metrics.validation import RunEvaluation
+from util.runtime.checkpoint import FILE_NAME
+from util.visualizer import TrainingReport
 
 # Batch norm and dropout: what a pass of the training's own networks would leave traces in.
 NETWORKS = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--normG", "batch", "--no_dropout", "no"]

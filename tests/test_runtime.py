@@ -8,14 +8,13 @@ import torch
 
 from models import create_model
 from models.image_pool import ImagePool
-from models.schedules import SCHEDULES, Epochs
+from models.lr_schedules import SCHEDULES, Epochs
 from options import TrainOptions
 from util.errors import UserError
-from util.runtime.device import choose_device, describe_device, listed_gpus
-from util.runtime.free_memory import usable_gpu_memory
+from util.files import make_output_folder
+from util.runtime.device import choose_device, describe_device, listed_gpus, usable_gpu_memory
 from util.runtime.image_counter import ImageCounter
-from util.runtime.output_folder import make_output_folder
-from util.runtime.seeding import seeded
+from util.runtime.rng import seeded
 
 
 @pytest.fixture

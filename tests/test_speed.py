@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, random_batch, take_step, tiny_model
 
-from models.speed import Speed, chosen_speed
+from models.performance import Speed, chosen_speed
 from options import TestOptions, TrainOptions
 from util.errors import UserError
 

@@ -10,10 +10,14 @@ from golden_cases import Case, assert_close, assert_gradients
 from stylegan2_parts import random_image, randomised, recorded_inputs, small_generator
 from torch import Tensor
 
-from models.networks.initialisation import init_weights
-from models.networks.stylegan2_discriminator import StyleGAN2Discriminator, TiledStyleGAN2Discriminator
-from models.networks.stylegan2_generator import StyleGAN2Generator
-from models.networks.stylegan2_upsampling import DoublingLayer, NoiseSource
+from models.networks.layers import init_weights
+from models.networks.stylegan2 import (
+    DoublingLayer,
+    NoiseSource,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    TiledStyleGAN2Discriminator,
+)
 
 
 def silence(monkeypatch: pytest.MonkeyPatch) -> None:

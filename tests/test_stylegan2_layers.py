@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from stylegan2_parts import random_image, randomised
 from torch import Tensor, nn
 
+from models.networks.stylegan2 import DoublingLayer
 from models.networks.stylegan2_layers import Blur, ConvLayer, HalvingSkip, ResBlock
-from models.networks.stylegan2_upsampling import DoublingLayer
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -7,7 +7,7 @@ import torch
 from stylegan2_parts import random_image, recorded_inputs, small_generator
 from torch import Tensor
 
-from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.stylegan2 import StyleGAN2Generator
 
 
 def encode_whole(

@@ -18,7 +18,7 @@ from models import create_model
 from models.shared_batch import check_shared_batch
 from options import TestOptions, TrainOptions
 from util.errors import UserError
-from util.report.picture_writer import PictureWriter
+from util.images import PictureWriter
 
 # Under another name: Python has a package called test.
 SPEC = importlib.util.spec_from_file_location("testing_program", ROOT / "test.py")

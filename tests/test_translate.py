@@ -10,7 +10,7 @@ from pictures import fill, noise
 from PIL import Image
 from programs import refuse, run, succeed
 
-from models.inference.files import plan_jobs, still_to_do
+from models.inference.image_io import plan_jobs, still_to_do
 from scripts.translate import main
 
 TRANSLATE = "scripts/translate.py"

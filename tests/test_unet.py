@@ -6,7 +6,7 @@ from conftest import OWN_GOLDEN
 from golden_cases import Case, assert_outputs_and_gradients
 from torch import nn
 
-from models.networks.normalisation import InstanceNorm
+from models.networks.layers import InstanceNorm
 from models.networks.unet import UnetGenerator
 
 

@@ -11,8 +11,7 @@ from generators import checkpoint
 from torch import Tensor, nn
 
 from models import Translator
-from models.inference.smoothing import TemporalSmoothing
-from models.inference.video import VideoError, translate_video
+from models.inference.video import TemporalSmoothing, VideoError, translate_video
 from scripts.translate import main
 
 MILLISECOND = Fraction(1, 1000)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from util.whole_file import whole_file
+from util.files import whole_file
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:

@@ -99,16 +99,16 @@ def same_end(folder: Path, one: str, other: str) -> bool:
 
 def kill_workers_that_open(name: str) -> None:
     """Has every process but this one killed that opens a picture of this name."""
-    import data.images
+    import data.image_io
 
-    open_at_once, program = data.images._open_at_once, os.getpid()
+    open_at_once, program = data.image_io._open_at_once, os.getpid()
 
     def open_or_die(path: str, flags: int) -> int:
         if Path(path).name == name and os.getpid() != program:
             os.kill(os.getpid(), signal.SIGKILL)
         return open_at_once(path, flags)
 
-    data.images._open_at_once = open_or_die
+    data.image_io._open_at_once = open_or_die
 
 
 def serve() -> None:

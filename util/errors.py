@@ -1,4 +1,4 @@
-"""What ends a program with a sentence and without a traceback, and the exit statuses: docs/reliability.md lists them."""
+"""What ends a program with a sentence and without a traceback, and the exit statuses: docs/fault_tolerance.md lists them."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
-from util.stop_signals import STOP_SIGNALS, Terminated, is_free, raise_terminated
+from util.signals import STOP_SIGNALS, Terminated, is_free, raise_terminated
 
 FAILURE_STATUS = 1
 USAGE_STATUS = 2

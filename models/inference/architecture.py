@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from models.networks import GENERATORS
-from models.networks.stylegan2_generator import generator_width
+from models.networks.stylegan2 import generator_width
 from util.errors import UserError
 
 Options = dict[str, Any]  # netG, ngf, normG … by the names of the command line's options

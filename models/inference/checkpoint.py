@@ -9,12 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from models.build import generator_settings, planned
-from models.inference.architecture import known_options
+from models.inference.checkpoint import known_options
 from models.networks import GENERATORS
+from models.networks.factory import generator_settings, planned
 from util.errors import UserError, is_out_of_memory
-from util.runtime.checkpoints import load_plain_state, read_state
-from util.runtime.safetensors_file import SAFETENSORS, read_safetensors
+from util.runtime.weights import SAFETENSORS, load_plain_state, read_safetensors, read_state
 
 WEIGHTS = (".pth", SAFETENSORS)  # a .pt is a program that export.py wrote
 HUB_WEIGHTS, HUB_OPTIONS = "model.safetensors", "config.json"

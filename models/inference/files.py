@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.folders import list_pictures
-from data.images import EXTENSIONS, open_upright
-from models.inference.samples import Samples, image_of_samples, samples_of_image
+from data.image_folder import list_pictures
+from data.image_io import EXTENSIONS, open_upright
+from models.inference.image_io import Samples, image_of_samples, samples_of_image
 from util.errors import UserError
-from util.whole_file import whole_file
+from util.files import whole_file
 
 # How each kind is written where it matters; the lossy ones at a quality that does not show.
 SAVE_SETTINGS: dict[str, dict[str, object]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.inference.checkpoint import HUB_OPTIONS, HUB_WEIGHTS, LoadedGenerator
-from util.runtime.safetensors_file import write_safetensors
+from util.runtime.weights import write_safetensors
 
 CARD = "README.md"
 # Paths of a machine are nobody else's business.

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.networks.stylegan2_generator import StyleGAN2Generator
-from models.networks.stylegan2_upsampling import DoublingLayer, NoiseSource
+from models.networks.stylegan2 import DoublingLayer, NoiseSource, StyleGAN2Generator
 
 KEPT_FIELDS = 8  # one for each doubling, and no more than a few pictures' worth
 

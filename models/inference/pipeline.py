@@ -8,9 +8,8 @@ from typing import Literal, TypeVar
 
 import torch
 
-from data.images import PictureError
-from models.inference.files import Job, read_samples, write_samples
-from models.inference.samples import Samples, tensor_of_samples, translated_samples
+from data.image_io import PictureError
+from models.inference.image_io import Job, Samples, read_samples, tensor_of_samples, translated_samples, write_samples
 from models.inference.translator import Translator
 from util.errors import REFUSED_BY_THE_FILE_SYSTEM, MachineError, UserError
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.stylegan2 import StyleGAN2Generator
 from models.networks.unet import UnetGenerator
 
 RESNET_MULTIPLE = 4  # it halves twice

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.inference.noise import SeededNoise, View
-from models.networks.normalisation import InstanceNorm
+from models.networks.layers import InstanceNorm
 from models.networks.resnet import ResnetBlock, ResnetGenerator
 from util.errors import UserError
-from util.runtime.free_memory import free_memory, in_gib
+from util.runtime.device import free_memory, in_gib
 
 DEFAULT_TILE = 512  # pixels
 PROBE_BLOCKS = (4, 16, 32, 64)  # how far layers are supposed to see, in multiples of what sides are multiples of

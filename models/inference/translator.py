@@ -10,11 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from data.images import MAX_PIXELS
+from data.image_io import MAX_PIXELS
 from models.inference.checkpoint import load_generator
-from models.inference.memory import BYTES_PER_ELEMENT, PROBE_SIDE, elements_per_pixel, images_at_once, largest_map
-from models.inference.noise import SeededNoise, set_noise
-from models.inference.samples import (
+from models.inference.image_io import (
     Samples,
     image_of_samples,
     resize,
@@ -22,11 +20,12 @@ from models.inference.samples import (
     tensor_of_samples,
     translated_samples,
 )
+from models.inference.memory import BYTES_PER_ELEMENT, PROBE_SIDE, elements_per_pixel, images_at_once, largest_map
+from models.inference.noise import SeededNoise, set_noise
 from models.inference.sides import accepted_sides, pad_to_multiple
 from models.inference.tiling import DEFAULT_TILE, Tiler
 from util.errors import UserError
-from util.runtime.device import AUTO, choose_device
-from util.runtime.free_memory import free_memory, in_gib
+from util.runtime.device import AUTO, choose_device, free_memory, in_gib
 
 Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.inference.samples import Samples, tensor_of_samples, translated_samples
-from models.inference.smoothing import TemporalSmoothing
+from models.inference.image_io import Samples, tensor_of_samples, translated_samples
 from models.inference.translator import Translator
+from models.inference.video import TemporalSmoothing
 from util.errors import UserError
-from util.whole_file import whole_file
+from util.files import whole_file
 
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 # What each container is written with; quality 18 of x264, and 24 of VP9, do not show.

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from data.images import PictureError, open_upright
-from models.inference.samples import Samples, image_of_samples, samples_of_image
+from data.image_io import PictureError, open_upright
+from models.inference.image_io import Samples, image_of_samples, samples_of_image
 from models.inference.translator import Translator
 from util.errors import UserError
 

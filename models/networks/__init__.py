@@ -12,8 +12,7 @@ from torch import nn
 from models.networks.patch_sampler import GridPooling, PatchSampler
 from models.networks.patchgan import PatchGAN, PixelDiscriminator, TiledPatchGAN
 from models.networks.resnet import ResnetGenerator
-from models.networks.stylegan2_discriminator import StyleGAN2Discriminator, TiledStyleGAN2Discriminator
-from models.networks.stylegan2_generator import StyleGAN2Generator
+from models.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, TiledStyleGAN2Discriminator
 from models.networks.unet import UnetGenerator
 
 

@@ -4,8 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.normalisation import NORMS, keeps_bias
-from models.networks.resampling import Downsample
+from models.networks.layers import NORMS, Downsample, keeps_bias
 from util.errors import PictureSizeError
 
 

@@ -9,10 +9,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.normalisation import NORMS, InstanceNorm, keeps_bias
-from models.networks.padding import ReflectionPad
-from models.networks.resampling import Downsample, Upsample
-from models.networks.taps import TappedGenerator, check_taps
+from models.networks.base import TappedGenerator, check_taps
+from models.networks.layers import NORMS, Downsample, InstanceNorm, ReflectionPad, Upsample, keeps_bias
 from models.networks.winograd import Conv3x3
 
 

@@ -6,7 +6,7 @@ Written from the inside out, as the nested keys of its checkpoints require. It h
 import torch
 from torch import Tensor, nn
 
-from models.networks.normalisation import NORMS, keeps_bias
+from models.networks.layers import NORMS, keeps_bias
 from util.errors import PictureSizeError
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from util.report.live_view import Moment
-from util.report.pictures import to_uint8
+from util.images import to_uint8
+from util.loggers.base import Moment
 
 MOST_POINTS = 4000  # that wait to be shown; the oldest give way
 SHOW_SECONDS = 1.0  # between two looks into the inbox, so that a fast run is shown in few strokes

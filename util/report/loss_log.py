@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from util.whole_file import whole_file
+from util.files import whole_file
 
 PLACE = re.compile(r"\(epoch: (?P<epoch>\d+), iters: (?P<iters>\d+), ")
 

@@ -8,7 +8,7 @@ from typing import Self
 
 import torch
 
-from util.report.pictures import save_picture
+from util.images import save_picture
 
 
 class PictureWriter:

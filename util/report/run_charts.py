@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from util.report.chart import Curve, chart
+from util.html.charts import Curve, chart
 
 HIGHER_IS_BETTER = ("psnr", "ssim", "precision", "recall", "density", "coverage")  # how the names of such figures begin
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from util.runtime.run_state import whole_number
+from util.runtime.checkpoint import whole_number
 
 
 class ImageCounter:

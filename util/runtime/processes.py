@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from util.errors import FAILURE_STATUS, SIGNALLED
-from util.stop_signals import STOP_SIGNALS, is_free
+from util.signals import STOP_SIGNALS, is_free
 
 SECONDS_TO_SAVE = 60  # that the processes have after a stop signal, or after one of them has failed
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from util.errors import UserError
-from util.runtime.checkpoints import read_plain_values
+from util.runtime.weights import read_plain_values
 
 FILE_NAME = "training_state.pt"
 LABEL = re.compile(r"\w{1,64}")

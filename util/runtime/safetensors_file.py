@@ -7,8 +7,8 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.runtime.checkpoints import plain_state
-from util.whole_file import whole_file
+from util.files import whole_file
+from util.runtime.weights import plain_state
 
 SAFETENSORS = ".safetensors"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from util.report.metrics.judge import Figure
+from util.metrics.evaluator import Figure
 
 
 def format_figure(figure: Figure) -> str:

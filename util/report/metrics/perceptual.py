@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
-from util.report.metrics.weights_files import cached, sha256
-from util.report.pictures import in_colour
+from util.images import in_colour
+from util.metrics.feature_extractors import cached, sha256
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 

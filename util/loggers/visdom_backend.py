@@ -1,0 +1,84 @@
+"""What stands between a run and its visdom board: it does the retrying and the catching up."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from util.loggers.base import Pictures, Point
+from util.loggers.visdom_client import VisdomBoard
+from util.loggers.visdom_logger import VisdomSettings
+
+MOST_POINTS = 4000  # of a chart; every other one is given up when there are more
+RETRY_SECONDS = 30.0  # until a server that was not there is tried again
+
+
+@dataclass
+class Curves:
+    """All points of a chart, since a server may come late or be started anew, and how many of them have been drawn."""
+
+    points: list[Point] = field(default_factory=list)
+    drawn: int = 0
+
+    def add(self, point: Point) -> None:
+        self.points.append(point)
+        if len(self.points) > MOST_POINTS:
+            del self.points[-2::-2]  # the newest stays
+            self.drawn = 0
+
+
+class VisdomScreen:
+    """A `Screen` that shows a run while there is a server to show it.
+
+    Args:
+        settings: where and how.
+        say: told once when the server is not there.
+    """
+
+    def __init__(self, settings: VisdomSettings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.say = say
+        self.board: VisdomBoard | None = None
+        self.charts: dict[str, Curves] = defaultdict(Curves)
+        self.pictures: Pictures | None = None
+        self.retry_at = 0.0
+        self.complained = False
+
+    def show(self, points: Sequence[Point], pictures: Pictures | None) -> None:
+        """Shows what has come, and what could not be shown before."""
+        for point in points:
+            self.charts[point.chart].add(point)
+        self.pictures = pictures or self.pictures
+        if time.monotonic() < self.retry_at:
+            return
+        try:
+            self._show_all()
+        except Exception:  # whatever a server or visdom's client comes up with: training goes on
+            self.board = None
+            self.retry_at = time.monotonic() + RETRY_SECONDS
+            self._complain_once()
+
+    def close(self) -> None:
+        """Leaves the windows on the server."""
+
+    def _show_all(self) -> None:
+        if self.board is None:
+            self.board = VisdomBoard(self.settings)
+        for chart, curves in self.charts.items():
+            if curves.drawn < len(curves.points):
+                if curves.drawn and self.board.has_chart(chart):
+                    self.board.extend(chart, curves.points[curves.drawn :])
+                else:
+                    self.board.draw(chart, curves.points)
+                curves.drawn = len(curves.points)
+        if self.pictures:
+            self.board.show_pictures(self.pictures[1])
+            self.pictures = None
+
+    def _complain_once(self) -> None:
+        if not self.complained:
+            self.complained = True
+            self.say(
+                f"no visdom server at {self.settings.server}:{self.settings.port}: training goes on without the live view; "
+                "start one with `python -m visdom.server`"
+            )

@@ -1,0 +1,160 @@
+"""Networks that turn pictures into the features whose distributions are compared, each read from a file.
+
+torchvision and torch-fidelity are imported where they are needed: they take seconds, and few runs need them.
+"""
+
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from util.errors import UserError
+from util.images import in_colour
+from util.metrics.feature_extractors import RESIZES, cached, present, read_weights, sha256
+
+INCEPTION = "inception"
+OWN_RESIZE = "its own"  # of a program, which takes pictures of any size
+CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red
+INCEPTION_SIDE, SQUEEZENET_SIDE = 299, 227
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A network (N, 3, H, W) -> (N, D) features, what it is called, and what it is fed.
+
+    `resizes` are the ways in which pictures may come to its size, the preferred one first. `fed` makes a picture, uint8
+    (H, W, 3), what the network takes, (3, H', W'). The network computes on `device`.
+    """
+
+    name: str
+    weights_sha256: str
+    resizes: tuple[str, ...]
+    network: nn.Module
+    fed: Callable[[np.ndarray, str], Tensor]
+    device: torch.device
+
+    def features(self, pictures: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
+        """The features of uint8 pictures (H, W, 3) or (H, W), (N, D) in float64 on the CPU. Raises UserError where the
+        network cannot take them."""
+        inputs = (self.fed(in_colour(picture), resize) for picture in pictures)
+        try:
+            with torch.inference_mode():
+                parts = [self.network(batch.to(self.device)).double().cpu() for batch in _batches(inputs, batch_size)]
+        except Exception as error:  # a program from outside fails in any way
+            if isinstance(error, UserError | torch.OutOfMemoryError):
+                raise
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise UserError(f"the feature network {self.name} cannot take these pictures: {reason[0]}") from None
+        features = torch.cat(parts)
+        if features.ndim != 2:
+            raise UserError(f"the feature network {self.name} gives {tuple(features.shape)}, not a row for every picture")
+        return features
+
+
+def load_inception(path: Path | None, device: torch.device) -> FeatureNetwork:
+    """FID's Inception, with the weights of TensorFlow's 2015 release that torch-fidelity and pytorch-fid distribute.
+
+    Args:
+        path: their file; None takes them from torch's cache, or fetches them into it.
+        device: where it shall compute.
+    Raises:
+        WeightsAbsentError: the file is not there, and cannot be fetched.
+        UserError: it holds something else.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+    path = cached(URL_INCEPTION_V3) if path is None else present(path)
+    if read_weights(path).get("fc.weight", torch.empty(0)).shape != (1008, 2048):
+        raise UserError(
+            f"{path} does not hold FID's Inception, which tells 1008 classes apart; torchvision's, for 1000, is another"
+        )
+    try:
+        extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+    except RuntimeError:
+        raise UserError(f"{path} does not hold FID's Inception under the names that torch-fidelity gives") from None
+    trunk = nn.Sequential(*(layer for name, layer in extractor.named_children() if name != "fc"), nn.Flatten())
+
+    def fed(picture: np.ndarray, resize: str) -> Tensor:
+        values = RESIZES[resize](picture, INCEPTION_SIDE)
+        # As in the programs that the two ways come from; they differ by half a grey level.
+        return (values - 128) / 128 if resize == "clean" else values / 255 * 2 - 1
+
+    return FeatureNetwork(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval().to(device), fed, device)
+
+
+def load_features(path: Path, device: torch.device) -> FeatureNetwork:
+    """Another feature network: SqueezeNet 1.1's features as a state dict, or a program of torch.jit or torch.export that
+    takes uint8 pictures (N, 3, H, W), red first, of any size, and gives a row of features for each.
+
+    Raises:
+        WeightsAbsentError: there is no such file.
+        UserError: it is none of these.
+    """
+    from torch.export.passes import move_to_device_pass
+
+    contents = _archived_names(present(path))
+    if any(name.endswith("archive_format") for name in contents):
+        return _program(path, device, lambda: move_to_device_pass(torch.export.load(path), device).module())
+    if any("/code/" in name for name in contents):
+        return _program(path, device, lambda: torch.jit.load(path, map_location=device).eval())
+    return _squeezenet(path, device)
+
+
+def _squeezenet(path: Path, device: torch.device) -> FeatureNetwork:
+    """SqueezeNet 1.1 with the weights of its authors, which were trained in Caffe: it sees blue, green, red."""
+    from torchvision.models import squeezenet1_1
+
+    features = squeezenet1_1(weights=None).features
+    try:
+        features.load_state_dict(read_weights(path))
+    except RuntimeError:
+        raise UserError(
+            f"{path} holds neither the features of SqueezeNet 1.1 (torchvision's names, without the classifier) nor a "
+            "program of torch.jit or torch.export"
+        ) from None
+    network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().to(device)
+    mean = torch.tensor(CAFFE_MEAN)[:, None, None]
+
+    def fed(picture: np.ndarray, resize: str) -> Tensor:
+        return RESIZES[resize](picture, SQUEEZENET_SIDE).flip(0) - mean
+
+    return FeatureNetwork("squeezenet1_1", sha256(path), tuple(RESIZES), network, fed, device)
+
+
+def _program(path: Path, device: torch.device, load: Callable[[], nn.Module]) -> FeatureNetwork:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch.jit.load is deprecated, but its files are about
+            network = load()
+    except Exception as error:  # of a damaged or foreign archive
+        raise UserError(f"{path} cannot be loaded as a program ({str(error).splitlines()[0]})") from None
+
+    def fed(picture: np.ndarray, resize: str) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+
+    return FeatureNetwork(path.stem, sha256(path), (OWN_RESIZE,), network, fed, device)
+
+
+def _archived_names(path: Path) -> Sequence[str]:
+    """What torch put into the file; nothing where it is no archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return ()
+
+
+def _batches(inputs: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Stacks neighbours of one shape, at most `size` of them."""
+    waiting: list[Tensor] = []
+    for each in inputs:
+        if waiting and (len(waiting) == size or each.shape != waiting[0].shape):
+            yield torch.stack(waiting)
+            waiting = []
+        waiting.append(each)
+    if waiting:
+        yield torch.stack(waiting)

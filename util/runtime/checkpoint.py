@@ -1,0 +1,143 @@
+"""The files of a run: the weights of its networks under a label, and what the run needs to go on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from util.errors import UserError
+from util.runtime.checkpoint import FILE_NAME, Stateful, file_label, not_this_runs, read_run_state, whole_number
+from util.runtime.distributed import is_main
+from util.runtime.monitor import check_weights
+from util.runtime.weights import (
+    SAFETENSORS,
+    holds,
+    is_unfinished,
+    load_plain_state,
+    load_weights,
+    old_checkpoints,
+    plain_state,
+    read_safetensors,
+    write_files,
+)
+
+MAY_BEGIN_LATER = ("accumulation", "averages", "evaluation")  # what a run may be asked for only when it goes on
+
+
+class RunFiles:
+    """Writes and reads the files in a run's folder. Of several processes all read, and the main one alone writes.
+
+    Networks go by their names, which are those of their files; averages are networks as well, but what they were averaged
+    to is part of what the run remembers (`stateful`).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_path = folder / FILE_NAME
+
+    def weights_path(self, label: str, name: str) -> Path:
+        """Where the weights of the network `name` lie."""
+        return self.folder / f"{label}_net_{name}.pth"
+
+    def save_networks(self, label: str, networks: Mapping[str, nn.Module]) -> None:
+        """Writes the networks' weights. Raises DivergedError and OSError as `save_run`."""
+        if not is_main():
+            return
+        weights = {name: plain_state(network) for name, network in networks.items()}
+        check_weights(weights)
+        write_files({self.weights_path(label, name): state for name, state in weights.items()})
+
+    def load_networks(self, label: str, networks: Mapping[str, nn.Module]) -> None:
+        """Reads the networks' weights; safetensors of the same name where they lie there in place of ours.
+
+        Raises UserError where a file is missing or belongs to another architecture.
+        """
+        for name, network in networks.items():
+            path = self.weights_path(label, name)
+            safetensors = path.with_suffix(SAFETENSORS)
+            if safetensors.exists() and not path.exists():
+                load_plain_state(network, read_safetensors(safetensors), safetensors)
+            else:
+                load_weights(network, path)
+
+    def save_run(
+        self,
+        labels: Sequence[str],
+        networks: Mapping[str, nn.Module],
+        averages: Mapping[str, nn.Module],
+        stateful: Mapping[str, Stateful],
+        steps_done: int,
+        kept: int | None,
+    ) -> None:
+        """Writes networks and averages under each label, and what `resume` needs. Of the numbered checkpoints the `kept`
+        newest stay; None: all.
+
+        All files are complete on the disk before the first takes its place, that of `resume` before the others.
+
+        Raises DivergedError where a weight is not finite, and OSError where the files cannot be written; those of before
+        are then as they were.
+        """
+        if not is_main():
+            return
+        weights = {name: plain_state(network) for name, network in networks.items()}
+        state = {
+            "labels": list(labels),
+            "steps_done": steps_done,
+            "networks": dict(weights),
+            "stateful": {name: thing.state_dict() for name, thing in stateful.items()},
+        }
+        weights |= {name: plain_state(network) for name, network in averages.items()}
+        check_weights(weights)
+        exports = {self.weights_path(label, name): weights[name] for label in labels for name in weights}
+        write_files({**exports, self.state_path: state})
+        if kept is not None:
+            for path in old_checkpoints(self.folder, kept):
+                path.unlink(missing_ok=True)
+
+    def resume(
+        self, networks: Mapping[str, nn.Module], averages: Mapping[str, nn.Module], stateful: Mapping[str, Stateful]
+    ) -> int | None:
+        """Gives back to all of them what `save_run` was last called with, and returns its `steps_done`; None where it never
+        was called.
+
+        Raises UserError where what it left is damaged, belongs to other networks, or is not what lies there under the same
+        label.
+        """
+        state = read_run_state(self.state_path)
+        if state is None:
+            return None
+        try:
+            for name, network in networks.items():
+                load_plain_state(network, state["networks"][name], self.state_path)
+            for name, thing in stateful.items():
+                if name in state["stateful"] or name not in MAY_BEGIN_LATER:
+                    thing.load_state_dict(state["stateful"][name])
+            steps_done = whole_number(state["steps_done"])
+            weights = {name: state["networks"][name] for name in networks}
+            if "averages" in state["stateful"]:
+                weights |= {name: plain_state(network) for name, network in averages.items()}
+            exports = {
+                self.weights_path(file_label(label), name): weights[name] for label in state["labels"] for name in weights
+            }
+        except UserError:
+            raise
+        except Exception as error:  # whatever takes its state back may trip over what is damaged, in ways of its own
+            raise not_this_runs(self.state_path, error) from None
+        self._finish_exports(exports)
+        return steps_done
+
+    def _finish_exports(self, exports: Mapping[Path, Mapping[str, Tensor]]) -> None:
+        """Completes a save that was broken off after the state had taken its place, and before all weights had.
+
+        Raises UserError where weights differ from the state's for another reason: somebody put them there.
+        """
+        if not is_main():
+            return
+        differing = [path for path, weights in exports.items() if path.exists() and not holds(path, weights)]
+        if differing and not any(map(is_unfinished, exports)):
+            raise UserError(
+                f"{differing[0]} is not what the run saved there together with {self.state_path}. To start from it, with "
+                "new optimisers, remove the latter; to go on with the run, remove the former"
+            )
+        if differing:
+            write_files(exports)

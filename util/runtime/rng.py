@@ -1,0 +1,47 @@
+"""Random decisions of a training step: samples whose values the program itself needs, such as FastCUT's flip.
+
+They come from a generator on the CPU, because reading a value from a GPU would wait for it. A step draws all its other
+samples on the device, in the same order whether it is captured as a CUDA graph (util/runtime/cuda_graph.py) or not.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+Decide = Callable[[torch.Generator], bool]
+
+
+class Draws:
+    """Makes each decision when the step asks for it."""
+
+    def __init__(self, host_generator: torch.Generator) -> None:
+        self.host_generator = host_generator
+
+    def decision(self, draw: Decide) -> bool:
+        """Return `draw(host_generator)`, which selects one of the ways that the step can go."""
+        return draw(self.host_generator)
+
+
+class KeptDraws(Draws):
+    """Makes the decisions of a step before it runs, because they select the CUDA graph to replay.
+
+    The first step shows which decisions there are. Every step asks for the same ones, in the same order.
+    """
+
+    def __init__(self, host_generator: torch.Generator) -> None:
+        super().__init__(host_generator)
+        self._known: list[Decide] = []
+        self._decided: Iterator[bool] = iter(())
+
+    def decision(self, draw: Decide) -> bool:
+        decided = next(self._decided, None)
+        if decided is None:
+            self._known.append(draw)
+            decided = draw(self.host_generator)
+        return decided
+
+    def decide(self) -> tuple[bool, ...]:
+        """Make the known decisions of the next step, and return them."""
+        decisions = tuple(draw(self.host_generator) for draw in self._known)
+        self._decided = iter(decisions)
+        return decisions

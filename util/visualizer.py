@@ -1,0 +1,127 @@
+"""What a training loop tells its user: bar, lines, logs, page and live view behind one object."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from util.html.training_page import NoTrainingPage, TrainingPage
+from util.loggers.base import LiveView, Moment
+from util.progress import Progress
+from util.runtime.distributed import world_size
+from util.train_log import LossLog, MetricsLog, format_losses
+from util.visualizer import StepTimes
+
+
+class TrainingReport:
+    """Reports on the epochs of a run, from `first_epoch` to `last_epoch`, counted from 1.
+
+    Writes `<run_dir>/loss_log.txt`, `<run_dir>/metrics.jsonl` and, if wanted, `<run_dir>/web/index.html`.
+
+    Args:
+        run_dir: folder of the run.
+        name: of the run.
+        first_epoch, last_epoch: greater than 1 the first where another run is continued.
+        images_per_epoch: that the bar counts on; an epoch may turn out shorter.
+        web_page: whether to keep a page of pictures.
+        live_view: where to show the run while it lasts; `LiveViews([])` for nowhere.
+        picture_width: shown width of a picture on the page in pixels, roughly.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        name: str,
+        first_epoch: int,
+        last_epoch: int,
+        images_per_epoch: int,
+        web_page: bool,
+        live_view: LiveView,
+        picture_width: int = 256,
+    ) -> None:
+        self.images_per_epoch = images_per_epoch
+        self.live_view = live_view
+        self.page = (
+            TrainingPage(run_dir / "web", name, first_epoch, last_epoch, picture_width) if web_page else NoTrainingPage()
+        )
+        self.log = LossLog(run_dir / "loss_log.txt")
+        self.metrics = MetricsLog(run_dir / "metrics.jsonl")
+        self.progress = Progress(first_epoch, last_epoch, images_per_epoch)
+        self.times = StepTimes()
+        self.current_epoch = first_epoch
+        self.images = 0  # of the current epoch
+
+    def __enter__(self) -> Self:
+        self.live_view.start(self.say)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.live_view.close()
+        self.progress.close()
+
+    def epoch(self, epoch: int, batches: Iterable[Mapping[str, Any]], images_done: int = 0) -> Iterator[Mapping[str, Any]]:
+        """Hands on the batches of an epoch, and counts and times their images: `len(batch["A"])` for each of the processes
+        that share a batch. `images_done` come before them, where a run goes on in the midst of an epoch."""
+        self.current_epoch = epoch
+        self.images = images_done
+        self.metrics.forget_after(self._moment())
+        self.progress.start_epoch(epoch, images_done)
+        self.times.begin()
+        for batch in batches:
+            images = len(batch["A"]) * world_size()
+            self.images += images
+            self.times.data_came(images)
+            yield batch
+            self.times.step_done()
+            self.progress.advance(images)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """To be entered within a step: the time that the body takes counts neither as work nor as waiting."""
+        self.times.step_done()
+        yield
+        self.times.begin()
+
+    def losses(self, losses: Mapping[str, float], learning_rate: float) -> None:
+        """Reports the losses of the current step: a line on the console and in the log, and their curves."""
+        seconds, data_seconds = self.times.take_means()
+        line = format_losses(self.current_epoch, self.images, seconds, data_seconds, losses)
+        self.progress.show_losses(losses)
+        self.say(line)
+        self.log.write(line)
+        self.metrics.add(
+            self._moment(),
+            {
+                "learning_rate": learning_rate,
+                "seconds_per_image": round(seconds, 6),
+                "data_seconds_per_image": round(data_seconds, 6),
+                "losses": losses,
+            },
+        )
+        self.live_view.plot("losses", self._moment(), losses)
+
+    def evaluation(self, figures: Mapping[str, float], taken_with: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Reports how good the run is now, such as {"FID": 61.7}: in metrics.jsonl, with how the figures were taken where
+        that is told, and as curves on page and live view."""
+        details = {"taken_with": list(taken_with)} if taken_with else {}
+        self.metrics.add(self._moment(), {"evaluation": figures, **details})
+        self.live_view.plot("evaluation", self._moment(), figures)
+
+    def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:
+        """Shows the first picture of each tensor (N, C, H, W) in [-1, 1]: live, and on the page when asked."""
+        if not visuals:  # the run goes on at the very end of an epoch, and has taken no step yet
+            return
+        self.live_view.pictures(self._moment(), visuals)
+        if to_page:
+            self.page.update(self.current_epoch, visuals, self.metrics.records)
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the bar."""
+        self.progress.say(line)
+
+    def _moment(self) -> Moment:
+        images = (self.current_epoch - 1) * self.images_per_epoch + self.images
+        return Moment(self.current_epoch, images / self.images_per_epoch, images)
