@@ -1,4 +1,4 @@
-"""Translates pictures with a trained model, onto a page:
+"""Translates images with a trained model, onto a page:
 `python test.py --dataroot ./datasets/grumpifycat --name grumpycat_CUT --CUT_mode CUT --phase train`.
 
 Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
@@ -17,34 +17,34 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data import PictureLoader, create_dataset
+from data import ImageDataLoader, create_dataset
 from models import create_model
 from models.base_model import BaseModel
-from models.shared_batch import check_shared_batch
+from models.shared_batch import check_batch_independence
 from options import TestOptions
-from options.saved_options import architecture_arguments, describe_options, overridden_architecture
-from util.cli import print_any_name
-from util.dir_lock import sole_use
+from options.saved_options import architecture_conflicts, describe_options, saved_architecture_args
+from util.cli import configure_stdio
+from util.dir_lock import lock_dir
 from util.errors import UserError, exit_on_user_error
-from util.files import remove_left_over
+from util.files import remove_stale_temp_files
 from util.html.results_page import ResultsPage
-from util.images import PictureWriter
+from util.images import AsyncImageWriter
 from util.runtime.device import describe_device
 from util.runtime.ema import SUFFIX
 
 
-def parse_as_trained(arguments: list[str]) -> Namespace:
+def parse_with_saved_architecture(arguments: list[str]) -> Namespace:
     """The options of the command line, over the architecture that the run was trained with."""
     asked = TestOptions().parse(arguments)
-    for line in overridden_architecture(asked):
+    for line in architecture_conflicts(asked):
         print(f"note: {line}")
-    opt = TestOptions().parse([*architecture_arguments(asked), *arguments])
+    opt = TestOptions().parse([*saved_architecture_args(asked), *arguments])
     opt.given = asked.given
     return opt
 
 
 def test(opt: Namespace) -> None:
-    """Translates the first --num_test pictures of the source domain, in order, each as it is."""
+    """Translates the first --num_test images of the source domain, in order, each as it is."""
     opt.serial_batches = True
     opt.no_flip = True
 
@@ -53,7 +53,7 @@ def test(opt: Namespace) -> None:
     model.load_networks(opt.epoch)
     if opt.eval:
         model.eval()
-    check_shared_batch(model.networks, opt.batch_size)
+    check_batch_independence(model.networks, opt.batch_size)
     print(describe_options(opt))
     print(model.describe(opt.verbose))
 
@@ -62,41 +62,41 @@ def test(opt: Namespace) -> None:
     print(f"{count} of {len(dataset)} images{advice}, on {describe_device(model.device)}")
 
     results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{SUFFIX if opt.ema else ''}"
-    with sole_use(results_dir, "--results_dir and --name") as alone:
-        remove_left_over(results_dir.rglob("*part*"), alone)
-        with PictureWriter(opt.num_threads) as writer:
+    with lock_dir(results_dir, "--results_dir and --name") as alone:
+        remove_stale_temp_files(results_dir.rglob("*part*"), alone)
+        with AsyncImageWriter(opt.num_threads) as writer:
             page = ResultsPage(
                 results_dir,
                 title=opt.easy_label if "easy_label" in opt.given else opt.name,
                 source_root=Path(dataset.source_folder),
                 facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
-                picture_width=opt.display_winsize,
-                save_picture=writer.save,
+                image_width=opt.display_winsize,
+                save_image=writer.save,
             )
             translated = 0
             for path, visuals in islice(translations(model, dataset), count):
                 page.add(path, visuals)
                 translated += 1
         if translated == 0:
-            raise UserError(f"none of the pictures in {dataset.source_folder} could be translated; the lines above say why")
+            raise UserError(f"none of the images in {dataset.source_folder} could be translated; the lines above say why")
         page.save()
         print(f"results: {page.directory / 'index.html'}")
 
 
-def translations(model: BaseModel, dataset: PictureLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The path of each picture, in order, and what became of it: (1, C, H, W) tensors by their published names."""
+def translations(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The path of each image, in order, and what became of it: (1, C, H, W) tensors by their published names."""
     for batch in dataset:
         model.set_input(batch)
         model.test()
         visuals = model.get_current_visuals()
         for number, path in enumerate(model.image_paths):
-            yield path, {name: pictures[number : number + 1] for name, pictures in visuals.items()}
+            yield path, {name: images[number : number + 1] for name, images in visuals.items()}
 
 
 def main() -> None:
-    print_any_name()
+    configure_stdio()
     with exit_on_user_error():
-        test(parse_as_trained(sys.argv[1:]))
+        test(parse_with_saved_architecture(sys.argv[1:]))
 
 
 if __name__ == "__main__":

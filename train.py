@@ -17,65 +17,65 @@ from pathlib import Path
 
 import torch
 
-from data import PictureLoader, create_dataset
-from data.eval_data import JudgedPictures
+from data import ImageDataLoader, create_dataset
+from data.eval_data import EvalDataset
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
-from options.metric_options import wanted_figures
-from options.saved_options import changed_options, describe_options, write_options
-from util.cli import print_any_name
-from util.dir_lock import sole_use
+from options.metric_options import metric_config
+from options.saved_options import describe_options, diff_options, save_options
+from util.cli import configure_stdio
+from util.dir_lock import lock_dir
 from util.errors import UserError, exit_on_user_error
-from util.files import remove_left_over
-from util.loggers.base import LiveViews
-from util.loggers.tensorboard_logger import open_tensorboard
-from util.loggers.visdom_logger import open_visdom
-from util.loggers.wandb_logger import open_wandb
-from util.metrics.evaluator import create_judge
-from util.metrics.validation import NoEvaluation, RunEvaluation
-from util.runtime.device import choose_device, describe_device, listed_gpus, make_deterministic
+from util.files import remove_stale_temp_files
+from util.loggers.base import LoggerGroup
+from util.loggers.tensorboard_logger import tensorboard_logger
+from util.loggers.visdom_logger import visdom_logger
+from util.loggers.wandb_logger import wandb_logger
+from util.metrics.evaluator import create_evaluator
+from util.metrics.validation import NoValidation, Validator
+from util.runtime.device import describe_device, parse_gpu_ids, select_device, set_deterministic
 from util.runtime.distributed import (
-    anywhere,
+    any_rank,
+    barrier,
     describe_group,
-    is_main,
-    joined,
-    meet,
+    is_main_process,
+    launch_processes,
+    launched_world_size,
+    process_group,
     rank,
-    run_processes,
-    started_together,
     world_size,
 )
 from util.runtime.image_counter import ImageCounter
-from util.runtime.monitor import EarlyWarnings, LossWatch
+from util.runtime.monitor import DivergenceMonitor, TrainingDiagnostics
 from util.runtime.rng import step_seed
 from util.signals import DeferredInterrupt
-from util.train_log import forget_losses_after
-from util.visualizer import SilentReport, TrainingReport
+from util.train_log import truncate_loss_log
+from util.visualizer import SilentVisualizer, Visualizer
 
 
 def train(opt: Namespace) -> None:
     """Runs the epochs from the first that is left to the last. Whatever ends it, what it has learnt is saved as "latest"."""
     if opt.deterministic:
-        make_deterministic()
+        set_deterministic()
     run_dir = Path(opt.checkpoints_dir) / opt.name
     dataset = create_dataset(opt)
     model = create_model(opt)
     images = ImageCounter(opt.epoch_count)
     # Of several processes only the first one writes. Another training must not even read what this one is about to write.
-    with sole_use(run_dir, "--checkpoints_dir and --name") if is_main() else nullcontext(False) as alone:
+    with lock_dir(run_dir, "--checkpoints_dir and --name") if is_main_process() else nullcontext(False) as alone:
         train_in(run_dir, alone, opt, dataset, model, images)
 
 
 def train_in(
-    run_dir: Path, alone: bool, opt: Namespace, dataset: PictureLoader, model: BaseModel, images: ImageCounter
+    run_dir: Path, alone: bool, opt: Namespace, dataset: ImageDataLoader, model: BaseModel, images: ImageCounter
 ) -> None:
     """Start or resume the run in `run_dir`, `alone` if no other process can write there, and train to its last epoch."""
-    check_start(opt, run_dir)
-    evaluation = open_evaluation(opt, model)
+    check_no_existing_run(opt, run_dir)
+    evaluation = create_validator(opt, model)
     model.stateful |= {"images": images, "pictures": dataset, "evaluation": evaluation}
     if opt.continue_train:
-        take_up(opt, run_dir, model, images)
+        resume_or_load(opt, run_dir, model, images)
 
     last_epoch = opt.n_epochs + opt.n_epochs_decay
     if images.epoch > last_epoch:
@@ -85,103 +85,107 @@ def train_in(
         )
         return
 
-    meet()  # from here on the first process writes, and the others have read what they need
-    if is_main():
-        remove_left_over(run_dir.rglob("*part*"), alone)
-        write_options(opt, run_dir)
+    barrier()  # from here on the first process writes, and the others have read what they need
+    if is_main_process():
+        remove_stale_temp_files(run_dir.rglob("*part*"), alone)
+        save_options(opt, run_dir)
     print(describe_options(opt))
     print(model.describe(opt.verbose))
     if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
         print("note: --gan_mode wgangp without a gradient penalty, as published, is unstable; --lambda_gp 10 adds it")
     print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}{describe_group()}")
     if not opt.no_html:
-        print(f"curves and pictures: {run_dir / 'web' / 'index.html'}")
+        print(f"curves and images: {run_dir / 'web' / 'index.html'}")
 
-    report = open_report(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main() else SilentReport()
-    losses = LossWatch(model.device)
-    began_at = images.state_dict()
+    report = (
+        create_visualizer(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main_process() else SilentVisualizer()
+    )
+    losses = DivergenceMonitor(model.device)
+    state_at_start = images.state_dict()
     # Several processes are asked by the scheduler, by torchrun, and again as soon as one of them has left.
-    with DeferredInterrupt(ignores_more=world_size() > 1) as interrupt, report:
+    with DeferredInterrupt(ignore_repeats=world_size() > 1) as interrupt, report:
         dataset.set_while_waiting(interrupt.raise_if_overdue)
         try:
             run_epochs(opt, model, dataset, report, images, losses, evaluation, interrupt, last_epoch)
         finally:
             # Before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil.
-            if images.state_dict() != began_at and model.is_between_steps and not interrupt.asked_twice:
+            if images.state_dict() != state_at_start and model.is_between_steps and not interrupt.forced:
                 save(model, losses, "latest")
                 report.say(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
 
 
-def check_start(opt: Namespace, run_dir: Path) -> None:
+def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
     """Raises UserError where the run would take the place of another one that was not asked to make room."""
     goes_on = opt.continue_train and opt.pretrained_name is None
     if goes_on or opt.overwrite or not any(run_dir.glob("*_net_*.pth")):
         return
-    changes = "; ".join(changed_options(opt))
+    changes = "; ".join(diff_options(opt))
     raise UserError(
         f"{run_dir} holds a run already{f', with other options: {changes}' if changes else ''}. Add --continue_train, "
         "without --pretrained_name, to go on with it, --overwrite to start anew in its place, or give another --name"
     )
 
 
-def open_evaluation(opt: Namespace, model: BaseModel) -> RunEvaluation | NoEvaluation:
+def create_validator(opt: Namespace, model: BaseModel) -> Validator | NoValidation:
     """What judges the run by the figures asked for. Weights that cannot be had cost a sentence, and their figures."""
-    wanted = wanted_figures(opt)
-    if not wanted.anything or not is_main():
-        return NoEvaluation()
-    judge = create_judge(wanted, opt.seed, model.device, absent=lambda why: print(f"note: {why}; training goes on without"))
+    wanted = metric_config(opt)
+    if not wanted.anything or not is_main_process():
+        return NoValidation()
+    judge = create_evaluator(
+        wanted, opt.seed, model.device, absent=lambda why: print(f"note: {why}; training goes on without")
+    )
     if not judge.has_figures:
-        return NoEvaluation()
+        return NoValidation()
     name, generator = next(iter(model.generators.items()))
     candidates = {name: generator} | {a: network for a, network in model.averages.networks.items() if a.startswith(name)}
 
     def keep(candidate: str) -> None:
         model.save_networks("best", *(model.networks if candidate == name else model.averages.networks))
 
-    return RunEvaluation(judge, JudgedPictures(opt), candidates, keep, model.device)
+    return Validator(judge, EvalDataset(opt), candidates, keep, model.device)
 
 
-def early_warnings(opt: Namespace) -> EarlyWarnings:
+def create_diagnostics(opt: Namespace) -> TrainingDiagnostics:
     """What looks out for signs of failure that the method is known for."""
     contrasts = "num_patches" in opt
     patches = opt.num_patches * (opt.batch_size if opt.nce_includes_all_negatives_from_minibatch else 1) if contrasts else 1
     at_chance = opt.lambda_NCE * math.log(patches) if contrasts else 0.0
-    return EarlyWarnings(opt.gan_mode, getattr(opt, "lambda_GAN", 1.0), at_chance)
+    return TrainingDiagnostics(opt.gan_mode, getattr(opt, "lambda_GAN", 1.0), at_chance)
 
 
-def take_up(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounter) -> None:
+def resume_or_load(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounter) -> None:
     """--continue_train: goes on where the run stopped. Where that is not known, or --epoch, --epoch_count or
     --pretrained_name ask for another beginning, starts from weights alone."""
     goes_on = opt.epoch == "latest" and opt.pretrained_name is None and "epoch_count" not in opt.given
     if goes_on and model.resume():
         print(f"going on in epoch {images.epoch}, after {images.seen_in_epoch} of its images and {images.seen} in all")
-        for change in changed_options(opt):
+        for change in diff_options(opt):
             print(f"note: {change}")
-        if is_main():
-            forget_losses_after(images.epoch, images.seen_in_epoch, run_dir / "loss_log.txt")
+        if is_main_process():
+            truncate_loss_log(images.epoch, images.seen_in_epoch, run_dir / "loss_log.txt")
         return
     model.load_networks(opt.epoch, opt.pretrained_name)
-    print(f"starting from the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimisers start anew")
+    print(f"starting from the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimizers start anew")
 
 
-def open_report(opt: Namespace, run_dir: Path, first_epoch: int, last_epoch: int, images_per_epoch: int) -> TrainingReport:
+def create_visualizer(opt: Namespace, run_dir: Path, first_epoch: int, last_epoch: int, images_per_epoch: int) -> Visualizer:
     """The report of a run that begins now, with its live views."""
-    return TrainingReport(
+    return Visualizer(
         run_dir,
         opt.name,
         first_epoch,
         last_epoch,
         images_per_epoch,
         web_page=not opt.no_html,
-        live_view=live_views(opt, run_dir),
-        picture_width=opt.display_winsize,
+        live_view=create_loggers(opt, run_dir),
+        image_width=opt.display_winsize,
     )
 
 
-def live_views(opt: Namespace, run_dir: Path) -> LiveViews:
+def create_loggers(opt: Namespace, run_dir: Path) -> LoggerGroup:
     """Where to show the run while it lasts."""
     views = [
-        open_visdom(
+        visdom_logger(
             opt.name,
             opt.display_id,
             opt.display_server,
@@ -192,24 +196,24 @@ def live_views(opt: Namespace, run_dir: Path) -> LiveViews:
         )
     ]
     if opt.use_tensorboard:
-        views.append(open_tensorboard(run_dir / "tensorboard"))
+        views.append(tensorboard_logger(run_dir / "tensorboard"))
     if opt.use_wandb:
-        views.append(open_wandb(run_dir, opt.name))
-    return LiveViews(views)
+        views.append(wandb_logger(run_dir, opt.name))
+    return LoggerGroup(views)
 
 
 def run_epochs(
     opt: Namespace,
     model: BaseModel,
-    dataset: PictureLoader,
-    report: TrainingReport | SilentReport,
+    dataset: ImageDataLoader,
+    report: Visualizer | SilentVisualizer,
     images: ImageCounter,
-    losses: LossWatch,
-    evaluation: RunEvaluation | NoEvaluation,
+    losses: DivergenceMonitor,
+    evaluation: Validator | NoValidation,
     interrupt: DeferredInterrupt,
     last_epoch: int,
 ) -> None:
-    warnings = early_warnings(opt)
+    warnings = create_diagnostics(opt)
     for epoch in range(images.epoch, last_epoch + 1):
         started = time.monotonic()
         dataset.set_epoch(epoch, images.seen_in_epoch)
@@ -222,7 +226,7 @@ def run_epochs(
 
             to_page = images.crossed(opt.update_html_freq)
             if to_page or images.crossed(opt.display_freq):
-                report.visuals(model.upright_visuals(), to_page)
+                report.visuals(model.visuals_for_display(), to_page)
             if images.crossed(opt.print_freq):
                 current = model.get_current_losses()
                 report.losses(current, model.learning_rate)
@@ -232,7 +236,7 @@ def run_epochs(
                 evaluation.at(epoch, images.seen, report)
             if images.crossed(opt.save_latest_freq):
                 save(model, losses, f"iter_{images.seen}" if opt.save_by_iter else "latest")
-            if anywhere(interrupt.asked):  # all processes stop after the same step
+            if any_rank(interrupt.asked):  # all processes stop after the same step
                 interrupt.stop()
 
         if epoch == last_epoch:
@@ -242,30 +246,30 @@ def run_epochs(
         images.end_epoch()
         if epoch % opt.save_epoch_freq == 0:
             save(model, losses, "latest", str(epoch))
-        report.visuals(model.upright_visuals(), to_page=True)
+        report.visuals(model.visuals_for_display(), to_page=True)
         report.say(
             f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - started:.0f} sec \t "
             f"learning rate {rate:.7f} -> {model.learning_rate:.7f}"
         )
 
-    for line in evaluation.last_and_best():
+    for line in evaluation.summary():
         report.say(line)
 
 
-def save(model: BaseModel, losses: LossWatch, *labels: str) -> None:
+def save(model: BaseModel, losses: DivergenceMonitor, *labels: str) -> None:
     """Saves the run under these labels. Raises DivergedError where it is not worth saving."""
     losses.look()
     model.save_run(*labels)
 
 
 def main() -> None:
-    print_any_name()
+    configure_stdio()
     with exit_on_user_error():
         opt = TrainOptions().parse()
-        gpus = listed_gpus(opt.gpu_ids)
-        if len(gpus) > 1 and started_together() == 1:
-            sys.exit(run_processes(len(gpus), sys.argv))
-        with joined(choose_device(opt.gpu_ids)):
+        gpus = parse_gpu_ids(opt.gpu_ids)
+        if len(gpus) > 1 and launched_world_size() == 1:
+            sys.exit(launch_processes(len(gpus), sys.argv))
+        with process_group(select_device(opt.gpu_ids)):
             train(opt)
 
 

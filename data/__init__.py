@@ -1,4 +1,4 @@
-"""From files to batches: data sets, the transforms of their pictures, and the loader."""
+"""From files to batches: datasets, the transforms of their images, and the loader."""
 
 from argparse import Namespace
 
@@ -6,7 +6,7 @@ import torch
 
 from data.aligned_dataset import AlignedDataset
 from data.base_dataset import BaseDataset
-from data.loader import EpochBatches, PictureLoader
+from data.loader import EpochBatchSampler, ImageDataLoader
 from data.single_dataset import SingleDataset
 from data.singleimage_dataset import SingleImageDataset
 from data.unaligned_dataset import UnalignedDataset
@@ -23,31 +23,31 @@ DATASETS: dict[str, type[BaseDataset]] = {
 }
 
 
-def create_dataset(opt: Namespace) -> PictureLoader:
-    """The loader of the data set that the options ask for.
+def create_dataset(opt: Namespace) -> ImageDataLoader:
+    """The loader of the dataset that the options ask for.
 
     Iterating gives batches {"A", "B", "A_paths", "B_paths"}: (N, C, H, W) float32 tensors in [-1, 1], as loaded
     (--direction is the model's), and lists of paths. --dataset_mode single has no B. `set_epoch` chooses the epoch.
 
     Raises:
-        UserError: a folder is missing or empty, nothing in it can be read, or a batch is larger than the data set or
+        UserError: a folder is missing or empty, nothing in it can be read, or a batch is larger than the dataset or
             cannot be shared out among the processes.
     """
     check_batch_size(opt.batch_size)
     dataset = DATASETS[opt.dataset_mode](opt)
     if opt.isTrain and len(dataset) < opt.batch_size:
         raise UserError(
-            f"--batch_size {opt.batch_size} is larger than the data set: an epoch of {opt.dataroot} has {len(dataset)} "
-            f"samples; lower --batch_size, add pictures, or raise --max_dataset_size if that is what cuts it"
+            f"--batch_size {opt.batch_size} is larger than the dataset: an epoch of {opt.dataroot} has {len(dataset)} "
+            f"samples; lower --batch_size, add images, or raise --max_dataset_size if that is what cuts it"
         )
-    batches = EpochBatches(
+    batches = EpochBatchSampler(
         len(dataset),
         opt.batch_size,
         shuffle=opt.isTrain and dataset.is_shuffled and not opt.serial_batches,
         drop_last=opt.isTrain,
         seed=opt.seed,
     )
-    return PictureLoader(
+    return ImageDataLoader(
         dataset,
         batches,
         min(opt.num_threads, len(batches)),

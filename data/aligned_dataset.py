@@ -1,4 +1,4 @@
-"""Paired pictures side by side in one file, A left and B right: <dataroot>/<phase>."""
+"""Paired images side by side in one file, A left and B right: <dataroot>/<phase>."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from data.base_dataset import BaseDataset, Position, Sample
-from data.image_folder import PictureSet, list_pictures, phase_or_val
-from data.image_io import PictureError
+from data.image_folder import ImageFolder, list_images, resolve_phase
+from data.image_io import ImageError
 from data.transforms import Transform
 
 
@@ -20,8 +20,8 @@ class AlignedDataset(BaseDataset):
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.source_folder = Path(opt.dataroot, phase_or_val(opt.dataroot, opt.phase))
-        self.pairs = PictureSet(list_pictures(str(self.source_folder), self.limit))
+        self.source_folder = Path(opt.dataroot, resolve_phase(opt.dataroot, opt.phase))
+        self.pairs = ImageFolder(list_images(str(self.source_folder), self.limit))
         self.domains = (self.pairs,)
         self.transform = PairTransform(self.transforms["A"], self.transforms["B"])
 
@@ -29,15 +29,15 @@ class AlignedDataset(BaseDataset):
         return len(self.pairs)
 
     def __getitem__(self, position: Position) -> Sample | None:
-        load = self.pairs.load_or_next if self.is_train else self.pairs.load
-        loaded = load(position.index, self.transform, self.draws_at(position))
+        load = self.pairs.load_or_skip if self.is_train else self.pairs.load
+        loaded = load(position.index, self.transform, self.rng_for(position))
         if loaded is None:
             return None
         halves, path = loaded
         A, B = halves.split(self.transform.channels)
         return {"A": A, "B": B, "A_paths": path, "B_paths": path}
 
-    def transforms_at(self, epoch: int) -> Sequence["PairTransform"]:
+    def transforms_for_epoch(self, epoch: int) -> Sequence["PairTransform"]:
         return (self.transform,)
 
 
@@ -68,9 +68,9 @@ def split_pair(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     """The left and the right half of `image`, equally large; the middle column of an odd width is in neither.
 
     Raises:
-        PictureError: `image` is one pixel wide.
+        ImageError: `image` is one pixel wide.
     """
     width, height = image.size
     if width < 2:
-        raise PictureError("one pixel wide, which makes no pair")
+        raise ImageError("one pixel wide, which makes no pair")
     return image.crop((0, 0, width // 2, height)), image.crop((width - width // 2, 0, width, height))

@@ -1,4 +1,4 @@
-"""The pictures that a run is judged on while it trains: the same, in the same way, as test.py and scripts/evaluate.py."""
+"""The images that a run is judged on while it trains: the same, in the same way, as test.py and scripts/evaluate.py."""
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from data.aligned_dataset import AlignedDataset, split_pair
 from data.base_dataset import BaseDataset, Position
-from data.eval_data import PictureFiles, Size, name_below
-from data.image_folder import phase_or_val
+from data.eval_data import ImageFiles, Size, relative_stem
+from data.image_folder import resolve_phase
 from data.single_dataset import SingleDataset
 from util.errors import UserError
 
 
-class JudgedPictures:
-    """The first pictures of the source domain, as test.py reads them, and those of the target domain, as files.
+class EvalDataset:
+    """The first images of the source domain, as test.py reads them, and those of the target domain, as files.
 
     `split` says where they come from. The options are those of the training, with `evaluation_phase` and
     `evaluation_pictures`, which is the most that is taken of each domain. Raises UserError where there are none.
@@ -25,7 +25,7 @@ class JudgedPictures:
 
     def __init__(self, opt: Namespace) -> None:
         if opt.dataset_mode == "singleimage":
-            raise UserError("a run on a single pair of pictures has nothing to be judged on: leave out the figures")
+            raise UserError("a run on a single pair of images has nothing to be judged on: leave out the figures")
         as_tested = Namespace(**vars(opt))
         as_tested.isTrain = False
         as_tested.phase = opt.evaluation_phase
@@ -40,25 +40,25 @@ class JudgedPictures:
         if opt.dataset_mode == "aligned":
             self.dataset = AlignedDataset(as_tested)
             folder, half = self.dataset.source_folder, partial(half_of_pair, number="AB".index(target))
-            self.real = PictureFiles.below(folder, opt.evaluation_pictures, half)
+            self.real = ImageFiles.below(folder, opt.evaluation_pictures, half)
         else:
             self.dataset = SingleDataset(as_tested)
-            folder = Path(opt.dataroot, phase_or_val(opt.dataroot, opt.evaluation_phase, target) + target)
-            self.real = PictureFiles.below(folder, opt.evaluation_pictures)
+            folder = Path(opt.dataroot, resolve_phase(opt.dataroot, opt.evaluation_phase, target) + target)
+            self.real = ImageFiles.below(folder, opt.evaluation_pictures)
         self.split = f"{self.dataset.source_folder.name} to {folder.name}"
 
     def sources(self) -> Iterator[tuple[Tensor, str]]:
-        """Each picture to translate, (1, C, H, W) in [-1, 1], and its name; what cannot be read is left out."""
+        """Each image to translate, (1, C, H, W) in [-1, 1], and its name; what cannot be read is left out."""
         for index in range(len(self.dataset)):
             sample = self.dataset[Position(1, index)]
             if sample is not None:
-                yield sample[self.source][None], name_below(self.dataset.source_folder, sample[f"{self.source}_paths"])
+                yield sample[self.source][None], relative_stem(self.dataset.source_folder, sample[f"{self.source}_paths"])
 
-    def real_at(self, size: Size | None) -> PictureFiles:
-        """The pictures of the target domain, resized where a size is given."""
+    def real_at(self, size: Size | None) -> ImageFiles:
+        """The images of the target domain, resized where a size is given."""
         return self.real.like(size, self.gray)
 
-    def truth_at(self, names: Sequence[str], size: Size | None) -> PictureFiles:
+    def truth_at(self, names: Sequence[str], size: Size | None) -> ImageFiles:
         """Those of these names. Raises UserError where one is missing."""
         return self.real_at(size).named(names)
 

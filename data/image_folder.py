@@ -1,4 +1,4 @@
-"""Where the pictures of a data set lie, and sentences that say what was found when they do not."""
+"""Where the images of a dataset lie, and sentences that say what was found when they do not."""
 
 import os
 from pathlib import Path
@@ -13,38 +13,38 @@ SHOWN = 8  # names in a folder that an error message lists
 def check_dataroot(dataroot: str) -> None:
     """Raises a UserError when --dataroot was not given or does not exist."""
     if dataroot == NOT_GIVEN:
-        raise UserError("--dataroot is missing: give the data set's folder, as in --dataroot ./datasets/horse2zebra")
+        raise UserError("--dataroot is missing: give the dataset's folder, as in --dataroot ./datasets/horse2zebra")
     if not Path(dataroot).exists():
         raise UserError(f"--dataroot {dataroot} does not exist")
 
 
-def phase_or_val(dataroot: str, phase: str, domain: str = "") -> str:
-    """`phase`, or "val" where the data set has val pictures (`domain` "A": a folder valA) but no test pictures."""
+def resolve_phase(dataroot: str, phase: str, domain: str = "") -> str:
+    """`phase`, or "val" where the dataset has val images (`domain` "A": a folder valA) but no test images."""
     root = Path(dataroot)
     stands_in = phase == "test" and not (root / f"test{domain}").exists() and (root / f"val{domain}").exists()
     return "val" if stands_in else phase
 
 
-def list_pictures(folder: str, limit: int | None = None) -> list[str]:
-    """The sorted paths of all pictures below `folder`, at most the first `limit`.
+def list_images(folder: str, limit: int | None = None) -> list[str]:
+    """The sorted paths of all images below `folder`, at most the first `limit`.
 
     Links to folders are followed, each real folder is visited once. Names that begin with a dot are left out: they
     are what an operating system keeps for itself.
 
     Raises:
-        UserError: `folder` is missing, cannot be listed, or holds no picture.
+        UserError: `folder` is missing, cannot be listed, or holds no image.
     """
     if not Path(folder).is_dir():
         parent = Path(folder).parent
         raise UserError(f"{folder} is not a folder; {parent} {_holds(parent)}: check --dataroot and --phase")
     files = sorted(_walk(folder))
-    pictures = [path for path in files if path.lower().endswith(EXTENSIONS)]
-    if not pictures:
+    images = [path for path in files if path.lower().endswith(EXTENSIONS)]
+    if not images:
         raise UserError(
-            f"{folder} has no pictures: 0 pictures, {len(files)} other files in it and below; "
-            f"names of pictures end in {' '.join(EXTENSIONS)}"
+            f"{folder} has no images: 0 images, {len(files)} other files in it and below; "
+            f"names of images end in {' '.join(EXTENSIONS)}"
         )
-    return pictures[:limit]
+    return images[:limit]
 
 
 def _walk(folder: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Picture files of every common kind to 8-bit RGB; what cannot be read is a `PictureError`."""
+"""Image files of every common kind to 8-bit RGB; what cannot be read is a `ImageError`."""
 
 import os
 import warnings
@@ -18,41 +18,41 @@ _DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 WHITE_IS_ZERO = 0  # a TIFF's photometric interpretation
 
-# Pillow refuses to decode larger pictures; the same bound holds for what a picture is enlarged to.
+# Pillow refuses to decode larger images; the same bound holds for what an image is enlarged to.
 MAX_PIXELS = 178_956_970
 
 
-class PictureError(Exception):
-    """This picture cannot be used, others can. The message is the reason, without the path."""
+class ImageError(Exception):
+    """This image cannot be used, others can. The message is the reason, without the path."""
 
 
 def read_image(path: str) -> Image.Image:
     """Reads the first frame of `path`, upright by its EXIF orientation, as 8-bit RGB.
 
-    Transparent pictures are laid on white. 16-bit samples are scaled, 0…65535 to 0…255, and so are 12-bit ones.
+    Transparent images are laid on white. 16-bit samples are scaled, 0…65535 to 0…255, and so are 12-bit ones.
 
     Raises:
-        PictureError: the file is gone, empty, damaged, too large, or its samples have no defined range.
+        ImageError: the file is gone, empty, damaged, too large, or its samples have no defined range.
     """
-    with open_upright(path) as image:
+    with open_exif_transposed(path) as image:
         return _to_8_bit(image).convert("RGB")
 
 
 @contextmanager
-def open_upright(path: str) -> Iterator[Image.Image]:
+def open_exif_transposed(path: str) -> Iterator[Image.Image]:
     """The first frame of `path`, upright by its EXIF orientation, with whatever samples it has; open within the body.
 
     Raises:
-        PictureError: the file is gone, empty, damaged or too large; also for what fails in the body.
+        ImageError: the file is gone, empty, damaged or too large; also for what fails in the body.
     """
     try:
         file = Path(path)
         status = file.stat()
         if not S_ISREG(status.st_mode):
-            raise PictureError("not a regular file")
+            raise ImageError("not a regular file")
         if status.st_size == 0:
-            raise PictureError("an empty file")
-        # What Pillow warns of (large pictures, odd metadata) it can still read.
+            raise ImageError("an empty file")
+        # What Pillow warns of (large images, odd metadata) it can still read.
         # Given a path, Pillow 13 maps uncompressed TIFFs into memory and garbles those that are to be turned.
         with (
             warnings.catch_warnings(action="ignore"),
@@ -61,14 +61,14 @@ def open_upright(path: str) -> Iterator[Image.Image]:
         ):
             ImageOps.exif_transpose(image, in_place=True)
             yield image
-    except PictureError:
+    except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError("not a picture of a known format, or damaged at its start") from error
+        raise ImageError("not an image of a known format, or damaged at its start") from error
     except OSError as error:
-        raise PictureError(error.strerror or str(error)) from error
+        raise ImageError(error.strerror or str(error)) from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind of exception
-        raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -82,8 +82,8 @@ def is_16_bit(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
-def gray_16_bit(image: Image.Image) -> np.ndarray:
-    """The (H, W) samples of a picture that `is_16_bit`: 0 for black to 65535 for white."""
+def to_gray16(image: Image.Image) -> np.ndarray:
+    """The (H, W) samples of an image that `is_16_bit`: 0 for black to 65535 for white."""
     samples = np.asarray(image).astype(np.uint32)
     if isinstance(image, TiffImageFile):  # of which Pillow tells neither the scanners' 12 bits nor negatives
         brightest = (1 << image.tag_v2[BITSPERSAMPLE][0]) - 1
@@ -93,17 +93,17 @@ def gray_16_bit(image: Image.Image) -> np.ndarray:
     return samples
 
 
-def check_range(image: Image.Image) -> None:
-    """Raises PictureError for samples without a defined range."""
+def check_bit_depth(image: Image.Image) -> None:
+    """Raises ImageError for samples without a defined range."""
     if image.mode in ("I", "F"):
-        raise PictureError("32-bit or signed samples, whose white is not defined; save it with 8 or 16 bits, unsigned")
+        raise ImageError("32-bit or signed samples, whose white is not defined; save it with 8 or 16 bits, unsigned")
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """`image` with 8-bit samples and nothing transparent; what is so already is returned as it is."""
     if is_16_bit(image):
-        return Image.fromarray(((gray_16_bit(image) + 128) // 257).astype(np.uint8))
-    check_range(image)
+        return Image.fromarray(((to_gray16(image) + 128) // 257).astype(np.uint8))
+    check_bit_depth(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))

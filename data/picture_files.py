@@ -1,4 +1,4 @@
-"""The pictures of a folder as bytes, for those who judge them."""
+"""The images of a folder as bytes, for those who judge them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,19 +9,19 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.image_folder import list_pictures
-from data.image_io import PictureError, read_image
+from data.image_folder import list_images
+from data.image_io import ImageError, read_image
 from util.errors import UserError
 
 Size = tuple[int, int]  # width and height in pixels
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """The pictures, uint8 (H, W, 3), of the files `paths` below `root`; read anew whenever they are iterated over.
+class ImageFiles:
+    """The images, uint8 (H, W, 3), of the files `paths` below `root`; read anew whenever they are iterated over.
 
-    `part` takes the picture out of what the file holds; `size`, where it is given, is what it is then resized to, as the
-    resize of --preprocess does. Iterating raises UserError at a picture that cannot be read.
+    `part` takes the image out of what the file holds; `size`, where it is given, is what it is then resized to, as the
+    resize of --preprocess does. Iterating raises UserError at an image that cannot be read.
     """
 
     root: Path
@@ -32,8 +32,8 @@ class PictureFiles:
 
     @classmethod
     def below(cls, root: Path, limit: int | None = None, part: Callable[[Image.Image], Image.Image] | None = None) -> Self:
-        """All pictures below `root`, sorted, at most the first `limit`. Raises UserError where there is none."""
-        return cls(root, tuple(list_pictures(str(root), limit)), part)
+        """All images below `root`, sorted, at most the first `limit`. Raises UserError where there is none."""
+        return cls(root, tuple(list_images(str(root), limit)), part)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -42,7 +42,7 @@ class PictureFiles:
         for path in self.paths:
             try:
                 image = read_image(path) if self.part is None else self.part(read_image(path))
-            except PictureError as error:
+            except ImageError as error:
                 raise UserError(f"{path!r} cannot be judged: {error}; take it out") from None
             if self.grayscale:
                 image = image.convert("L")
@@ -51,25 +51,25 @@ class PictureFiles:
             yield np.asarray(image.convert("RGB"))
 
     def like(self, size: Size | None, grayscale: bool) -> Self:
-        """The same pictures, resized and in gray where that is asked for."""
+        """The same images, resized and in gray where that is asked for."""
         return replace(self, size=size, grayscale=grayscale)
 
     def named(self, names: Sequence[str]) -> Self:
-        """The pictures that go by these names, in their order. Raises UserError where one is missing."""
-        paths = {name_below(self.root, path): path for path in reversed(self.paths)}
+        """The images that go by these names, in their order. Raises UserError where one is missing."""
+        paths = {relative_stem(self.root, path): path for path in reversed(self.paths)}
         missing = [name for name in names if name not in paths]
         if missing:
             raise UserError(
-                f"{self.root} has no picture named {missing[0]}: there is no truth to compare its translation with"
+                f"{self.root} has no image named {missing[0]}: there is no truth to compare its translation with"
             )
         return replace(self, paths=tuple(paths[name] for name in names))
 
 
-def name_below(root: Path, path: str) -> str:
-    """Where the picture lies below `root`, without the file's ending: what the pictures of a pair have in common."""
+def relative_stem(root: Path, path: str) -> str:
+    """Where the image lies below `root`, without the file's ending: what the images of a pair have in common."""
     return Path(path).relative_to(root).with_suffix("").as_posix()
 
 
 def common_size(sizes: set[Size]) -> Size | None:
-    """The size that all pictures have; None where they differ."""
+    """The size that all images have; None where they differ."""
     return next(iter(sizes)) if len(sizes) == 1 else None

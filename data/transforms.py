@@ -1,6 +1,6 @@
-"""What happens to a picture between file and network: the steps of --preprocess, flip, scaling to [-1, 1].
+"""What happens to an image between file and network: the steps of --preprocess, flip, scaling to [-1, 1].
 
-Up to the first random draw a picture is a PIL image; from there on it is a uint8 array (C, H, W), which --cache can hold.
+Up to the first random draw an image is a PIL image; from there on it is a uint8 array (C, H, W), which --cache can hold.
 """
 
 import re
@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.image_io import MAX_PIXELS, PictureError
+from data.image_io import MAX_PIXELS, ImageError
 from util.errors import UserError
 
-SIDE_MULTIPLE = 4  # the generators halve a picture twice, and get whole numbers
+SIZE_MULTIPLE = 4  # the generators halve an image twice, and get whole numbers
 
 
-class PictureTooSmallError(Exception):
-    """A picture is smaller than the crop to be taken from it. The message says how large both are."""
+class ImageTooSmallError(Exception):
+    """An image is smaller than the crop to be taken from it. The message says how large both are."""
 
 
 @dataclass(frozen=True)
@@ -46,48 +46,48 @@ class Transform:
         """The uint8 pixels (C, H, W) of an 8-bit RGB `image` after the steps that draw nothing.
 
         Raises:
-            PictureError: a step would make the picture larger than memory should hold.
+            ImageError: a step would make the image larger than memory should hold.
         """
         if self.grayscale:
             image = image.convert("L")
         for step in self.steps:
-            if step in SCALINGS:
-                image = SCALINGS[step](image, self)
-        if not set(self.steps) & set(DRAWS):
-            image = round_sides(image, self.resample)
+            if step in RESIZE_OPS:
+                image = RESIZE_OPS[step](image, self)
+        if not set(self.steps) & set(RANDOM_OPS):
+            image = round_to_multiple(image, self.resample)
         return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
     def finish(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """The (C, H, W) float32 tensor of what `prepare` returned; all random draws come from `rng`.
 
         Raises:
-            PictureTooSmallError: the step crop or patch meets a picture smaller than `crop_size`.
-            PictureError: as `prepare`.
+            ImageTooSmallError: the step crop or patch meets an image smaller than `crop_size`.
+            ImageError: as `prepare`.
         """
         for step in self.steps:
-            if step in DRAWS:
-                pixels = DRAWS[step](pixels, self, rng)
-        pixels = round_planes(pixels, self.resample)
+            if step in RANDOM_OPS:
+                pixels = RANDOM_OPS[step](pixels, self, rng)
+        pixels = round_array(pixels, self.resample)
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, :, ::-1]
         return to_tensor(pixels)
 
 
-# The steps by their tokens in --preprocess, in the order in which they are applied: first what scales whole pictures ...
-SCALINGS: dict[str, Callable[[Image.Image, Transform], Image.Image]] = {
-    "fixsize": lambda image, t: fix_short_side(image, t.load_size, t.resample),
+# The steps by their tokens in --preprocess, in the order in which they are applied: first what scales whole images ...
+RESIZE_OPS: dict[str, Callable[[Image.Image, Transform], Image.Image]] = {
+    "fixsize": lambda image, t: resize_short_side(image, t.load_size, t.resample),
     "resize": lambda image, t: resize(image, t.load_size, t.load_size, t.resample),
     "scale_width": lambda image, t: scale_width(image, t.load_size, t.crop_size, t.resample),
-    "scale_shortside": lambda image, t: enlarge_short_side(image, t.load_size, t.resample),
+    "scale_shortside": lambda image, t: upscale_short_side(image, t.load_size, t.resample),
 }
 # ... then what draws at random.
-DRAWS: dict[str, Callable[[np.ndarray, Transform, np.random.Generator], np.ndarray]] = {
+RANDOM_OPS: dict[str, Callable[[np.ndarray, Transform, np.random.Generator], np.ndarray]] = {
     "zoom": lambda pixels, t, rng: zoom(pixels, t.random_scale_max, t.crop_size, t.resample, rng),
     "crop": lambda pixels, t, rng: crop(pixels, t.crop_size, rng),
     "patch": lambda pixels, t, rng: patch(pixels, t.crop_size, rng),
     "trim": lambda pixels, t, rng: trim(pixels, t.crop_size, rng),
 }
-STEPS = (*SCALINGS, *DRAWS)
+STEPS = (*RESIZE_OPS, *RANDOM_OPS)
 _ALTERNATIVES = ("resize", "scale_width", "scale_shortside")
 
 
@@ -129,22 +129,22 @@ def resize(image: Image.Image, width: int, height: int, resample: Resampling) ->
     """`image` at exactly `width` x `height` pixels.
 
     Raises:
-        PictureError: that would be more than MAX_PIXELS (a picture of one pixel by thousands, enlarged).
+        ImageError: that would be more than MAX_PIXELS (an image of one pixel by thousands, enlarged).
     """
     if width * height > MAX_PIXELS:
-        raise PictureError(f"{image.width}x{image.height} pixels would be enlarged to {width}x{height}")
+        raise ImageError(f"{image.width}x{image.height} pixels would be enlarged to {width}x{height}")
     return image.resize((width, height), resample)
 
 
-def fix_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
+def resize_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
     """The shorter side becomes `length`, larger or smaller than it was; the aspect stays."""
     scale = length / min(image.size)
     return resize(image, round(image.width * scale), round(image.height * scale), resample)
 
 
-def enlarge_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
-    """As `fix_short_side`, but never makes a picture smaller."""
-    return image if min(image.size) >= length else fix_short_side(image, length, resample)
+def upscale_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
+    """As `resize_short_side`, but never makes an image smaller."""
+    return image if min(image.size) >= length else resize_short_side(image, length, resample)
 
 
 def scale_width(image: Image.Image, width: int, min_height: int, resample: Resampling) -> Image.Image:
@@ -156,7 +156,7 @@ def zoom(
     pixels: np.ndarray, random_scale_max: float, min_side: int, resample: Resampling, rng: np.random.Generator
 ) -> np.ndarray:
     """`pixels` scaled by a random factor per axis, see `zoomed_size`."""
-    return resize_planes(pixels, *zoomed_size(pixels, random_scale_max, min_side, rng), resample)
+    return resize_array(pixels, *zoomed_size(pixels, random_scale_max, min_side, rng), resample)
 
 
 def zoomed_size(pixels: np.ndarray, random_scale_max: float, min_side: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -168,15 +168,15 @@ def zoomed_size(pixels: np.ndarray, random_scale_max: float, min_side: int, rng:
 
 
 def crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square of `size` pixels a side. Raises PictureTooSmallError."""
+    """A random square of `size` pixels a side. Raises ImageTooSmallError."""
     _, height, width = pixels.shape
     if min(width, height) < size:
-        raise PictureTooSmallError(f"{width}x{height} pixels, less than --crop_size {size}")
+        raise ImageTooSmallError(f"{width}x{height} pixels, less than --crop_size {size}")
     return _random_box(pixels, size, size, rng)
 
 
 def patch(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random cell of a grid of `size` pixels at a random offset. Raises PictureTooSmallError."""
+    """A random cell of a grid of `size` pixels at a random offset. Raises ImageTooSmallError."""
     _, height, width = pixels.shape
     left, top = grid_cells(width, height, size, rng)[0]
     return box(pixels, left, top, size, size)
@@ -192,11 +192,11 @@ def grid_cells(width: int, height: int, size: int, rng: np.random.Generator) -> 
     """(left, top) of all whole cells of a grid of `size` pixels at a random offset, in random order.
 
     Raises:
-        PictureTooSmallError: not one cell fits into `width` x `height`.
+        ImageTooSmallError: not one cell fits into `width` x `height`.
     """
     columns, rows = width // size, height // size
     if not columns or not rows:
-        raise PictureTooSmallError(f"{width}x{height} pixels, less than --crop_size {size}")
+        raise ImageTooSmallError(f"{width}x{height} pixels, less than --crop_size {size}")
     left = int(rng.integers(width - columns * size + 1))
     top = int(rng.integers(height - rows * size + 1))
     cells = rng.permutation(columns * rows).tolist()
@@ -208,22 +208,22 @@ def box(pixels: np.ndarray, left: int, top: int, width: int, height: int) -> np.
     return pixels[:, top : top + height, left : left + width]
 
 
-def resize_planes(pixels: np.ndarray, width: int, height: int, resample: Resampling) -> np.ndarray:
-    """`resize` for an array (C, H, W): channel by channel, to which Pillow's scaling of colours is equal."""
+def resize_array(pixels: np.ndarray, width: int, height: int, resample: Resampling) -> np.ndarray:
+    """`resize` for an array (C, H, W): channel by channel, to which Pillow's scaling of colors is equal."""
     return np.stack([np.asarray(resize(Image.fromarray(plane), width, height, resample)) for plane in pixels])
 
 
-def round_sides(image: Image.Image, resample: Resampling) -> Image.Image:
-    """Resizes each side to the nearest multiple of SIDE_MULTIPLE (halves to the even one), and at least that."""
+def round_to_multiple(image: Image.Image, resample: Resampling) -> Image.Image:
+    """Resizes each side to the nearest multiple of SIZE_MULTIPLE (halves to the even one), and at least that."""
     size = _rounded(image.width), _rounded(image.height)
     return image if image.size == size else resize(image, *size, resample)
 
 
-def round_planes(pixels: np.ndarray, resample: Resampling) -> np.ndarray:
-    """`round_sides` for an array (C, H, W)."""
+def round_array(pixels: np.ndarray, resample: Resampling) -> np.ndarray:
+    """`round_to_multiple` for an array (C, H, W)."""
     _, height, width = pixels.shape
     size = _rounded(width), _rounded(height)
-    return pixels if (width, height) == size else resize_planes(pixels, *size, resample)
+    return pixels if (width, height) == size else resize_array(pixels, *size, resample)
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
@@ -238,7 +238,7 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 
 def _rounded(side: int) -> int:
-    return max(1, round(side / SIDE_MULTIPLE)) * SIDE_MULTIPLE
+    return max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE
 
 
 def _random_box(pixels: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from util.errors import MachineError
+from util.errors import EnvironmentFailure
 from util.signals import STOP_SIGNALS
 
 SECONDS_BETWEEN_CHECKS = 0.2
@@ -70,7 +70,7 @@ class Workers:
 
         Raises:
             WorkerDiedError: the worker of the next item died.
-            MachineError: no process can be started.
+            EnvironmentFailure: no process can be started.
         """
         if self.num_workers == 0:
             for place in places:
@@ -115,7 +115,7 @@ class Workers:
         try:
             self._workers = [_Worker(self.source, self._context) for _ in range(self.num_workers)]
         except OSError as error:
-            raise MachineError(
+            raise EnvironmentFailure(
                 f"--num_threads: a worker process cannot be started ({error.strerror}). Use a smaller value; 0 reads "
                 "without workers."
             ) from None
@@ -137,8 +137,8 @@ class _Worker:
         self.process.start()
         weakref.finalize(self, self.process.kill)  # also when the program ends: Python would send SIGTERM, which is ignored
         of_worker.close()  # so that the death of the worker ends the pipe
-        self.received = queue.SimpleQueue[bytes | None]()
-        self.thread = threading.Thread(target=_take_in, args=(self.connection, self.received), daemon=True)
+        self.iter_detecting_death = queue.SimpleQueue[bytes | None]()
+        self.thread = threading.Thread(target=_take_in, args=(self.connection, self.iter_detecting_death), daemon=True)
 
     def ask(self, place: Any) -> None:
         """Send the place of an item to read. Never blocks for long, because the thread empties the worker's pipe."""
@@ -150,7 +150,7 @@ class _Worker:
         while True:
             while_waiting()
             try:
-                message = self.received.get(timeout=SECONDS_BETWEEN_CHECKS)
+                message = self.iter_detecting_death.get(timeout=SECONDS_BETWEEN_CHECKS)
                 break
             except queue.Empty:
                 continue
@@ -162,13 +162,13 @@ class _Worker:
         return item
 
 
-def _take_in(connection: Connection, received: queue.SimpleQueue[bytes | None]) -> None:
+def _take_in(connection: Connection, iter_detecting_death: queue.SimpleQueue[bytes | None]) -> None:
     """Empty the pipe of a worker. None is the end."""
     try:
         while True:
-            received.put(connection.recv_bytes())
+            iter_detecting_death.put(connection.recv_bytes())
     except (EOFError, OSError):
-        received.put(None)
+        iter_detecting_death.put(None)
 
 
 def _work(source: Dataset, connection: Connection) -> None:

@@ -20,7 +20,7 @@ MOST_MEMBERS = 200_000
 CHUNK = 1 << 20  # bytes
 TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
 TAR_END = 1024  # bytes; every tar ends with at least two blocks of zeros
-MAC_METADATA = "__MACOSX"  # a folder that macOS adds to a zip; its ._NAME.jpg are no pictures
+MAC_METADATA = "__MACOSX"  # a folder that macOS adds to a zip; its ._NAME.jpg are no images
 
 
 class ArchiveError(Exception):
@@ -86,7 +86,7 @@ def tar_members(file: IO[bytes]) -> list[Member]:
 
 
 def path_inside(name: str) -> PurePosixPath:
-    """The member's path. Raises ArchiveError for a name that leaves the folder, on any system, or no picture has."""
+    """The member's path. Raises ArchiveError for a name that leaves the folder, on any system, or no image has."""
     path = PurePosixPath(name)
     leaves = path.is_absolute() or ".." in path.parts or "\\" in name or re.match("[A-Za-z]:", name)
     if leaves or any(ord(letter) < ord(" ") for letter in name):

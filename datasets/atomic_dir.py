@@ -9,7 +9,7 @@ from util.errors import UserError
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def atomic_dir(target: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes `target` when the body ends well, and goes when it does not.
 
     Raises UserError where `target` holds something already, or where it cannot be written.

@@ -1,4 +1,4 @@
-"""Joins pictures of equal names side by side, A left and B right: what `--dataset_mode aligned` reads.
+"""Joins images of equal names side by side, A left and B right: what `--dataset_mode aligned` reads.
 
     python datasets/combine_A_and_B.py --fold_A photos --fold_B labels --fold_AB datasets/photo2label
 
@@ -14,11 +14,11 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from atomic_dir import whole_folder
+from atomic_dir import atomic_dir
 
-from data.image_folder import list_pictures
-from data.image_io import PictureError, read_image
-from util.cli import OneSentenceParser, positive_int
+from data.image_folder import list_images
+from data.image_io import ImageError, read_image
+from util.cli import CLIParser, positive_int
 from util.errors import UserError, exit_on_user_error
 
 SHOWN = 3  # names in an error message
@@ -26,36 +26,36 @@ JPEG_QUALITY = 95
 
 
 def main() -> None:
-    parser = OneSentenceParser(description="Joins pictures of equal names side by side, A left and B right.")
-    parser.add_argument("--fold_A", type=Path, required=True, help="folder of the left pictures")
-    parser.add_argument("--fold_B", type=Path, required=True, help="folder of the right pictures, of the same names")
+    parser = CLIParser(description="Joins images of equal names side by side, A left and B right.")
+    parser.add_argument("--fold_A", type=Path, required=True, help="folder of the left images")
+    parser.add_argument("--fold_B", type=Path, required=True, help="folder of the right images, of the same names")
     parser.add_argument("--fold_AB", type=Path, required=True, help="folder of the result; it must not exist")
-    parser.add_argument("--num_imgs", type=positive_int, help="at most so many pictures of each subfolder; all by default")
+    parser.add_argument("--num_imgs", type=positive_int, help="at most so many images of each subfolder; all by default")
     parser.add_argument("--use_AB", action="store_true", help="the pairs are called NAME_A.png and NAME_B.png")
     with exit_on_user_error():
         arguments = parser.parse_args()
         pairs = find_pairs(arguments.fold_A, arguments.fold_B, arguments.use_AB, arguments.num_imgs)
-        with whole_folder(arguments.fold_AB) as result:
+        with atomic_dir(arguments.fold_AB) as result:
             for name, (path_A, path_B) in tqdm(pairs.items(), desc="combining", unit="pair", disable=None):
-                picture = side_by_side(path_A, path_B)
+                image = side_by_side(path_A, path_B)
                 (result / name).parent.mkdir(parents=True, exist_ok=True)
-                picture.save(result / name, quality=JPEG_QUALITY)
+                image.save(result / name, quality=JPEG_QUALITY)
         print(f"{arguments.fold_AB} is ready: {len(pairs)} pairs")
 
 
 def find_pairs(
     folder_A: Path, folder_B: Path, suffixed: bool = False, most: int | None = None
 ) -> dict[Path, tuple[Path, Path]]:
-    """Maps the path of each result, relative to the folder of results, to its two pictures; sorted.
+    """Maps the path of each result, relative to the folder of results, to its two images; sorted.
 
     Args:
         suffixed: names end in _A and _B, which the result's do not.
         most: at most so many pairs of each subfolder.
 
-    Raises UserError where a folder is missing or a picture has no partner.
+    Raises UserError where a folder is missing or an image has no partner.
     """
-    of_A = pictures_by_name(folder_A, "_A" if suffixed else "")
-    of_B = pictures_by_name(folder_B, "_B" if suffixed else "")
+    of_A = images_by_name(folder_A, "_A" if suffixed else "")
+    of_B = images_by_name(folder_B, "_B" if suffixed else "")
     for here, there, folder in ((of_A, of_B, folder_B), (of_B, of_A, folder_A)):
         alone = sorted(str(here[name]) for name in here.keys() - there.keys())
         if alone:
@@ -70,20 +70,20 @@ def find_pairs(
     return pairs
 
 
-def pictures_by_name(folder: Path, suffix: str) -> dict[Path, Path]:
-    """All pictures below `folder` whose stem ends in `suffix`, by their relative paths without it."""
+def images_by_name(folder: Path, suffix: str) -> dict[Path, Path]:
+    """All images below `folder` whose stem ends in `suffix`, by their relative paths without it."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    pictures = [Path(path) for path in list_pictures(str(folder))]
+    images = [Path(path) for path in list_images(str(folder))]
     return {
         path.relative_to(folder).with_stem(path.stem.removesuffix(suffix)): path
-        for path in pictures
+        for path in images
         if path.stem.endswith(suffix)
     }
 
 
 def side_by_side(path_A: Path, path_B: Path) -> Image.Image:
-    """The two pictures in one of twice their width, as 8-bit RGB. Raises UserError where they cannot be joined."""
+    """The two images in one of twice their width, as 8-bit RGB. Raises UserError where they cannot be joined."""
     A, B = read(path_A), read(path_B)
     if A.size != B.size:
         raise UserError(
@@ -98,7 +98,7 @@ def side_by_side(path_A: Path, path_B: Path) -> Image.Image:
 def read(path: Path) -> Image.Image:
     try:
         return read_image(str(path))
-    except PictureError as error:
+    except ImageError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
 
 

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import IO
 
 from archive import ArchiveError, opened_archive, unpack
-from http_download import DownloadError, Limits, discard, download, say
+from http_download import DownloadConfig, DownloadError, discard, download, say
 
 fcntl: ModuleType | None
 try:
@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where its content goes")
     arguments = parser.parse_args()
     try:
-        limits = Limits(
+        limits = DownloadConfig(
             stall_seconds=positive_number("CUT_DOWNLOAD_STALL_SECONDS", default=30),
             tries=int(positive_number("CUT_DOWNLOAD_TRIES", default=4)),
             size=int(1e9 * positive_number("CUT_SIZE_LIMIT_GB", default=20)),
@@ -77,9 +77,9 @@ def positive_number(variable: str, default: float) -> float:
     return number
 
 
-def fetch_folder(url: str, folder: Path, limits: Limits) -> None:
+def fetch_folder(url: str, folder: Path, limits: DownloadConfig) -> None:
     """Makes the archive's content `folder`. An archive may hold the content itself, or one folder with it."""
-    with workshop(folder.parent, folder.name) as shop:
+    with staging_dir(folder.parent, folder.name) as shop:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             print(f"{folder} is there already; remove it to fetch it again")
             return
@@ -90,10 +90,10 @@ def fetch_folder(url: str, folder: Path, limits: Limits) -> None:
         print(f"{folder} is ready")
 
 
-def fetch_runs(url: str, folder: Path, limits: Limits) -> None:
+def fetch_runs(url: str, folder: Path, limits: DownloadConfig) -> None:
     """Puts each run of the archive below `folder`, leaving alone what is there. The archive may hold the runs in a
     folder `checkpoints`, as the published one does."""
-    with workshop(folder, "released_weights") as shop:
+    with staging_dir(folder, "released_weights") as shop:
         note = shop / "runs"
         known = note.read_text().splitlines() if note.exists() else []
         if known and all((folder / name).is_dir() for name in known):
@@ -115,7 +115,7 @@ def fetch_runs(url: str, folder: Path, limits: Limits) -> None:
 
 
 @contextmanager
-def workshop(folder: Path, name: str) -> Iterator[Path]:
+def staging_dir(folder: Path, name: str) -> Iterator[Path]:
     """A hidden place in `folder`, on its file system, for what is on its way there; ours alone until the body ends.
 
     It outlives the body: it keeps a download that was begun. What was unpacked and not put in place goes.
@@ -151,7 +151,7 @@ def try_lock(file: IO[str]) -> bool:
     return True
 
 
-def fetch_unpacked(url: str, shop: Path, limits: Limits) -> Path:
+def fetch_unpacked(url: str, shop: Path, limits: DownloadConfig) -> Path:
     """Fetches the archive into `shop`, checks it and unpacks it; returns the folder with its content."""
     archive, unpacked = shop / "archive", shop / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)  # left by a command that was killed

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches one of the published data sets into datasets/NAME. Needs nothing but Python 3.11 or newer.
+# Fetches one of the published datasets into datasets/NAME. Needs nothing but Python 3.11 or newer.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -10,9 +10,9 @@ help() {
   cat <<END
 usage: bash datasets/download_cut_dataset.sh NAME
 
-Fetches a data set, checks it, and unpacks it into datasets/NAME. Names:
+Fetches a dataset, checks it, and unpacks it into datasets/NAME. Names:
 $names
-docs/datasets.md says what each of them is. cityscapes has a licence that has to be accepted first:
+docs/datasets.md says what each of them is. cityscapes has a license that has to be accepted first:
 see datasets/prepare_cityscapes_dataset.py.
 
 An interrupted download goes on where it stopped when the same command is given again.
@@ -27,7 +27,7 @@ Environment:
   http_proxy, https_proxy, no_proxy   as everywhere
   PYTHON              the interpreter (.venv's, or else python3)
 
-Status: 0 the data set is there, 1 it could not be fetched, 2 wrong usage, 130 interrupted.
+Status: 0 the dataset is there, 1 it could not be fetched, 2 wrong usage, 130 interrupted.
 END
 }
 
@@ -40,8 +40,8 @@ name=$1
 
 if [ "$name" = cityscapes ]; then
   cat >&2 <<END
-cityscapes may not be passed on: its licence has to be accepted at https://www.cityscapes-dataset.com. Fetch
-leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there, then make the data set from them:
+cityscapes may not be passed on: its license has to be accepted at https://www.cityscapes-dataset.com. Fetch
+leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there, then make the dataset from them:
   python datasets/prepare_cityscapes_dataset.py --leftImg8bit_dir leftImg8bit_trainvaltest.zip \\
     --gtFine_dir gtFine_trainvaltest.zip --output_dir datasets/cityscapes
 END
@@ -52,7 +52,7 @@ for published in $names; do
   if [ "$name" = "$published" ]; then known=yes; fi
 done
 if [ $known = no ]; then
-  printf "error: there is no published data set '%s'; the names are:\n%s\n" "$name" "$names" >&2
+  printf "error: there is no published dataset '%s'; the names are:\n%s\n" "$name" "$names" >&2
   exit 2
 fi
 

@@ -1,6 +1,6 @@
 """Downloads one file over HTTP so that nothing is fetched twice: a download that was cut off goes on where it stopped.
 
-Standard library only: data sets are often fetched before anything is installed.
+Standard library only: datasets are often fetched before anything is installed.
 """
 
 import json
@@ -17,8 +17,8 @@ from urllib.request import Request, urlopen
 from http_download import TransferProgress, say
 
 CHUNK = 1 << 18  # bytes
-PROGRESS_THAT_COUNTS = 1 << 20  # bytes; a connection that brought so much does not count as a failed one
-WORTH_TRYING_AGAIN = {408, 429, 500, 502, 503, 504}
+MIN_PROGRESS = 1 << 20  # bytes; a connection that brought so much does not count as a failed one
+RETRY_STATUSES = {408, 429, 500, 502, 503, 504}
 
 
 class DownloadError(Exception):
@@ -30,14 +30,14 @@ class ConnectionLostError(Exception):
 
 
 @dataclass(frozen=True)
-class Limits:
+class DownloadConfig:
     stall_seconds: float  # a connection on which nothing comes for so long is given up
     tries: int  # connections in a row that may be lost before the download is given up
     size: int  # bytes; a larger file is refused
 
 
 @dataclass(frozen=True)
-class Origin:
+class DownloadSource:
     """What the beginning of a file was fetched from, so that it is never continued with bytes of another file."""
 
     url: str
@@ -65,13 +65,13 @@ class Origin:
         """What `If-Range` takes: a strong ETag or else a date (RFC 9110, 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
-    def may_be(self, other: "Origin") -> bool:
+    def may_be(self, other: "DownloadSource") -> bool:
         """False where something that both say differs. A partial answer may leave out what its `If-Range` implied."""
         pairs = zip(asdict(self).values(), asdict(other).values(), strict=True)
         return all(mine is None or theirs is None or mine == theirs for mine, theirs in pairs)
 
 
-def download(url: str, path: Path, limits: Limits) -> None:
+def download(url: str, path: Path, limits: DownloadConfig) -> None:
     """Fetches `url` into `path`, continuing what an earlier call left there.
 
     Proxies are taken from the environment. Raises DownloadError where the file cannot be had, with what came of it kept
@@ -83,9 +83,9 @@ def download(url: str, path: Path, limits: Limits) -> None:
     while True:
         before = size_of(path)
         try:
-            return fetch_the_rest(url, path, limits)
+            return resume_download(url, path, limits)
         except ConnectionLostError as lost:
-            failures = 1 if size_of(path) - before >= PROGRESS_THAT_COUNTS else failures + 1
+            failures = 1 if size_of(path) - before >= MIN_PROGRESS else failures + 1
             if failures >= limits.tries:
                 kept = f"; the {size_of(path) / 1e6:.1f} MB fetched so far are kept" if size_of(path) else ""
                 raise DownloadError(f"{url} could not be fetched: {lost}{kept}") from None
@@ -94,10 +94,10 @@ def download(url: str, path: Path, limits: Limits) -> None:
             time.sleep(pause)
 
 
-def fetch_the_rest(url: str, path: Path, limits: Limits) -> None:
+def resume_download(url: str, path: Path, limits: DownloadConfig) -> None:
     """One connection: asks for what `path` lacks, or for everything where it cannot be continued."""
-    note = note_beside(path)
-    origin = Origin.read(note)
+    note = sidecar_path(path)
+    origin = DownloadSource.read(note)
     # Without a date, a tag or a length nothing could tell a changed file from the one that was begun.
     resumable = origin is not None and origin.url == url and (origin.validator or origin.length)
     start = size_of(path) if resumable else 0
@@ -114,38 +114,38 @@ def fetch_the_rest(url: str, path: Path, limits: Limits) -> None:
     except HTTPError as error:
         if error.code == 416 and start:  # the file there is now shorter than the part here
             discard(path)
-            return fetch_the_rest(url, path, limits)
+            return resume_download(url, path, limits)
         raise DownloadError(refusal(url, error)) from None
 
     with response:
         if origin and start and response.status == 206:
             begins, length = content_range(response)
-            if begins != start or not Origin.of(url, response, length).may_be(origin):
+            if begins != start or not DownloadSource.of(url, response, length).may_be(origin):
                 say("the file on the server has changed; starting anew")
                 discard(path)
-                return fetch_the_rest(url, path, limits)
+                return resume_download(url, path, limits)
         else:
             if start:
                 say("the server sends the file from its beginning: it has changed there, or cannot be continued")
             start, length = 0, response.length
             path.write_bytes(b"")  # before the note: an old beginning must never stand under a new origin
-            Origin.of(url, response, length).write(note)
+            DownloadSource.of(url, response, length).write(note)
         receive(response, path, start, length, limits)
 
 
-def connect(request: Request, limits: Limits) -> HTTPResponse:
+def connect(request: Request, limits: DownloadConfig) -> HTTPResponse:
     """Raises HTTPError for a refusal that trying again will not change, ConnectionLostError for what it may."""
     try:
         return urlopen(request, timeout=limits.stall_seconds)
     except HTTPError as error:
-        if error.code in WORTH_TRYING_AGAIN:
+        if error.code in RETRY_STATUSES:
             raise ConnectionLostError(f"the server answered {error.code} {error.reason}") from None
         raise
     except (OSError, HTTPException) as error:
         raise ConnectionLostError(reason(error, limits)) from None
 
 
-def receive(response: HTTPResponse, path: Path, start: int, length: int | None, limits: Limits) -> None:
+def receive(response: HTTPResponse, path: Path, start: int, length: int | None, limits: DownloadConfig) -> None:
     """Appends the body to `path`, which holds `start` of `length` bytes."""
     if length and length > limits.size:
         raise DownloadError(too_large(response.url, length, limits))
@@ -183,22 +183,22 @@ def content_range(response: HTTPResponse) -> tuple[int | None, int | None]:
     return int(match[1]), None if match[2] == "*" else int(match[2])
 
 
-def note_beside(path: Path) -> Path:
-    """The file that holds the `Origin` of what is in `path`."""
+def sidecar_path(path: Path) -> Path:
+    """The file that holds the `DownloadSource` of what is in `path`."""
     return path.with_name(f"{path.name}.origin")
 
 
 def discard(path: Path) -> None:
     """Removes a download, begun or complete, so that the next one starts anew."""
     path.unlink(missing_ok=True)
-    note_beside(path).unlink(missing_ok=True)
+    sidecar_path(path).unlink(missing_ok=True)
 
 
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def reason(error: OSError | HTTPException, limits: Limits) -> str:
+def reason(error: OSError | HTTPException, limits: DownloadConfig) -> str:
     cause = error.reason if isinstance(error, URLError) else error
     if isinstance(cause, TimeoutError):
         return f"nothing came for {limits.stall_seconds:g} s"
@@ -210,6 +210,6 @@ def refusal(url: str, error: HTTPError) -> str:
     return f"the server answered {error.code} {error.reason} for {url}; try again later" + advice
 
 
-def too_large(url: str, size: int, limits: Limits) -> str:
+def too_large(url: str, size: int, limits: DownloadConfig) -> str:
     gigabytes = f"{size / 1e9:.3g} GB, above the limit of {limits.size / 1e9:g}"
     return f"{url} has at least {gigabytes}; CUT_SIZE_LIMIT_GB raises it"

@@ -1,4 +1,4 @@
-"""Draws the demonstration data set: plain ponies (A) and striped ponies (B), without any network.
+"""Draws the demonstration dataset: plain ponies (A) and striped ponies (B), without any network.
 
     python datasets/make_demo_dataset.py [--output datasets/demo] [--seed 0] [--size 64] [--train 200] [--test 20]
 
@@ -8,10 +8,10 @@ scenes under equal file names, so that a translation of testA can be scored agai
 
 A scene is a pony on a meadow. In both domains it has the same meadow and the same outline; only the coat changes, from
 chestnut to cream with dark stripes, and the lighter chestnut becomes the lighter cream. The right answer follows from
-the picture in A: an animal is a handful of tapered limbs, and stripes lie across each limb's own axis at fixed
+the image in A: an animal is a handful of tapered limbs, and stripes lie across each limb's own axis at fixed
 fractions of its length, so that they move, turn, grow and mirror with the animal; nothing about them is chance.
 
-The same seed and Pillow draw the same pictures on every machine: edges are softened by their distance to the pixel, in
+The same seed and Pillow draw the same images on every machine: edges are softened by their distance to the pixel, in
 + - * / and square roots alone, which all machines round alike. Scene i does not depend on how many scenes are drawn.
 """
 
@@ -27,41 +27,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from atomic_dir import whole_folder
+from atomic_dir import atomic_dir
 
-from util.cli import OneSentenceParser
+from util.cli import CLIParser
 from util.errors import UserError, exit_on_user_error
 
-DRAWING = 1  # raise it when the pictures change, so that a folder drawn by older code is not taken for the same recipe
+DRAWING = 1  # raise it when the images change, so that a folder drawn by older code is not taken for the same recipe
 LARGEST_SIDE = 4096  # pixels, more than any training on a demonstration needs
 STRIPE_SHARE = 0.36  # of the hide; below a half, so that stripes a little out of place still beat the plain chestnut
 
 Array = NDArray[np.float64]  # (size, size) numbers, or (size, size, 3) RGB in [0, 255]
-Colour = tuple[float, ...]  # RGB in [0, 255]
-Point = tuple[float, float]
+Color = tuple[float, ...]  # RGB in [0, 255]
+ScalarEvent = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Coat:
-    """What tells one domain from the other. A pair holds the colours of the darkest and the lightest animal."""
+    """What tells one domain from the other. A pair holds the colors of the darkest and the lightest animal."""
 
-    hide: tuple[Colour, Colour]
-    mane: tuple[Colour, Colour]
-    stripe: Colour | None
+    hide: tuple[Color, Color]
+    mane: tuple[Color, Color]
+    stripe: Color | None
 
 
 COATS = {
     "A": Coat(hide=((106, 44, 22), (142, 64, 30)), mane=((52, 24, 20), (70, 34, 24)), stripe=None),
     "B": Coat(hide=((236, 216, 178), (255, 240, 208)), mane=((100, 56, 50), (100, 56, 50)), stripe=(100, 56, 50)),
 }
-FIXED_COLOURS: dict[str, Colour] = {"hoof": (52, 44, 46), "eye": (18, 14, 18), "glint": (255, 255, 255)}
+FIXED_COLORS: dict[str, Color] = {"hoof": (52, 44, 46), "eye": (18, 14, 18), "glint": (255, 255, 255)}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture shows except the coat. Lengths are fractions of the picture's side; y points down."""
+    """All that an image shows except the coat. Lengths are fractions of the image's side; y points down."""
 
-    centre: Point  # of the trunk
+    center: ScalarEvent  # of the trunk
     scale: float  # half the trunk's length, the unit of the animal's own frame
     facing: int  # +1 looks right, -1 looks left
     tilt: float  # rise of the trunk's axis per unit forward
@@ -75,9 +75,9 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draws a scene; the animal is big and always lies within the picture."""
+    """Draws a scene; the animal is big and always lies within the image."""
     return Scene(
-        centre=(rng.uniform(0.48, 0.52), rng.uniform(0.52, 0.58)),
+        center=(rng.uniform(0.48, 0.52), rng.uniform(0.52, 0.58)),
         scale=rng.uniform(0.23, 0.255),
         facing=1 if rng.random() < 0.5 else -1,
         tilt=rng.uniform(-0.08, 0.08),
@@ -95,10 +95,10 @@ def random_scene(rng: np.random.Generator) -> Scene:
 class Limb:
     """A rounded, tapered rod, the one shape that animals are made of, with `stripes` bands across its axis."""
 
-    start: Point  # (forward, up) in the animal's own frame
-    end: Point
+    start: ScalarEvent  # (forward, up) in the animal's own frame
+    end: ScalarEvent
     radii: tuple[float, float]  # at the start and at the end
-    part: str  # "hide", "mane" or one of FIXED_COLOURS
+    part: str  # "hide", "mane" or one of FIXED_COLORS
     stripes: int = 0
     light: float = 1.0  # below 1 on the animal's far side
 
@@ -156,54 +156,54 @@ def skeleton(scene: Scene) -> list[Limb]:
 
 
 def draw(scene: Scene, coat: Coat, size: int) -> Image.Image:
-    """Draws the scene's animal in this coat on the scene's meadow: an RGB picture of size x size pixels."""
-    picture = draw_meadow(scene, size)
-    right, down = pixel_centres(size)
-    x, y = (right - scene.centre[0]) / scene.scale * scene.facing, (scene.centre[1] - down) / scene.scale
+    """Draws the scene's animal in this coat on the scene's meadow: an RGB image of size x size pixels."""
+    image = draw_meadow(scene, size)
+    right, down = pixel_centers(size)
+    x, y = (right - scene.center[0]) / scene.scale * scene.facing, (scene.center[1] - down) / scene.scale
     cos = 1 / math.sqrt(1 + scene.tilt * scene.tilt)
     forward, up = (x + y * scene.tilt) * cos, (y - x * scene.tilt) * cos
     pixel = 1 / (scene.scale * size)  # a pixel's side in the animal's unit
 
-    colours = {"hide": mix(*coat.hide, scene.tone), "mane": mix(*coat.mane, scene.tone), **FIXED_COLOURS}
+    colors = {"hide": mix(*coat.hide, scene.tone), "mane": mix(*coat.mane, scene.tone), **FIXED_COLORS}
     for limb in skeleton(scene):
         depth, along, across = limb.coordinates(forward, up)
-        surface = np.broadcast_to(colours[limb.part], picture.shape).astype(np.float64)
+        surface = np.broadcast_to(colors[limb.part], image.shape).astype(np.float64)
         if coat.stripe and limb.stripes:
             paint(surface, coat.stripe, cover(limb.stripe_depth(along, across), pixel))
         shade = 1 - 0.16 * np.clip(across, -1, 1) ** 2 + 0.12 * np.clip(up, -1, 1)
-        paint(picture, surface * (limb.light * shade)[..., None], cover(depth, pixel))
-    return Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+        paint(image, surface * (limb.light * shade)[..., None], cover(depth, pixel))
+    return Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
 
 
 def draw_meadow(scene: Scene, size: int) -> Array:
     """Sky, hills and grass with the animal's shadow: all that the two domains share."""
     rng = np.random.default_rng(scene.texture)
-    right, down = pixel_centres(size)
+    right, down = pixel_centers(size)
     sky = mix((196, 220, 236), (170, 208, 244), scene.daylight)
     grass = mix((134, 168, 72), (96, 162, 88), scene.daylight)
 
-    picture = np.broadcast_to(sky, (size, size, 3)).astype(np.float64)
-    paint(picture, (250, 246, 236), 0.9 * np.clip(down / scene.horizon, 0, 1) ** 2)  # haze
-    paint(picture, (255, 255, 255), np.clip(1.3 * soft_noise(rng, 14, 5, size) - 0.2, 0, 1))  # clouds
-    paint(picture, (142, 176, 160), cover(down - scene.horizon + 0.05 - 0.06 * soft_noise(rng, 1, 5, size), 1 / size))
+    image = np.broadcast_to(sky, (size, size, 3)).astype(np.float64)
+    paint(image, (250, 246, 236), 0.9 * np.clip(down / scene.horizon, 0, 1) ** 2)  # haze
+    paint(image, (255, 255, 255), np.clip(1.3 * soft_noise(rng, 14, 5, size) - 0.2, 0, 1))  # clouds
+    paint(image, (142, 176, 160), cover(down - scene.horizon + 0.05 - 0.06 * soft_noise(rng, 1, 5, size), 1 / size))
 
     nearness = np.clip((down - scene.horizon) / (1 - scene.horizon), 0, 1)
     shade = (1.1 - 0.3 * nearness) * (1 + 0.1 * soft_noise(rng, 6, 6, size) + 0.07 * soft_noise(rng, 32, 32, size))
-    paint(picture, np.array(grass) * shade[..., None], cover(down - scene.horizon, 1 / size))
+    paint(image, np.array(grass) * shade[..., None], cover(down - scene.horizon, 1 / size))
 
-    x, y = (right - scene.centre[0]) / scene.scale, (down - scene.centre[1]) / scene.scale - 1.3
-    paint(picture, (30, 60, 40), 0.6 * np.clip(1 - (x / 1.4) ** 2 - (y / 0.22) ** 2, 0, 1))  # shadow
-    return picture
+    x, y = (right - scene.center[0]) / scene.scale, (down - scene.center[1]) / scene.scale - 1.3
+    paint(image, (30, 60, 40), 0.6 * np.clip(1 - (x / 1.4) ** 2 - (y / 0.22) ** 2, 0, 1))  # shadow
+    return image
 
 
-def pixel_centres(size: int) -> tuple[Array, Array]:
-    """Way right and way down of each pixel's centre, as fractions of the picture's side."""
+def pixel_centers(size: int) -> tuple[Array, Array]:
+    """Way right and way down of each pixel's center, as fractions of the image's side."""
     down, right = (np.indices((size, size)) + 0.5) / size
     return right, down
 
 
 def soft_noise(rng: np.random.Generator, rows: int, columns: int, size: int) -> Array:
-    """Smooth noise in [-1, 1] with so many bumps down and across, alike at every picture size."""
+    """Smooth noise in [-1, 1] with so many bumps down and across, alike at every image size."""
     grid = Image.fromarray(rng.integers(0, 256, (rows, columns), dtype=np.uint8))
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC)) / 127.5 - 1
 
@@ -213,18 +213,18 @@ def cover(depth: Array, pixel: float) -> Array:
     return np.clip(depth / pixel + 0.5, 0, 1)
 
 
-def paint(picture: Array, colour: Colour | Array, amount: Array) -> None:
-    """Lays a colour over the picture in place, as thickly as `amount` says (0 .. 1 per pixel)."""
-    picture += amount[..., None] * (np.array(colour) - picture)
+def paint(image: Array, color: Color | Array, amount: Array) -> None:
+    """Lays a color over the image in place, as thickly as `amount` says (0 .. 1 per pixel)."""
+    image += amount[..., None] * (np.array(color) - image)
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """The colour that takes this share (0 .. 1) of the second and the rest of the first."""
+def mix(first: Color, second: Color, share: float) -> Color:
+    """The color that takes this share (0 .. 1) of the second and the rest of the first."""
     return tuple(a + (b - a) * share for a, b in zip(first, second, strict=True))
 
 
 def make_dataset(output: Path, recipe: dict[str, int]) -> bool:
-    """Draws the data set, whole or not at all. Returns False if the same recipe is there already.
+    """Draws the dataset, whole or not at all. Returns False if the same recipe is there already.
 
     Raises UserError if something else is there, or if the place cannot be written.
     """
@@ -233,13 +233,13 @@ def make_dataset(output: Path, recipe: dict[str, int]) -> bool:
         return False
     if found is not None:
         raise UserError(f"{output} was drawn by another recipe: remove it, or name another --output")
-    with whole_folder(output) as folder:
+    with atomic_dir(output) as folder:
         draw_dataset(folder, recipe)
     return True
 
 
 def draw_dataset(folder: Path, recipe: dict[str, int]) -> None:
-    """Draws the recipe's pictures into an empty folder; testA and testB share scenes, trainA and trainB do not."""
+    """Draws the recipe's images into an empty folder; testA and testB share scenes, trainA and trainB do not."""
     for phase, stream, count in [
         ("trainA", 0, recipe["train"]),
         ("trainB", 1, recipe["train"]),
@@ -254,7 +254,7 @@ def draw_dataset(folder: Path, recipe: dict[str, int]) -> None:
 
 
 def read_recipe(folder: Path) -> Any:
-    """The recipe that the folder's pictures were drawn by; None if it tells none."""
+    """The recipe that the folder's images were drawn by; None if it tells none."""
     try:
         return json.loads((folder / "recipe.json").read_text())
     except (OSError, ValueError):
@@ -263,12 +263,12 @@ def read_recipe(folder: Path) -> Any:
 
 @exit_on_user_error()
 def main() -> None:
-    """Makes the data set that the command line asks for, and says where it is and what is in it."""
-    parser = OneSentenceParser(description="Draws the demonstration data set: plain ponies (A) and striped ponies (B).")
+    """Makes the dataset that the command line asks for, and says where it is and what is in it."""
+    parser = CLIParser(description="Draws the demonstration dataset: plain ponies (A) and striped ponies (B).")
     parser.add_argument("--output", type=Path, default=Path("datasets/demo"), help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures")
-    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
-    parser.add_argument("--train", type=int, default=200, help="pictures in each of trainA, trainB")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same images")
+    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
+    parser.add_argument("--train", type=int, default=200, help="images in each of trainA, trainB")
     parser.add_argument("--test", type=int, default=20, help="pairs in testA, testB")
     recipe = vars(parser.parse_args())
     output = recipe.pop("output")

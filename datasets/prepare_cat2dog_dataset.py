@@ -1,8 +1,8 @@
-"""Lays out the cats and dogs of AFHQ as the paper's cat2dog data set: trainA, testA are cats, trainB, testB dogs.
+"""Lays out the cats and dogs of AFHQ as the paper's cat2dog dataset: trainA, testA are cats, trainB, testB dogs.
 
     python datasets/prepare_cat2dog_dataset.py --afhq_dir stargan-v2/data/afhq --output_dir datasets/cat2dog
 
-AFHQ comes with StarGAN v2; docs/datasets.md says where and under which licence. The pictures are hard links to those of
+AFHQ comes with StarGAN v2; docs/datasets.md says where and under which license. The images are hard links to those of
 AFHQ where both lie on one file system (they take no room, and stay if AFHQ is removed), copies elsewhere.
 """
 
@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from atomic_dir import whole_folder
+from atomic_dir import atomic_dir
 
-from data.image_folder import list_pictures
-from util.cli import OneSentenceParser
+from data.image_folder import list_images
+from util.cli import CLIParser
 from util.errors import UserError, exit_on_user_error
 
 DOMAINS = {"A": "cat", "B": "dog"}
@@ -22,7 +22,7 @@ AFHQ_TEST_NAMES = ("val", "test")  # in its first version, in its second
 
 
 def main() -> None:
-    parser = OneSentenceParser(description="Lays out the cats and dogs of AFHQ as the cat2dog data set.")
+    parser = CLIParser(description="Lays out the cats and dogs of AFHQ as the cat2dog dataset.")
     parser.add_argument("--afhq_dir", type=Path, required=True, help="folder with train/cat, train/dog, val/cat, val/dog")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "cat2dog", help="folder to make")
     with exit_on_user_error():
@@ -32,10 +32,10 @@ def main() -> None:
             for phase in ("train", "test")
             for domain, animal in DOMAINS.items()
         }
-        with whole_folder(arguments.output_dir) as result:
+        with atomic_dir(arguments.output_dir) as result:
             for name, source in sources.items():
-                for picture in map(Path, list_pictures(str(source))):
-                    link_or_copy(picture, result / name / picture.relative_to(source))
+                for image in map(Path, list_images(str(source))):
+                    link_or_copy(image, result / name / image.relative_to(source))
         print(f"{arguments.output_dir} is ready")
 
 

@@ -1,12 +1,12 @@
-"""Makes the Cityscapes data set of the paper from the two official archives, which everyone has to fetch in person.
+"""Makes the Cityscapes dataset of the paper from the two official archives, which everyone has to fetch in person.
 
     python datasets/prepare_cityscapes_dataset.py --gtFine_dir gtFine_trainvaltest.zip \\
         --leftImg8bit_dir leftImg8bit_trainvaltest.zip --output_dir datasets/cityscapes
 
-Accept the licence at https://www.cityscapes-dataset.com and fetch gtFine_trainvaltest.zip (241 MB) and
+Accept the license at https://www.cityscapes-dataset.com and fetch gtFine_trainvaltest.zip (241 MB) and
 leftImg8bit_trainvaltest.zip (11 GB). They need not be unpacked; the folders are taken as well.
 
-A are the photos, B the label maps in colour, 256x256: trainA, trainB from the official training half, testA, testB from
+A are the photos, B the label maps in color, 256x256: trainA, trainB from the official training half, testA, testB from
 its validation half, as N_A.jpg and N_B.jpg. `train` and `test` hold the same pairs side by side as N.jpg, for
 `--dataset_mode aligned`. The paper translates labels to photos: `--direction BtoA`.
 """
@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
-from atomic_dir import whole_folder
+from atomic_dir import atomic_dir
 
-from util.cli import OneSentenceParser
+from util.cli import CLIParser
 from util.errors import UserError, exit_on_user_error
 
 Folder = Path | zipfile.Path
@@ -34,7 +34,7 @@ OFFICIAL_PAIRS = {"train": 2975, "val": 500}
 
 
 def main() -> None:
-    parser = OneSentenceParser(description="Makes the Cityscapes data set from the two official archives.")
+    parser = CLIParser(description="Makes the Cityscapes dataset from the two official archives.")
     parser.add_argument("--gtFine_dir", type=Path, required=True, help="gtFine_trainvaltest.zip, or its folder gtFine")
     parser.add_argument(
         "--leftImg8bit_dir", type=Path, required=True, help="leftImg8bit_trainvaltest.zip, or its folder leftImg8bit"
@@ -45,7 +45,7 @@ def main() -> None:
         photos = official_folder(arguments.leftImg8bit_dir, "leftImg8bit")
         labels = official_folder(arguments.gtFine_dir, "gtFine")
         pairs = {phase: find_pairs(photos / phase, labels / phase) for phase in OUR_PHASE}
-        with whole_folder(arguments.output_dir) as result:
+        with atomic_dir(arguments.output_dir) as result:
             for phase, of_phase in pairs.items():
                 write_pairs(of_phase, result, OUR_PHASE[phase])
         counts = ", ".join(f"{len(of_phase)} {OUR_PHASE[phase]}" for phase, of_phase in pairs.items())
@@ -108,14 +108,14 @@ def write_pairs(pairs: list[Pair], folder: Path, phase: str) -> None:
 
 def read(path: Folder) -> Image.Image:
     try:
-        with path.open("rb") as file, Image.open(file, formats=("PNG",)) as picture:
-            return picture.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
+        with path.open("rb") as file, Image.open(file, formats=("PNG",)) as image:
+            return image.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
     except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def save(picture: Image.Image, path: Path) -> None:
-    picture.save(path, quality=100, subsampling=0)  # thin poles and their label colours survive
+def save(image: Image.Image, path: Path) -> None:
+    image.save(path, quality=100, subsampling=0)  # thin poles and their label colors survive
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from models.cycle_gan_model import CycleGANModel
 from models.inference.translator import Translator
 from models.sincut_model import SinCUTModel
 from models.test_model import TestModel
-from util.runtime.rng import seeded
+from util.runtime.rng import fork_rng_seeded
 
 __all__ = ["MODELS", "Translator", "create_model"]
 
@@ -25,8 +25,8 @@ def create_model(opt: Namespace) -> BaseModel:
 
     Raises UserError where the options do not fit each other or the machine.
     """
-    with seeded(opt.seed):
+    with fork_rng_seeded(opt.seed):
         model = MODELS[opt.model](opt)
     if opt.isTrain and opt.ema > 0:
-        model.keep_averages(opt.ema)
+        model.enable_ema(opt.ema)
     return model

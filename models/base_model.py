@@ -1,4 +1,4 @@
-"""What a model is: networks, their optimisers, one training step, and what there is to show of it."""
+"""What a model is: networks, their optimizers, one training step, and what there is to show of it."""
 
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
@@ -10,31 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from models.losses.gradient_penalty import wgan_gp_penalty
-from models.lr_schedules import Epochs, LearningRate
-from models.machinery import make_optimizer, prepare_device, wrap_network, wrap_step
+from models.lr_schedules import EpochPlan, LRScheduler
+from models.machinery import configure_backend, make_optimizer, wrap_network, wrap_step
 from models.networks.stylegan2 import StyleGAN2Generator
-from models.performance import chosen_speed
-from models.training_step import OneBatch
-from util.errors import PictureSizeError, UserError, is_out_of_memory
-from util.runtime.checkpoint import Moments, RunFiles, Stateful
+from models.performance import resolve_performance_config
+from models.training_step import SingleBatch
+from util.errors import ImageSizeError, UserError, is_out_of_memory
+from util.runtime.checkpoint import Checkpointer, OptimizerState, Stateful
 from util.runtime.cuda_graph import Inputs, Outputs
-from util.runtime.device import choose_device
-from util.runtime.distributed import mean_over_processes
-from util.runtime.ema import SUFFIX, Averages, NoAverages, WeightAverages
-from util.runtime.rng import Draws, step_seed
+from util.runtime.device import select_device
+from util.runtime.distributed import all_reduce_mean
+from util.runtime.ema import SUFFIX, Averages, ModelEMA, NoEMA
+from util.runtime.rng import StepRNG, step_seed
 
-# Pixels; in the midst of a network PyTorch may refuse to pad, or to normalise, what smaller pictures have become there.
-LARGE_ENOUGH = 16
+# Pixels; in the midst of a network PyTorch may refuse to pad, or to normalize, what smaller images have become there.
+MIN_SAFE_SIZE = 16
 
 
 class BaseModel(ABC):
     """A method: it owns its networks and knows how one step of its training goes.
 
     A subclass fills `networks` (and, for training, `optimizers`) in its constructor, and implements `forward` and, unless
-    it is for testing alone, `training_step`. Pictures are (N, C, H, W) tensors in [-1, 1].
+    it is for testing alone, `training_step`. Images are (N, C, H, W) tensors in [-1, 1].
     """
 
-    #: Attributes that hold a picture, in the order they are shown.
+    #: Attributes that hold an image, in the order they are shown.
     visual_names: tuple[str, ...]
     #: The losses that a step leaves in `losses`, in the order they are reported.
     loss_names: tuple[str, ...]
@@ -42,28 +42,28 @@ class BaseModel(ABC):
     def __init__(self, opt: Namespace) -> None:
         self.opt = opt
         self.is_train: bool = opt.isTrain
-        self.device = choose_device(opt.gpu_ids)
-        self.speed = chosen_speed(opt, self.device)
-        prepare_device(self.device, self.speed)
-        #: Every random draw of a step comes from here, or from `host_generator` where the program itself needs the outcome.
+        self.device = select_device(opt.gpu_ids)
+        self.speed = resolve_performance_config(opt, self.device)
+        configure_backend(self.device, self.speed)
+        #: Every random draw of a step comes from here, or from `cpu_rng` where the program itself needs the outcome.
         self.generator = torch.Generator(self.device).manual_seed(opt.seed)
-        self.host_generator = torch.Generator().manual_seed(opt.seed)
-        self.draws = Draws(self.host_generator)
+        self.cpu_rng = torch.Generator().manual_seed(opt.seed)
+        self.draws = StepRNG(self.cpu_rng)
 
         self.networks: dict[str, nn.Module] = {}
         #: Moving averages of the generators, saved beside them.
-        self.averages: Averages = NoAverages()
+        self.averages: Averages = NoEMA()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         #: What a run that goes on needs besides the weights. Whoever remembers something from step to step adds it.
         self.stateful: dict[str, Stateful] = {}
         if self.is_train:
-            run = Epochs(opt.epoch_count, opt.n_epochs, opt.n_epochs_decay, opt.lr_decay_iters, opt.published_cosine)
-            self.rate = LearningRate(opt.lr, opt.lr_policy, run)
+            run = EpochPlan(opt.epoch_count, opt.n_epochs, opt.n_epochs_decay, opt.lr_decay_iters, opt.published_cosine)
+            self.rate = LRScheduler(opt.lr, opt.lr_policy, run)
             self.stateful["learning_rate"] = self.rate
 
-        #: How a step is computed from its pictures: as it is written, or by machinery with the same result.
-        self.run_step: Callable[[Inputs], Outputs] = self.compute_step
-        self.accumulation = OneBatch(self)
+        #: How a step is computed from its images: as it is written, or by machinery with the same result.
+        self.step_executor: Callable[[Inputs], Outputs] = self.compute_step
+        self.accumulation = SingleBatch(self)
         wrap_step(self)
         self.steps_done = 0
         #: Whether the last step was completed: in its midst D may have moved and G not.
@@ -80,7 +80,7 @@ class BaseModel(ABC):
         return parser
 
     @staticmethod
-    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
+    def dependent_defaults(opt: Namespace) -> Mapping[str, Any]:
         """Defaults that follow from the value of another option, such as FastCUT's from --CUT_mode."""
         return {}
 
@@ -104,11 +104,11 @@ class BaseModel(ABC):
         optimizer = make_optimizer(parameters, self.opt.lr, betas, self.device, self.speed)
         self.rate.rule(optimizer)
         self.optimizers[name] = optimizer
-        self.stateful[f"optimizer_{name}"] = Moments(optimizer)
+        self.stateful[f"optimizer_{name}"] = OptimizerState(optimizer)
 
-    def keep_averages(self, decay: float) -> None:
+    def enable_ema(self, decay: float) -> None:
         """Keeps moving averages of the generators from the next step on."""
-        averages = WeightAverages(self.generators, decay)
+        averages = ModelEMA(self.generators, decay)
         self.averages = self.stateful["averages"] = averages
 
     @property
@@ -131,12 +131,12 @@ class BaseModel(ABC):
         At test time the target domain may be missing.
         """
         source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = self.placed(batch[source])
-        self.real_B = self.placed(batch.get(target))
+        self.real_A = self.to_device(batch[source])
+        self.real_B = self.to_device(batch.get(target))
         self.image_paths = batch[f"{source}_paths"]
 
-    def placed(self, images: Any) -> Any:
-        """The pictures on the model's device; None where there are none."""
+    def to_device(self, images: Any) -> Any:
+        """The images on the model's device; None where there are none."""
         return None if images is None else images.to(self.device, non_blocking=True)
 
     def optimize_parameters(self) -> None:
@@ -146,21 +146,21 @@ class BaseModel(ABC):
         """
         self.is_between_steps = False
         self.step_seed = step_seed(self.opt.seed, self.steps_done)
-        self.seed_draws(self.step_seed)
-        outputs = self.run_step({"real_A": self.real_A, "real_B": self.real_B})
+        self.reseed(self.step_seed)
+        outputs = self.step_executor({"real_A": self.real_A, "real_B": self.real_B})
         vars(self).update(outputs)
         if outputs:  # none where the batch waits for others of its step
             self.averages.update()
         self.steps_done += 1
         self.is_between_steps = True
 
-    def seed_draws(self, seed: int) -> None:
+    def reseed(self, seed: int) -> None:
         """What is drawn from here on follows from `seed`."""
         self.generator.manual_seed(seed)
-        self.host_generator.manual_seed(seed)
+        self.cpu_rng.manual_seed(seed)
 
     def compute_step(self, inputs: Inputs) -> Outputs:
-        """A step on pictures {"real_A", "real_B"}, as the method has it: updates the networks, and returns the attributes
+        """A step on images {"real_A", "real_B"}, as the method has it: updates the networks, and returns the attributes
         that it leaves to be looked at."""
         vars(self).update(inputs)
         self.losses = {}
@@ -179,8 +179,8 @@ class BaseModel(ABC):
         """What a training step begins with: `forward`, for every batch that is part of it."""
         self.accumulation.translate()
 
-    def minimise(self, loss: Callable[[], Tensor], *names: str, through: Sequence[nn.Module] = ()) -> None:
-        """One step of the named optimisers down the gradient of `loss()`; the gradients stay for whoever looks.
+    def optimize(self, loss: Callable[[], Tensor], *names: str, through: Sequence[nn.Module] = ()) -> None:
+        """One step of the named optimizers down the gradient of `loss()`; the gradients stay for whoever looks.
 
         The networks in `through` pass the gradient on and learn nothing from it.
         """
@@ -189,7 +189,7 @@ class BaseModel(ABC):
             optimizer.zero_grad()
         for network in through:
             network.requires_grad_(False)
-        self.accumulation.backward(loss, through_translations="G" in names)
+        self.accumulation.backward(loss, with_generator_grad="G" in names)
         for network in through:
             network.requires_grad_(True)
         for optimizer in optimizers:
@@ -200,7 +200,7 @@ class BaseModel(ABC):
         if self.opt.gan_mode != "wgangp" or self.opt.lambda_gp == 0:
             return real.new_zeros(())
         if real.shape != fake.shape:
-            raise PictureSizeError("--lambda_gp needs real and translated pictures of one size: crop them to one")
+            raise ImageSizeError("--lambda_gp needs real and translated images of one size: crop them to one")
         return wgan_gp_penalty(discriminator, real, fake, self.generator) * self.opt.lambda_gp
 
     def update_learning_rate(self) -> None:
@@ -217,28 +217,28 @@ class BaseModel(ABC):
         several processes train together, each has to ask."""
         if not self.losses:
             return {}
-        values = mean_over_processes(torch.stack([self.losses[name].detach().float() for name in self.loss_names]))
+        values = all_reduce_mean(torch.stack([self.losses[name].detach().float() for name in self.loss_names]))
         return dict(zip(self.loss_names, values.tolist(), strict=True))
 
     def get_current_visuals(self) -> dict[str, Tensor]:
-        """The pictures of the last step by their published names, (N, C, H, W) in [-1, 1]."""
+        """The images of the last step by their published names, (N, C, H, W) in [-1, 1]."""
         images = {name: getattr(self, name, None) for name in self.visual_names}
         return {name: image.detach() for name, image in images.items() if image is not None}
 
-    def upright_visuals(self) -> dict[str, Tensor]:
+    def visuals_for_display(self) -> dict[str, Tensor]:
         """As `get_current_visuals`, for people: what the step has mirrored is turned back."""
         return self.get_current_visuals()
 
     def test(self) -> None:
-        """The outputs alone, without gradients. Raises UserError for pictures that the network cannot take."""
+        """The outputs alone, without gradients. Raises UserError for images that the network cannot take."""
         try:
             with torch.inference_mode():
                 self.forward()
-        except PictureSizeError as error:
+        except ImageSizeError as error:
             raise UserError(f"{', '.join(self.image_paths)}: {error}") from None
         except (ValueError, RuntimeError) as error:
             height, width = self.real_A.shape[2:]
-            if min(height, width) >= LARGE_ENOUGH or is_out_of_memory(error):
+            if min(height, width) >= MIN_SAFE_SIZE or is_out_of_memory(error):
                 raise
             raise UserError(f"{', '.join(self.image_paths)}: {width}x{height} pixels are too few ({error})") from None
 
@@ -287,5 +287,5 @@ class BaseModel(ABC):
         self.steps_done = steps_done
         return True
 
-    def _files(self, run: str | None = None) -> RunFiles:
-        return RunFiles(Path(self.opt.checkpoints_dir) / (run or self.opt.name))
+    def _files(self, run: str | None = None) -> Checkpointer:
+        return Checkpointer(Path(self.opt.checkpoints_dir) / (run or self.opt.name))

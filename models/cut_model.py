@@ -11,10 +11,10 @@ from torch import Tensor
 from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
-from models.networks import DEFAULT_TAPS, HEADS
-from models.networks.base import TappedGenerator
-from models.networks.factory import build_discriminator, build_generator, build_head
-from models.networks.layers import mixes_images
+from models.networks import DEFAULT_NCE_LAYERS, FEATURE_HEADS
+from models.networks.base import EncoderGenerator
+from models.networks.factory import define_D, define_F, define_G
+from models.networks.layers import is_batch_dependent
 from util.cli import (
     boolean,
     layer_list,
@@ -25,19 +25,19 @@ from util.cli import (
 )
 from util.errors import UserError
 from util.runtime.cuda_graph import Inputs, Outputs
-from util.runtime.distributed import from_others
+from util.runtime.distributed import gather_from_other_ranks
 
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
 
 
-def draw_flip(generator: torch.Generator) -> bool:
+def sample_flip(generator: torch.Generator) -> bool:
     """FastCUT's coin: whether this step's input is mirrored."""
     return bool(torch.rand((), generator=generator, device=generator.device) < 0.5)
 
 
 @dataclass(frozen=True)
-class Keys:
+class SampledKeys:
     """What the queries of one PatchNCE term are compared with, one entry per layer: the positions drawn, (S_l,), and the
     source's features there, (N, C_l, S_l)."""
 
@@ -48,11 +48,11 @@ class Keys:
 class CUTModel(BaseModel):
     """One generator G, one discriminator D, and the heads F that project the encoder's features for PatchNCE.
 
-    Minimises, over G and F (CUT, equation 5),
+    Minimizes, over G and F (CUT, equation 5),
 
         lambda_GAN * L_GAN(G, D, A, B) + lambda_NCE * L_PatchNCE(G, F, A) [+ lambda_NCE * L_PatchNCE(G, F, B)],
 
-    the last term, with --nce_idt, keeping pictures of B as they are; the two PatchNCE terms are then averaged. FastCUT
+    the last term, with --nce_idt, keeping images of B as they are; the two PatchNCE terms are then averaged. FastCUT
     leaves that term out, weighs PatchNCE by 10, and mirrors the generator's input in half of the steps.
     """
 
@@ -79,9 +79,11 @@ class CUTModel(BaseModel):
             nargs="?",
             const=True,
             default=False,
-            help="negatives from all pictures of the minibatch, not from the same picture alone",
+            help="negatives from all images of the minibatch, not from the same image alone",
         )
-        group.add_argument("--netF", choices=list(HEADS), default="mlp_sample", help="how features become patch vectors")
+        group.add_argument(
+            "--netF", choices=list(FEATURE_HEADS), default="mlp_sample", help="how features become patch vectors"
+        )
         group.add_argument("--netF_nc", type=positive_int, default=256, help="length of a patch vector")
         group.add_argument("--nce_T", type=positive_float, default=0.07, help="temperature of PatchNCE")
         group.add_argument("--num_patches", type=positive_int, default=256, help="patches compared per layer")
@@ -91,24 +93,24 @@ class CUTModel(BaseModel):
             nargs="?",
             const=True,
             default=False,
-            help="mirror the generator's input in half of the steps (FastCUT's regularisation)",
+            help="mirror the generator's input in half of the steps (FastCUT's regularization)",
         )
         set_declared_defaults(parser, pool_size=0)  # no image pool
         return parser
 
     @staticmethod
-    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
-        return {**default_taps(opt), **(FASTCUT if opt.CUT_mode.lower() == "fastcut" else {})}
+    def dependent_defaults(opt: Namespace) -> Mapping[str, Any]:
+        return {**default_nce_layers(opt), **(FASTCUT if opt.CUT_mode.lower() == "fastcut" else {})}
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.layers = [int(layer) for layer in opt.nce_layers.split(",")]
-        self.with_identity = self.is_train and opt.nce_idt
-        self.visual_names = ("real_A", "fake_B", "real_B", *(["idt_B"] if self.with_identity else []))
-        self.loss_names = ("G_GAN", "D_real", "D_fake", "G", "NCE", *(["NCE_Y"] if self.with_identity else []))
+        self.use_identity = self.is_train and opt.nce_idt
+        self.visual_names = ("real_A", "fake_B", "real_B", *(["idt_B"] if self.use_identity else []))
+        self.loss_names = ("G_GAN", "D_real", "D_fake", "G", "NCE", *(["NCE_Y"] if self.use_identity else []))
         self.flipped = False
 
-        self.G = self.add_network("G", build_generator(opt, opt.input_nc, opt.output_nc))
+        self.G = self.add_network("G", define_G(opt, opt.input_nc, opt.output_nc))
         if not self.is_train:
             return
         if opt.input_nc != opt.output_nc:
@@ -120,38 +122,38 @@ class CUTModel(BaseModel):
             raise UserError(
                 "--lambda_GAN 0 and --lambda_NCE 0 together leave nothing to learn from; give one of them a weight"
             )
-        self.F = build_head(opt, self._feature_widths())
+        self.F = define_F(opt, self._feature_widths())
         self.project = self.add_network("F", self.F, in_bf16=False)
-        self.D = self.add_network("D", build_discriminator(opt, opt.output_nc))
+        self.D = self.add_network("D", define_D(opt, opt.output_nc))
 
         self.gan_loss = GAN_LOSSES[opt.gan_mode]
         for name in ("G", "F", "D"):
             self.add_optimizer(name, self.networks[name].parameters())
 
-        # Where no layer looks across the batch, a picture's features are the same in any pass with the same weights:
+        # Where no layer looks across the batch, an image's features are the same in any pass with the same weights:
         # the keys are then those that the generator's own pass computed, and passes over several batches are joined.
-        self.joins_encodings = not mixes_images(self.networks["G"])
-        self.joins_scores = not mixes_images(self.networks["D"])
+        self.can_batch_encoder = not is_batch_dependent(self.networks["G"])
+        self.can_batch_D = not is_batch_dependent(self.networks["D"])
 
     def _feature_widths(self) -> list[int]:
         generator = self.networks["G"]
-        if not isinstance(generator, TappedGenerator):
+        if not isinstance(generator, EncoderGenerator):
             raise UserError(
                 f"--netG {self.opt.netG} has no encoder whose layers PatchNCE could compare: for --model {self.opt.model} "
-                f"choose one of {', '.join(DEFAULT_TAPS)}"
+                f"choose one of {', '.join(DEFAULT_NCE_LAYERS)}"
             )
         try:
-            return generator.feature_widths(self.layers)
+            return generator.feature_channels(self.layers)
         except ValueError as error:
             raise UserError(f"--nce_layers {self.opt.nce_layers} do not fit --netG {self.opt.netG}: {error}") from None
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
         """As for every model. Raises UserError where the identity term cannot translate both domains in one pass."""
         super().set_input(batch)
-        if self.with_identity and self.real_A.shape[2:] != self.real_B.shape[2:]:
+        if self.use_identity and self.real_A.shape[2:] != self.real_B.shape[2:]:
             sizes = " and ".join(f"{image.shape[3]}x{image.shape[2]}" for image in (self.real_A, self.real_B))
             raise UserError(
-                f"pictures of {sizes} pixels cannot be translated together: crop them to one size (--preprocess "
+                f"images of {sizes} pixels cannot be translated together: crop them to one size (--preprocess "
                 "resize_and_crop), or leave out the identity term (--nce_idt false)"
             )
 
@@ -162,33 +164,33 @@ class CUTModel(BaseModel):
     def training_step(self) -> None:
         """One step: translate, update D on the detached translations, then G and F against the updated D."""
         self.translate()
-        self.minimise(self.discriminator_loss, "D")
-        self.minimise(self.generator_loss, "G", "F", through=[self.D])
+        self.optimize(self.compute_D_loss, "D")
+        self.optimize(self.compute_G_loss, "G", "F", through=[self.D])
 
     def forward(self) -> None:
         """fake_B = G(real_A) and, with the identity term, idt_B = G(real_B), in one pass."""
-        images = torch.cat((self.real_A, self.real_B)) if self.with_identity else self.real_A
-        self.flipped = self.is_train and self.opt.flip_equivariance and self.draws.decision(draw_flip)
+        images = torch.cat((self.real_A, self.real_B)) if self.use_identity else self.real_A
+        self.flipped = self.is_train and self.opt.flip_equivariance and self.draws.decision(sample_flip)
         if self.flipped:
             images = images.flip(3)
 
-        self.keys: list[Keys] | None = None
-        if self.is_train and self.joins_encodings and not self.flipped and self.opt.lambda_NCE > 0:
+        self.keys: list[SampledKeys] | None = None
+        if self.is_train and self.can_batch_encoder and not self.flipped and self.opt.lambda_NCE > 0:
             outputs, features = self.G(images, self.layers)
             self.keys = self._sample_keys(features, len(images) // len(self.real_A))
         else:
             outputs = self.G(images)
         self.fake_B = outputs[: len(self.real_A)]
-        if self.with_identity:
+        if self.use_identity:
             self.idt_B = outputs[len(self.real_A) :]
 
-    def upright_visuals(self) -> dict[str, Tensor]:
+    def visuals_for_display(self) -> dict[str, Tensor]:
         """The translations of a mirrored step turned back, beside their sources, which were not mirrored."""
         mirrored = ("fake_B", "idt_B") if self.flipped else ()
         return {name: images.flip(3) if name in mirrored else images for name, images in self.get_current_visuals().items()}
 
-    def discriminator_loss(self) -> Tensor:
-        """The mean of D's losses on translated and on real pictures."""
+    def compute_D_loss(self) -> Tensor:
+        """The mean of D's losses on translated and on real images."""
         fake_scores, real_scores = self._scores(self.fake_B.detach(), self.real_B)
         self.losses["D_fake"] = self.gan_loss(fake_scores, False).mean()
         self.losses["D_real"] = self.gan_loss(real_scores, True).mean()
@@ -196,33 +198,33 @@ class CUTModel(BaseModel):
         return loss + self.gradient_penalty(self.networks["D"], self.real_B, self.fake_B)
 
     def _scores(self, fake: Tensor, real: Tensor) -> Sequence[Tensor]:
-        """D's scores for both batches of pictures."""
-        if self.joins_scores and fake.shape == real.shape:
+        """D's scores for both batches of images."""
+        if self.can_batch_D and fake.shape == real.shape:
             return self.D(torch.cat((fake, real))).chunk(2)
         return self.D(fake), self.D(real)
 
-    def generator_loss(self) -> Tensor:
+    def compute_G_loss(self) -> Tensor:
         """The adversarial loss plus PatchNCE (CUT, equation 5)."""
-        nothing = self.fake_B.new_zeros(())
-        adversarial = nothing
+        zero = self.fake_B.new_zeros(())
+        loss_G_GAN = zero
         if self.opt.lambda_GAN > 0:
-            adversarial = self.gan_loss(self.D(self.fake_B), True).mean() * self.opt.lambda_GAN
+            loss_G_GAN = self.gan_loss(self.D(self.fake_B), True).mean() * self.opt.lambda_GAN
 
-        terms = self._nce_terms() if self.opt.lambda_NCE > 0 else [nothing] * (1 + self.with_identity)
-        contrast = torch.stack(terms).mean()
+        terms = self._nce_losses() if self.opt.lambda_NCE > 0 else [zero] * (1 + self.use_identity)
+        loss_NCE = torch.stack(terms).mean()
 
-        self.losses["G_GAN"] = adversarial
+        self.losses["G_GAN"] = loss_G_GAN
         self.losses |= dict(zip(("NCE", "NCE_Y"), terms, strict=False))
-        self.losses["G"] = adversarial + contrast
+        self.losses["G"] = loss_G_GAN + loss_NCE
         return self.losses["G"]
 
-    def _nce_terms(self) -> list[Tensor]:
+    def _nce_losses(self) -> list[Tensor]:
         """PatchNCE between real_A and fake_B and, with the identity term, between real_B and idt_B."""
         sources, outputs = [self.real_A], [self.fake_B]
-        if self.with_identity:
+        if self.use_identity:
             sources.append(self.real_B)
             outputs.append(self.idt_B)
-        if not self.joins_encodings:
+        if not self.can_batch_encoder:
             return [
                 self._nce(self._encode_translations(output), *self._sample_keys(self._encode_source(source)))
                 for source, output in zip(sources, outputs, strict=True)
@@ -239,21 +241,21 @@ class CUTModel(BaseModel):
         with torch.no_grad():
             return self.G(images, self.layers, encode_only=True)
 
-    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[Keys]:
+    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[SampledKeys]:
         """The keys of each term, at positions drawn anew, from one map (terms * N, C_l, H_l, W_l) per layer. The maps
         themselves are not kept."""
         keys = []
         for part in split(features, terms):
             positions = self.F.draw(part, self.opt.num_patches, self.generator)
             with torch.no_grad():
-                keys.append(Keys(positions, self.F.gather(part, positions)))
+                keys.append(SampledKeys(positions, self.F.gather(part, positions)))
         return keys
 
-    def _nce(self, query_features: Sequence[Tensor], keys: Keys) -> Tensor:
+    def _nce(self, query_features: Sequence[Tensor], keys: SampledKeys) -> Tensor:
         """PatchNCE between the keys and feature maps (N, C_l, H_l, W_l) of the output, one per layer."""
-        return self.nce_at(self.F.gather(query_features, keys.positions, mirrored=self.flipped), keys.patches)
+        return self._patch_nce_loss(self.F.gather(query_features, keys.positions, mirrored=self.flipped), keys.patches)
 
-    def nce_at(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
+    def _patch_nce_loss(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
         """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 3)."""
         whole_minibatch = self.opt.nce_includes_all_negatives_from_minibatch
         groups = 1 if whole_minibatch else len(query_patches[0])
@@ -261,15 +263,15 @@ class CUTModel(BaseModel):
             keys = self.project(key_patches)
         queries = self.project(query_patches)
         per_layer = [
-            patch_nce(q, k, groups, self.opt.nce_T, *([from_others(k)] if whole_minibatch else [])).mean()
+            patch_nce(q, k, groups, self.opt.nce_T, *([gather_from_other_ranks(k)] if whole_minibatch else [])).mean()
             for q, k in zip(queries, keys, strict=True)
         ]
         return torch.stack(per_layer).mean() * self.opt.lambda_NCE
 
 
-def default_taps(opt: Namespace) -> dict[str, str]:
+def default_nce_layers(opt: Namespace) -> dict[str, str]:
     """The default of --nce_layers for the generator that --netG names; none where it has no taps."""
-    return {"nce_layers": DEFAULT_TAPS[opt.netG]} if opt.netG in DEFAULT_TAPS else {}
+    return {"nce_layers": DEFAULT_NCE_LAYERS[opt.netG]} if opt.netG in DEFAULT_NCE_LAYERS else {}
 
 
 def split(features: Sequence[Tensor], parts: int) -> list[list[Tensor]]:

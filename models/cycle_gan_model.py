@@ -1,7 +1,7 @@
 """The CycleGAN baseline (Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
-Networks, ICCV 2017), with CUT's networks and initialisation.
+Networks, ICCV 2017), with CUT's networks and initialization.
 
-The variant of the original CycleGAN repository, with plain convolutions and normal initialisation:
+The variant of the original CycleGAN repository, with plain convolutions and normal initialization:
 `--no_antialias --no_antialias_up --init_type normal`.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from models.base_model import BaseModel
 from models.image_pool import ImagePool
 from models.losses.gan import GAN_LOSSES
-from models.networks.factory import build_discriminator, build_generator
-from models.networks.layers import mixes_images
+from models.networks.factory import define_D, define_G
+from models.networks.layers import is_batch_dependent
 from util.cli import non_negative_float
 from util.errors import UserError
 
@@ -24,9 +24,9 @@ BETA2 = 0.999  # fixed, whatever --beta2 says, as published
 
 
 class CycleGANModel(BaseModel):
-    """G_A translates A to B, G_B back; D_A judges pictures of B, D_B of A.
+    """G_A translates A to B, G_B back; D_A judges images of B, D_B of A.
 
-    Minimises over both generators (CycleGAN, equation 3, with the identity loss of section 5.2)
+    Minimizes over both generators (CycleGAN, equation 3, with the identity loss of section 5.2)
 
         L_GAN(G_A, D_A) + L_GAN(G_B, D_B) + lambda_A |G_B(G_A(a)) - a| + lambda_B |G_A(G_B(b)) - b|
         + lambda_identity (lambda_B |G_A(b) - b| + lambda_A |G_B(a) - a|).
@@ -50,42 +50,42 @@ class CycleGANModel(BaseModel):
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.with_identity = self.is_train and opt.lambda_identity > 0
+        self.use_identity = self.is_train and opt.lambda_identity > 0
         self.visual_names = (
-            *("real_A", "fake_B", "rec_A", *(["idt_B"] if self.with_identity else [])),
-            *("real_B", "fake_A", "rec_B", *(["idt_A"] if self.with_identity else [])),
+            *("real_A", "fake_B", "rec_A", *(["idt_B"] if self.use_identity else [])),
+            *("real_B", "fake_A", "rec_B", *(["idt_A"] if self.use_identity else [])),
         )
-        self.G_A = self.add_network("G_A", build_generator(opt, opt.input_nc, opt.output_nc))
-        self.G_B = self.add_network("G_B", build_generator(opt, opt.output_nc, opt.input_nc))
+        self.G_A = self.add_network("G_A", define_G(opt, opt.input_nc, opt.output_nc))
+        self.G_B = self.add_network("G_B", define_G(opt, opt.output_nc, opt.input_nc))
         if not self.is_train:
             return
-        if self.with_identity and opt.input_nc != opt.output_nc:
+        if self.use_identity and opt.input_nc != opt.output_nc:
             raise UserError(
                 f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ, so there is no identity to compare "
                 "with; give --lambda_identity 0"
             )
-        self.D_A = self.add_network("D_A", build_discriminator(opt, opt.output_nc))
-        self.D_B = self.add_network("D_B", build_discriminator(opt, opt.input_nc))
+        self.D_A = self.add_network("D_A", define_D(opt, opt.output_nc))
+        self.D_B = self.add_network("D_B", define_D(opt, opt.input_nc))
 
         self.gan_loss = GAN_LOSSES[opt.gan_mode]
         self.add_optimizer("G", [*self.G_A.parameters(), *self.G_B.parameters()], beta2=BETA2)
         self.add_optimizer("D", [*self.D_A.parameters(), *self.D_B.parameters()], beta2=BETA2)
-        self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.host_generator) for _ in "AB")
+        self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.cpu_rng) for _ in "AB")
         self.stateful |= {"pool_A": self.pool_A, "pool_B": self.pool_B}
 
         # Where no layer looks across the batch, passes over several batches can be joined.
-        self.joins_translations = not mixes_images(self.networks["G_A"])
-        self.joins_scores = not mixes_images(self.networks["D_A"])
+        self.can_batch_G = not is_batch_dependent(self.networks["G_A"])
+        self.can_batch_D = not is_batch_dependent(self.networks["D_A"])
 
     def training_step(self) -> None:
         """One step: translate and back, update both generators, then both discriminators on pooled translations."""
         self.translate()
-        self.minimise(self.generator_loss, "G", through=[self.D_A, self.D_B])
-        self.minimise(self.discriminator_loss, "D")
+        self.optimize(self.compute_G_loss, "G", through=[self.D_A, self.D_B])
+        self.optimize(self.compute_D_loss, "D")
 
     def forward(self) -> None:
         """Translations and reconstructions of both domains, or of A alone where there is no B (in a test)."""
-        if self.with_identity and self.joins_translations and self.real_A.shape == self.real_B.shape:
+        if self.use_identity and self.can_batch_G and self.real_A.shape == self.real_B.shape:
             self.fake_B, self.idt_A = self.G_A(torch.cat((self.real_A, self.real_B))).chunk(2)
             self.fake_A, self.idt_B = self.G_B(torch.cat((self.real_B, self.real_A))).chunk(2)
             self.rec_A = self.G_B(self.fake_B)
@@ -96,15 +96,15 @@ class CycleGANModel(BaseModel):
         if self.real_B is not None:
             self.fake_A = self.G_B(self.real_B)
             self.rec_B = self.G_A(self.fake_A)
-        if self.with_identity:
+        if self.use_identity:
             self.idt_A = self.G_A(self.real_B)
             self.idt_B = self.G_B(self.real_A)
 
-    def generator_loss(self) -> Tensor:
-        """What both generators minimise together."""
+    def compute_G_loss(self) -> Tensor:
+        """What both generators minimize together."""
         opt, losses = self.opt, self.losses
         losses["idt_A"] = losses["idt_B"] = self.real_A.new_zeros(())
-        if self.with_identity:
+        if self.use_identity:
             losses["idt_A"] = F.l1_loss(self.idt_A, self.real_B) * (opt.lambda_B * opt.lambda_identity)
             losses["idt_B"] = F.l1_loss(self.idt_B, self.real_A) * (opt.lambda_A * opt.lambda_identity)
         losses["G_A"] = self.gan_loss(self.D_A(self.fake_B), True).mean()
@@ -113,8 +113,8 @@ class CycleGANModel(BaseModel):
         losses["cycle_B"] = F.l1_loss(self.rec_B, self.real_B) * opt.lambda_B
         return torch.stack([losses[name] for name in GENERATOR_LOSSES]).sum()
 
-    def discriminator_loss(self) -> Tensor:
-        """What both discriminators minimise; each has networks of its own, so one backward pass serves both."""
+    def compute_D_loss(self) -> Tensor:
+        """What both discriminators minimize; each has networks of its own, so one backward pass serves both."""
         shown_B, shown_A = self.pool_B.query(self.fake_B.detach()), self.pool_A.query(self.fake_A.detach())
         penalty_A = self.gradient_penalty(self.networks["D_A"], self.real_B, shown_B)
         penalty_B = self.gradient_penalty(self.networks["D_B"], self.real_A, shown_A)
@@ -123,7 +123,7 @@ class CycleGANModel(BaseModel):
         return self.losses["D_A"] + self.losses["D_B"]
 
     def _score(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        if self.joins_scores and real.shape == fake.shape:
+        if self.can_batch_D and real.shape == fake.shape:
             real_scores, fake_scores = discriminator(torch.cat((real, fake))).chunk(2)
         else:
             real_scores, fake_scores = discriminator(real), discriminator(fake)

@@ -1,4 +1,4 @@
-"""The machinery around a method: how its networks, its optimisers and its steps are computed, as a `Speed` says.
+"""The machinery around a method: how its networks, its optimizers and its steps are computed, as a `PerformanceConfig` says.
 
 A method knows nothing of it, and what a step comes to is the same.
 """
@@ -9,36 +9,40 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from models.networks.base import TappedGenerator
-from models.performance import HowToCompute, Speed, allow_tf32, as_called
-from models.training_step import SeveralBatches
-from util.runtime.cuda_graph import CudaGraphs, RecordedSteps
-from util.runtime.device import keep_freed_memory
-from util.runtime.distributed import parallel
-from util.runtime.rng import KeptDraws
+from models.networks.base import EncoderGenerator
+from models.performance import PerformanceConfig, WrapConfig, allow_tf32, wrap_call
+from models.training_step import GradientAccumulator
+from util.runtime.cuda_graph import CUDAGraphBackend, CUDAGraphStep
+from util.runtime.device import tune_malloc
+from util.runtime.distributed import wrap_ddp
+from util.runtime.rng import GraphRNG
 
 if TYPE_CHECKING:
     from models.base_model import BaseModel
 
 
-def prepare_device(device: torch.device, speed: Speed) -> None:
+def configure_backend(device: torch.device, speed: PerformanceConfig) -> None:
     """Settles what holds for all that this process computes."""
     if device.type == "cpu":
-        keep_freed_memory()
+        tune_malloc()
     if speed.precision == "tf32":
         allow_tf32()
 
 
-def wrap_network(network: nn.Module, speed: Speed, in_bf16: bool) -> nn.Module:
-    """What a training step shall call in the network's place. Raises UserError as `parallel`."""
-    if isinstance(network, TappedGenerator):
-        network.recomputes = speed.grad_checkpoint
-    how = HowToCompute(speed.precision == "bf16", speed.compile, speed.channels_last)
-    return parallel(as_called(network, how, in_bf16))
+def wrap_network(network: nn.Module, speed: PerformanceConfig, in_bf16: bool) -> nn.Module:
+    """What a training step shall call in the network's place. Raises UserError as `wrap_ddp`."""
+    if isinstance(network, EncoderGenerator):
+        network.gradient_checkpointing = speed.grad_checkpoint
+    how = WrapConfig(speed.precision == "bf16", speed.compile, speed.channels_last)
+    return wrap_ddp(wrap_call(network, how, in_bf16))
 
 
 def make_optimizer(
-    parameters: Sequence[nn.Parameter], rate: float, betas: tuple[float, float], device: torch.device, speed: Speed
+    parameters: Sequence[nn.Parameter],
+    rate: float,
+    betas: tuple[float, float],
+    device: torch.device,
+    speed: PerformanceConfig,
 ) -> torch.optim.Adam:
     """Adam, as one pass over all parameters; where steps are recorded, one that can be played back."""
     recorded = speed.cuda_graphs
@@ -49,8 +53,8 @@ def make_optimizer(
 def wrap_step(model: "BaseModel") -> None:
     """Has the model take its steps from several batches each, or record and play them back, if its `speed` says so."""
     if model.speed.accumulate > 1:
-        model.run_step = model.accumulation = SeveralBatches(model, model.speed.accumulate)
+        model.step_executor = model.accumulation = GradientAccumulator(model, model.speed.accumulate)
         model.stateful["accumulation"] = model.accumulation
     if model.speed.cuda_graphs:
-        model.draws = KeptDraws(model.host_generator)
-        model.run_step = RecordedSteps(model.compute_step, model.draws, CudaGraphs(model.device, model.generator))
+        model.draws = GraphRNG(model.cpu_rng)
+        model.step_executor = CUDAGraphStep(model.compute_step, model.draws, CUDAGraphBackend(model.device, model.generator))

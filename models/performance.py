@@ -1,4 +1,4 @@
-"""From options to a `Speed`: how a step shall be computed, and what cannot be. models/machinery.py then does it."""
+"""From options to a `PerformanceConfig`: how a step shall be computed, and what cannot be. models/machinery.py then does it."""
 
 import shutil
 from argparse import Namespace
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from util.errors import UserError
-from util.runtime.distributed import started_together
+from util.runtime.distributed import launched_world_size
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
-class Speed:
+class PerformanceConfig:
     """How to compute; by default plainly."""
 
     precision: str = "fp32"
@@ -25,7 +25,7 @@ class Speed:
     accumulate: int = 1
 
 
-def refusal(opt: Namespace, speed: Speed) -> str | None:
+def incompatibility(opt: Namespace, speed: PerformanceConfig) -> str | None:
     """Why these options cannot go with each other, whatever the machine; None where they can."""
     if speed.cuda_graphs:
         if speed.accumulate > 1:
@@ -47,26 +47,26 @@ def refusal(opt: Namespace, speed: Speed) -> str | None:
     return None
 
 
-def chosen_speed(opt: Namespace, device: torch.device) -> Speed:
+def resolve_performance_config(opt: Namespace, device: torch.device) -> PerformanceConfig:
     """What the options ask for on this device; with --fast, what is best there for everything they do not say.
 
     Raises UserError for what the device, or this machine, cannot do.
     """
-    names = [name for name in Speed.__dataclass_fields__ if hasattr(opt, name)]  # a test has fewer
+    names = [name for name in PerformanceConfig.__dataclass_fields__ if hasattr(opt, name)]  # a test has fewer
     asked: dict[str, Any] = {name: getattr(opt, name) for name in names}
-    speed = Speed(**asked)
-    if problem := _unrecordable(opt, speed) or _missing(speed, device):
+    speed = PerformanceConfig(**asked)
+    if problem := _cuda_graph_blocker(opt, speed) or _unsupported(speed, device):
         raise UserError(problem)
     if opt.fast:
-        for name, value in _fastest(device).items():
-            faster = Speed(**{**vars(speed), name: value})
-            problem = refusal(opt, faster) or _unrecordable(opt, faster) or _missing(faster, device)
+        for name, value in _fast_preset(device).items():
+            faster = PerformanceConfig(**{**vars(speed), name: value})
+            problem = incompatibility(opt, faster) or _cuda_graph_blocker(opt, faster) or _unsupported(faster, device)
             if name in names and name not in opt.given and not problem:
                 speed = faster
     return speed
 
 
-def _unrecordable(opt: Namespace, speed: Speed) -> str | None:
+def _cuda_graph_blocker(opt: Namespace, speed: PerformanceConfig) -> str | None:
     """Why a step of this method cannot be recorded as it goes by default; None where it can, or shall not be."""
     if speed.cuda_graphs and opt.model == "cycle_gan" and opt.pool_size > 0:
         return (
@@ -76,7 +76,7 @@ def _unrecordable(opt: Namespace, speed: Speed) -> str | None:
     return None
 
 
-def _fastest(device: torch.device) -> dict[str, Any]:
+def _fast_preset(device: torch.device) -> dict[str, Any]:
     """The best known settings (docs/performance.md), the most valuable first."""
     if device.type == "cuda":
         return {"precision": "bf16", "channels_last": True, "cuda_graphs": True, "compile": True}
@@ -85,7 +85,7 @@ def _fastest(device: torch.device) -> dict[str, Any]:
     return {}
 
 
-def _missing(speed: Speed, device: torch.device) -> str | None:
+def _unsupported(speed: PerformanceConfig, device: torch.device) -> str | None:
     """What this machine lacks for it, in a sentence; None where it lacks nothing."""
     if speed.precision == "tf32" and device.type != "cuda":
         return "--precision tf32 is a number format of NVIDIA GPUs; here give fp32, which is exact, or bf16"
@@ -93,7 +93,7 @@ def _missing(speed: Speed, device: torch.device) -> str | None:
         return "--precision bf16 needs a GPU that computes in bfloat16, and this one does not; give fp32"
     if speed.cuda_graphs and device.type != "cuda":
         return "--cuda_graphs needs an NVIDIA GPU; leave it out here"
-    if speed.cuda_graphs and started_together() > 1:
+    if speed.cuda_graphs and launched_world_size() > 1:
         return "--cuda_graphs does not go with several processes; train in one, or leave it out"
     if speed.compile and device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return (

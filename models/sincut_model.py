@@ -1,4 +1,4 @@
-"""SinCUT, CUT on a single pair of pictures (CUT, section 4.3 and appendix): StyleGAN2's layers, crops for a data set."""
+"""SinCUT, CUT on a single pair of images (CUT, section 4.3 and appendix): StyleGAN2's layers, crops for a dataset."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -7,15 +7,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.cut_model import CUTModel, default_taps
+from models.cut_model import CUTModel, default_nce_layers
 from models.losses.gradient_penalty import r1_penalty
-from models.networks.patch_sampler import GridPooling
+from models.networks.patch_sampler import ReshapeF
 from models.networks.stylegan2 import StyleGAN2Generator
 from util.cli import non_negative_float, set_declared_defaults
 
 
 class SinCUTModel(CUTModel):
-    """CUT with R1 regularisation of D in every step, an identity loss on pixels, and one patch per crop, whose negatives
+    """CUT with R1 regularization of D in every step, an identity loss on pixels, and one patch per crop, whose negatives
     are the patches of the other crops."""
 
     @staticmethod
@@ -52,34 +52,34 @@ class SinCUTModel(CUTModel):
         return parser
 
     @staticmethod
-    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
-        return default_taps(opt)
+    def dependent_defaults(opt: Namespace) -> Mapping[str, Any]:
+        return default_nce_layers(opt)
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.loss_names = (*self.loss_names, "D_R1", *(["idt"] if self.with_identity else []))
+        self.loss_names = (*self.loss_names, "D_R1", *(["idt"] if self.use_identity else []))
 
-    def discriminator_loss(self) -> Tensor:
-        loss = super().discriminator_loss()
+    def compute_D_loss(self) -> Tensor:
+        loss = super().compute_D_loss()
         self.losses["D_R1"] = loss.new_zeros(())
         if self.opt.lambda_R1 > 0:
             self.losses["D_R1"] = r1_penalty(self.networks["D"], self.real_B) * (0.5 * self.opt.lambda_R1)
         return loss + self.losses["D_R1"]
 
-    def generator_loss(self) -> Tensor:
-        loss = super().generator_loss()
-        if self.with_identity:
+    def compute_G_loss(self) -> Tensor:
+        loss = super().compute_G_loss()
+        if self.use_identity:
             self.losses["idt"] = F.l1_loss(self.idt_B, self.real_B) * self.opt.lambda_identity
             self.losses["G"] = loss + self.losses["idt"]
         return self.losses["G"]
 
-    def _nce_terms(self) -> list[Tensor]:
+    def _nce_losses(self) -> list[Tensor]:
         """As in CUT; but so few patches of a crop are looked at that only what they see of it is encoded."""
         generator = self.networks["G"]
-        if not isinstance(generator, StyleGAN2Generator) or isinstance(self.F, GridPooling) or self.keys is None:
-            return super()._nce_terms()
-        outputs = [self.fake_B, self.idt_B] if self.with_identity else [self.fake_B]
+        if not isinstance(generator, StyleGAN2Generator) or isinstance(self.F, ReshapeF) or self.keys is None:
+            return super()._nce_losses()
+        outputs = [self.fake_B, self.idt_B] if self.use_identity else [self.fake_B]
         return [
-            self.nce_at(self.G(output, self.layers, positions=keys.positions), keys.patches)
+            self._patch_nce_loss(self.G(output, self.layers, positions=keys.positions), keys.patches)
             for output, keys in zip(outputs, self.keys, strict=True)
         ]

@@ -1,14 +1,14 @@
-"""One-sided testing: a generator of any run, on a folder of pictures."""
+"""One-sided testing: a generator of any run, on a folder of images."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any
 
 from models.base_model import BaseModel
-from models.networks.factory import build_generator
+from models.networks.factory import define_G
 from util.errors import UserError
 
-SINGLE_IMAGE_GENERATORS = ("stylegan2", "smallstylegan2")  # trained on crops, for whole pictures
+SINGLE_IMAGE_GENERATORS = ("stylegan2", "smallstylegan2")  # trained on crops, for whole images
 
 
 class TestModel(BaseModel):
@@ -27,14 +27,14 @@ class TestModel(BaseModel):
         return parser
 
     @staticmethod
-    def mode_defaults(opt: Namespace) -> Mapping[str, Any]:
+    def dependent_defaults(opt: Namespace) -> Mapping[str, Any]:
         return {"preprocess": "none"} if opt.netG in SINGLE_IMAGE_GENERATORS else {}
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         if self.is_train:
             raise UserError("--model test is for test.py; train with cut, sincut or cycle_gan")
-        self.G = self.add_network(f"G{opt.model_suffix}", build_generator(opt, opt.input_nc, opt.output_nc))
+        self.G = self.add_network(f"G{opt.model_suffix}", define_G(opt, opt.input_nc, opt.output_nc))
 
     def forward(self) -> None:
         """fake_B = G(real_A)."""

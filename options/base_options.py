@@ -11,17 +11,17 @@ from data import DATASETS
 from data.transforms import STEPS, parse_preprocess
 from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
-from models.networks.layers import INITIALISERS, NORMS
-from options.performance_options import check_speed, declare_speed
+from models.networks.layers import INIT_FUNCTIONS, NORMS
+from options.performance_options import add_performance_arguments, validate_performance
 from util.cli import (
-    OneSentenceParser,
+    CLIParser,
     boolean,
-    halvings,
+    float_ge_1,
     non_negative_float,
     non_negative_int,
+    num_downsampling,
     positive_float,
     positive_int,
-    scale_at_least_1,
     seed,
     set_declared_defaults,
 )
@@ -62,38 +62,38 @@ class BaseOptions:
         parser = self.parser(arguments)
         opt = parser.parse_args(arguments)
         try:
-            self.complete(opt)
+            self.finalize(opt)
         except UserError as error:
             parser.error(str(error))
-        opt.given = self._given(parser, arguments)
+        opt.given = self._explicit_options(parser, arguments)
         opt.isTrain = self.is_train
         return opt
 
     def parser(self, arguments: Sequence[str]) -> ArgumentParser:
-        """The parser for this command line, with the options of the model and data set that it names."""
-        parser = OneSentenceParser(
+        """The parser for this command line, with the options of the model and dataset that it names."""
+        parser = CLIParser(
             usage="%(prog)s --dataroot FOLDER --name RUN [options]",
             description=self.description,
             epilog="--model, --dataset_mode and --CUT_mode bring options and defaults of their own: put them before --help.",
             formatter_class=ArgumentDefaultsHelpFormatter,  # all of them: they are the published ones
             add_help=False,  # not before all options are known
         )
-        self.declare(parser)
+        self.initialize(parser)
 
         model = MODELS[parser.parse_known_args(arguments)[0].model]
         model.modify_commandline_options(parser, self.is_train)
-        set_declared_defaults(parser, **model.mode_defaults(parser.parse_known_args(arguments)[0]))
+        set_declared_defaults(parser, **model.dependent_defaults(parser.parse_known_args(arguments)[0]))
 
-        data_set = DATASETS[parser.parse_known_args(arguments)[0].dataset_mode]
-        data_set.modify_commandline_options(parser, self.is_train)
+        dataset_class = DATASETS[parser.parse_known_args(arguments)[0].dataset_mode]
+        dataset_class.modify_commandline_options(parser, self.is_train)
 
         parser.add_argument("-h", "--help", action="help", help="show this message and exit")
         return parser
 
-    def declare(self, parser: ArgumentParser) -> None:
+    def initialize(self, parser: ArgumentParser) -> None:
         """Declares the shared options."""
         group = parser.add_argument_group("run")
-        group.add_argument("--dataroot", default="placeholder", help="folder of the pictures: trainA, trainB, testA, testB")
+        group.add_argument("--dataroot", default="placeholder", help="folder of the images: trainA, trainB, testA, testB")
         group.add_argument("--name", default="experiment_name", help="name of the run, and of its folder")
         group.add_argument(
             "--easy_label", default="experiment_name", help="readable name for the page of results, by default --name"
@@ -112,49 +112,49 @@ class BaseOptions:
 
         group = parser.add_argument_group(ARCHITECTURE, "written beside the weights; test.py takes them over from there")
         group.add_argument("--model", choices=list(MODELS), default="cut", help="the method")
-        group.add_argument("--input_nc", type=positive_int, default=3, help="channels of input pictures: 3 colour, 1 gray")
-        group.add_argument("--output_nc", type=positive_int, default=3, help="channels of output pictures")
+        group.add_argument("--input_nc", type=positive_int, default=3, help="channels of input images: 3 color, 1 gray")
+        group.add_argument("--output_nc", type=positive_int, default=3, help="channels of output images")
         group.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first layer")
         group.add_argument("--ndf", type=positive_int, default=64, help="width of the discriminator's first layer")
         group.add_argument("--netD", choices=list(DISCRIMINATORS), default="basic", help="the discriminator")
         group.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="the generator")
-        group.add_argument("--n_layers_D", type=halvings, default=3, help="layers of --netD n_layers")
+        group.add_argument("--n_layers_D", type=num_downsampling, default=3, help="layers of --netD n_layers")
         group.add_argument("--D_patch_size", type=positive_int, default=64, help="side of the tiles of --netD tilestylegan2")
-        group.add_argument("--normG", choices=list(NORMS), default="instance", help="the generator's normalisation")
-        group.add_argument("--normD", choices=list(NORMS), default="instance", help="the discriminator's normalisation")
+        group.add_argument("--normG", choices=list(NORMS), default="instance", help="the generator's normalization")
+        group.add_argument("--normD", choices=list(NORMS), default="instance", help="the discriminator's normalization")
         group.add_argument("--no_dropout", type=boolean, nargs="?", const=True, default=True, help="no dropout in G")
         group.add_argument("--no_antialias", action="store_true", help="strided convolutions instead of blurred ones")
         group.add_argument("--no_antialias_up", action="store_true", help="transposed convolutions instead of blurred ones")
         group.add_argument(
-            "--stylegan2_G_num_downsampling", type=halvings, default=1, help="halvings in StyleGAN2 generators"
+            "--stylegan2_G_num_downsampling", type=num_downsampling, default=1, help="halvings in StyleGAN2 generators"
         )
         group.add_argument(
             "--net_size",
             type=positive_int,
             default=None,
-            help="side of the pictures that StyleGAN2's layers are laid out for; by default that of the training pictures",
+            help="side of the images that StyleGAN2's layers are laid out for; by default that of the training images",
         )
         group.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which way to translate")
 
-        group = parser.add_argument_group("initialisation")
-        group.add_argument("--init_type", choices=list(INITIALISERS), default="xavier", help="first weights")
+        group = parser.add_argument_group("initialization")
+        group.add_argument("--init_type", choices=list(INIT_FUNCTIONS), default="xavier", help="first weights")
         group.add_argument("--init_gain", type=non_negative_float, default=0.02, help="scale of the first weights")
 
         group = parser.add_argument_group("data")
         phase = "train" if self.is_train else "test"
         group.add_argument("--phase", default=phase, help="which folders to read: <phase>A and <phase>B")
         group.add_argument("--dataset_mode", choices=list(DATASETS), default="unaligned", help="how folders become batches")
-        group.add_argument("--serial_batches", action="store_true", help="pictures in order instead of shuffled")
-        group.add_argument("--num_threads", type=non_negative_int, default=4, help="processes that load pictures")
+        group.add_argument("--serial_batches", action="store_true", help="images in order instead of shuffled")
+        group.add_argument("--num_threads", type=non_negative_int, default=4, help="processes that load images")
         group.add_argument(
             "--prefetch_factor", type=positive_int, default=2, help="batches that each of these processes reads ahead"
         )
-        group.add_argument("--batch_size", type=positive_int, default=1, help="pictures per step, on all GPUs together")
+        group.add_argument("--batch_size", type=positive_int, default=1, help="images per step, on all GPUs together")
         group.add_argument(
-            "--load_size", type=positive_int, default=286, help="pixels that pictures are scaled to; None: as --crop_size"
+            "--load_size", type=positive_int, default=286, help="pixels that images are scaled to; None: as --crop_size"
         )
         group.add_argument("--crop_size", type=positive_int, default=256, help="pixels that they are then cropped to")
-        group.add_argument("--max_dataset_size", type=positive_int, default=float("inf"), help="use only the first pictures")
+        group.add_argument("--max_dataset_size", type=positive_int, default=float("inf"), help="use only the first images")
         group.add_argument(
             "--preprocess",
             default="resize_and_crop",
@@ -162,7 +162,7 @@ class BaseOptions:
         )
         group.add_argument("--no_flip", action="store_true", help="no mirroring at random")
         group.add_argument(
-            "--random_scale_max", type=scale_at_least_1, default=3.0, help="how far zoom shrinks: to 1/this at most"
+            "--random_scale_max", type=float_ge_1, default=3.0, help="how far zoom shrinks: to 1/this at most"
         )
 
         if self.is_train:
@@ -173,24 +173,24 @@ class BaseOptions:
                 nargs="?",
                 const=4.0,
                 default=None,
-                help="hold decoded pictures in memory, in at most so many gigabytes (4 if none is given); off by default",
+                help="hold decoded images in memory, in at most so many gigabytes (4 if none is given); off by default",
             )
 
-        declare_speed(parser, self.is_train)
+        add_performance_arguments(parser, self.is_train)
 
         group = parser.add_argument_group("display")
-        group.add_argument("--display_winsize", type=positive_int, default=256, help="pixels a picture is shown with")
+        group.add_argument("--display_winsize", type=positive_int, default=256, help="pixels an image is shown with")
 
-    def complete(self, opt: Namespace) -> None:
+    def finalize(self, opt: Namespace) -> None:
         """Settles what follows from several options together. Raises UserError where they do not fit."""
         if opt.net_size is None:
             opt.net_size = min(opt.load_size, opt.crop_size)
-        check_speed(opt)
+        validate_performance(opt)
         steps = parse_preprocess(opt.preprocess)
         scales = {"resize", "scale_width", "scale_shortside"} & set(steps)
         if scales and "crop" in steps and opt.load_size < opt.crop_size:
             raise UserError(
-                f"--load_size {opt.load_size} is below --crop_size {opt.crop_size}: pictures scaled to the first are too "
+                f"--load_size {opt.load_size} is below --crop_size {opt.crop_size}: images scaled to the first are too "
                 f"small for crops of the second; give --load_size {opt.crop_size} or more"
             )
 
@@ -202,7 +202,7 @@ class BaseOptions:
         check_name(opt.name)
 
     @staticmethod
-    def _given(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:
+    def _explicit_options(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:
         """The names of the options that the command line itself sets."""
         untouched = object()
         values = Namespace(**dict.fromkeys((action.dest for action in parser._actions), untouched))

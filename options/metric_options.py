@@ -2,11 +2,11 @@
 
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 
-from util.metrics.evaluator import CACHE, Wanted
+from util.metrics.evaluator import CACHE, MetricConfig
 from util.metrics.paired import BACKBONES
 
 
-def declare_figures(group: ArgumentParser | _ArgumentGroup) -> None:
+def add_metric_arguments(group: ArgumentParser | _ArgumentGroup) -> None:
     """Declares which figures to compute; by default none."""
     group.add_argument(
         "--inception",
@@ -22,10 +22,10 @@ def declare_figures(group: ArgumentParser | _ArgumentGroup) -> None:
         default=None,
         metavar="PATH",
         help="the same by another network: SqueezeNet 1.1's features as a state dict, or a program of torch.jit or "
-        "torch.export, uint8 pictures (N, 3, H, W) to (N, D); a program is run, so trust its author",
+        "torch.export, uint8 images (N, 3, H, W) to (N, D); a program is run, so trust its author",
     )
     group.add_argument(
-        "--paired", action="store_true", help="PSNR and SSIM against the picture of the same name in the target domain"
+        "--paired", action="store_true", help="PSNR and SSIM against the image of the same name in the target domain"
     )
     group.add_argument(
         "--lpips",
@@ -33,10 +33,10 @@ def declare_figures(group: ArgumentParser | _ArgumentGroup) -> None:
         const="alex",
         default=None,
         choices=list(BACKBONES),
-        help="LPIPS against the picture of the same name; torchvision's weights, from torch's cache, or fetched into it",
+        help="LPIPS against the image of the same name; torchvision's weights, from torch's cache, or fetched into it",
     )
 
 
-def wanted_figures(opt: Namespace) -> Wanted:
+def metric_config(opt: Namespace) -> MetricConfig:
     """The figures that the options ask for."""
-    return Wanted(opt.inception, opt.features, opt.paired, opt.lpips)
+    return MetricConfig(opt.inception, opt.features, opt.paired, opt.lpips)

@@ -3,12 +3,12 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from models.performance import PRECISIONS, Speed, refusal
+from models.performance import PRECISIONS, PerformanceConfig, incompatibility
 from util.cli import boolean, positive_int
 from util.errors import UserError
 
 
-def declare_speed(parser: ArgumentParser, is_train: bool) -> None:
+def add_performance_arguments(parser: ArgumentParser, is_train: bool) -> None:
     """Declares them; a test has those that concern a single pass."""
     group = parser.add_argument_group("speed", "docs/performance.md says what each is worth")
 
@@ -38,8 +38,8 @@ def declare_speed(parser: ArgumentParser, is_train: bool) -> None:
         )
 
 
-def check_speed(opt: Namespace) -> None:
+def validate_performance(opt: Namespace) -> None:
     """Raises UserError for options that cannot go with each other."""
-    asked = {name: getattr(opt, name) for name in Speed.__dataclass_fields__ if hasattr(opt, name)}
-    if reason := refusal(opt, Speed(**asked)):
+    asked = {name: getattr(opt, name) for name in PerformanceConfig.__dataclass_fields__ if hasattr(opt, name)}
+    if reason := incompatibility(opt, PerformanceConfig(**asked)):
         raise UserError(reason)

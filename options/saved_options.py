@@ -11,12 +11,12 @@ from typing import Any
 from options.base_options import ARCHITECTURE
 from options.test_options import TestOptions
 from util.errors import UserError
-from util.files import whole_file
+from util.files import atomic_write
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
-NOT_RECORDED = ("given", "isTrain")
+INTERNAL = ("given", "isTrain")
 # What may differ between two starts of one run: how to go about it, and where and how it is shown.
-NOT_THE_RUNS = frozenset(
+RUNTIME_ONLY = frozenset(
     [
         *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "name", "suffix", "checkpoints_dir"),
         *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label"),
@@ -33,15 +33,15 @@ def describe_options(opt: Namespace) -> str:
     return "\n".join(["----------------- Options ---------------", *lines, "----------------- End -------------------"])
 
 
-def write_options(opt: Namespace, folder: Path) -> None:
+def save_options(opt: Namespace, folder: Path) -> None:
     """Writes the options for people and for programs into the run's folder."""
-    with whole_file(folder / TEXT) as unfinished:
+    with atomic_write(folder / TEXT) as unfinished:
         unfinished.write_text(describe_options(opt) + "\n", encoding="utf-8", errors="backslashreplace")
-    with whole_file(folder / MACHINE_READABLE) as unfinished:
+    with atomic_write(folder / MACHINE_READABLE) as unfinished:
         unfinished.write_text(json.dumps(_recorded(opt), indent=1, sort_keys=True) + "\n")
 
 
-def architecture_arguments(opt: Namespace) -> list[str]:
+def saved_architecture_args(opt: Namespace) -> list[str]:
     """The arguments that build the networks the run `opt.name` was trained with; none where it left no record.
 
     To be put in front of a test's own arguments, which then win. Raises UserError where the record is damaged.
@@ -50,7 +50,7 @@ def architecture_arguments(opt: Namespace) -> list[str]:
     arguments: list[str] = []
     for action in _architecture_actions():
         value = recorded.get(action.dest)
-        if not _suits(action, value):
+        if not _is_valid(action, value):
             raise _damaged(opt, f"{action.dest} is {value!r}")
         (flag,) = action.option_strings
         if action.nargs == 0:
@@ -60,7 +60,7 @@ def architecture_arguments(opt: Namespace) -> list[str]:
     return arguments
 
 
-def given_architecture(arguments: Sequence[str]) -> dict[str, Any]:
+def parse_architecture_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """The architecture options that a command line of nothing else sets, by name.
 
     Ends the program with one sentence where something else is among them.
@@ -73,7 +73,7 @@ def given_architecture(arguments: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(opt, name) for name in opt.given}
 
 
-def overridden_architecture(opt: Namespace) -> Sequence[str]:
+def architecture_conflicts(opt: Namespace) -> Sequence[str]:
     """A line for each option that the command line sets otherwise than the run was trained with."""
     recorded = _read_record(opt)
     if opt.model == "test":
@@ -86,18 +86,18 @@ def overridden_architecture(opt: Namespace) -> Sequence[str]:
     ]
 
 
-def changed_options(opt: Namespace) -> list[str]:
+def diff_options(opt: Namespace) -> list[str]:
     """A line for each option that makes this another run than the one that left its record in the run's folder."""
     recorded, current = _read_record(opt), _recorded(opt)
     return [
         f"--{name} is {current[name]}, was {recorded[name]}"
-        for name in sorted(current.keys() & recorded.keys() - NOT_THE_RUNS)
+        for name in sorted(current.keys() & recorded.keys() - RUNTIME_ONLY)
         if current[name] != recorded[name] and not name.startswith("display_")
     ]
 
 
 def _recorded(opt: Namespace) -> dict[str, Any]:
-    options = {name: value for name, value in vars(opt).items() if name not in NOT_RECORDED}
+    options = {name: value for name, value in vars(opt).items() if name not in INTERNAL}
     return {name: None if value == math.inf else value for name, value in options.items()}
 
 
@@ -123,7 +123,7 @@ def _damaged(opt: Namespace, why: str) -> UserError:
     )
 
 
-def _suits(action: Action, value: Any) -> bool:
+def _is_valid(action: Action, value: Any) -> bool:
     """Whether a recorded value is one that the option could have been given; None stands for an option not recorded."""
     if value is None:
         return True

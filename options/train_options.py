@@ -5,7 +5,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from models.losses.gan import GAN_LOSSES
 from models.lr_schedules import SCHEDULES
 from options.base_options import BaseOptions
-from options.metric_options import declare_figures
+from options.metric_options import add_metric_arguments
 from util.cli import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
 
 DISPLAY_OFF = "0 or less: off"
@@ -25,13 +25,13 @@ def schedule(text: str) -> str:
 
 class TrainOptions(BaseOptions):
     is_train = True
-    description = "Trains a model on the pictures of two folders."
+    description = "Trains a model on the images of two folders."
 
-    def declare(self, parser: ArgumentParser) -> None:
-        super().declare(parser)
+    def initialize(self, parser: ArgumentParser) -> None:
+        super().initialize(parser)
         group = parser.add_argument_group("live view and log")
-        group.add_argument("--display_freq", type=positive_int, default=400, help="images between pictures shown")
-        group.add_argument("--display_ncols", type=non_negative_int, default=4, help="pictures in a row of the live view")
+        group.add_argument("--display_freq", type=positive_int, default=400, help="images between images shown")
+        group.add_argument("--display_ncols", type=non_negative_int, default=4, help="images in a row of the live view")
         group.add_argument("--display_id", type=int, default=None, help=f"first window of the live view; {DISPLAY_OFF}")
         group.add_argument("--display_server", default="http://localhost", help="visdom server of the live view")
         group.add_argument("--display_env", default="main", help="visdom environment")
@@ -61,7 +61,7 @@ class TrainOptions(BaseOptions):
             "evaluation",
             "every --evaluation_freq images, and at the end, the run is judged by the figures that are asked for",
         )
-        declare_figures(group)
+        add_metric_arguments(group)
         group.add_argument(
             "--evaluation_freq",
             type=positive_int,
@@ -70,9 +70,9 @@ class TrainOptions(BaseOptions):
             "--paired, --lpips). The first figure decides which weights are kept as best",
         )
         group.add_argument("--evaluation_phase", default="test", help="which half is judged on: <phase>A and <phase>B")
-        group.add_argument("--evaluation_pictures", type=positive_int, default=500, help="the most pictures of each domain")
+        group.add_argument("--evaluation_pictures", type=positive_int, default=500, help="the most images of each domain")
 
-        group = parser.add_argument_group("optimisation")
+        group = parser.add_argument_group("optimization")
         group.add_argument(
             "--ema",
             type=decay_rate,

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from models import Translator
 from models.inference.checkpoint import list_checkpoints
-from util.cli import OneSentenceParser, port, positive_float, print_any_name
+from util.cli import CLIParser, configure_stdio, port, positive_float
 from util.errors import UserError, exit_on_user_error
 from util.runtime.device import AUTO
 
@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def build_parser() -> ArgumentParser:
-    parser = OneSentenceParser(description="Serves a page on which pictures are translated, for this machine alone.")
+    parser = CLIParser(description="Serves a page on which images are translated, for this machine alone.")
     parser.add_argument(
         "--checkpoint", type=Path, nargs="+", required=True, help="generators' files, runs' folders, or a folder of them"
     )
@@ -33,7 +33,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--port", type=port, default=7860, help="port to serve at; 0 takes a free one")
     parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
     parser.add_argument("--max_megabytes", type=positive_float, default=64, help="largest file that is taken")
-    parser.add_argument("--max_megapixels", type=positive_float, default=50, help="largest picture that is taken")
+    parser.add_argument("--max_megapixels", type=positive_float, default=50, help="largest image that is taken")
     return parser
 
 
@@ -73,7 +73,7 @@ def _name(file: Path) -> str:
 
 
 def main() -> None:
-    print_any_name()
+    configure_stdio()
     with exit_on_user_error():
         try:
             serve(build_parser().parse_args())

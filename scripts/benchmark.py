@@ -1,7 +1,7 @@
 """Measures training steps, the data pipeline and the loop that joins them: `python scripts/benchmark.py --model cut`.
 
 The step as published, ours, and ours with each flag take turns in one process, beside a yardstick Y: 18 convolutions of 256
-channels at a quarter of the pictures' size. Ratios to Y hold on a noisy machine too. `--all` measures what
+channels at a quarter of the images' size. Ratios to Y hold on a noisy machine too. `--all` measures what
 docs/performance.md holds. Options that are not listed below go to the training.
 """
 
@@ -24,50 +24,50 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the script is run from anywhere
 
-from benchmark_data import draw_photographs, measure  # noqa: E402
-from benchmark_memory import peak_memory  # noqa: E402
-from benchmark_report import draw, markdown, replace_figures  # noqa: E402
-from benchmark_steps import (  # noqa: E402
-    AS_PUBLISHED,
+from benchmark_data import draw_photographs, measure
+from benchmark_memory import peak_memory
+from benchmark_report import draw, markdown, replace_figures
+from benchmark_steps import (
+    CONFIGS,
     DEFAULT,
     METHODS,
-    WAYS,
+    REFERENCE,
+    alternate_flips,
     build,
     count_flops,
-    flip_in_turns,
     size_arguments,
     stepper,
     yardstick,
 )
 
-from data import create_dataset  # noqa: E402
-from models import create_model  # noqa: E402
-from options import TrainOptions  # noqa: E402
-from util.cli import (  # noqa: E402
-    OneSentenceParser,
-    picture_side,
+from data import create_dataset
+from models import create_model
+from options import TrainOptions
+from util.cli import (
+    CLIParser,
+    image_size,
     positive_int,
 )
-from util.errors import UserError, exit_on_user_error  # noqa: E402
-from util.runtime.cuda_graph import WARM_UP_STEPS  # noqa: E402
-from util.runtime.device import choose_device, describe_device  # noqa: E402
+from util.errors import UserError, exit_on_user_error
+from util.runtime.cuda_graph import WARMUP_STEPS
+from util.runtime.device import describe_device, select_device
 
-ON_CPU = [AS_PUBLISHED, DEFAULT, "channels_last", "grad_checkpoint", "bf16", "bf16, channels_last", "fast"]
-THE_REST = [AS_PUBLISHED, DEFAULT, "fast"]
+ON_CPU = [REFERENCE, DEFAULT, "channels_last", "grad_checkpoint", "bf16", "bf16, channels_last", "fast"]
+MINIMAL = [REFERENCE, DEFAULT, "fast"]
 # What --all measures on this device: method, side in pixels, batch, ways, rounds.
 ALL: dict[str, list[tuple[str, int, int, list[str], int]]] = {
     "cpu": [
         ("cut", 256, 1, ON_CPU, 3),
-        ("fastcut", 256, 1, THE_REST, 3),
-        ("cycle_gan", 256, 1, THE_REST, 2),
-        ("sincut", 64, 16, THE_REST, 3),
+        ("fastcut", 256, 1, MINIMAL, 3),
+        ("cycle_gan", 256, 1, MINIMAL, 2),
+        ("sincut", 64, 16, MINIMAL, 3),
     ],
     "cuda": [
-        ("cut", 256, 1, [way for way in WAYS if way != "accumulate 2"], 20),
-        ("cut", 256, 16, [way for way in WAYS if way != "accumulate 2"], 10),
-        ("fastcut", 256, 1, THE_REST, 20),
-        ("cycle_gan", 256, 1, THE_REST, 20),
-        ("sincut", 64, 16, THE_REST, 20),
+        ("cut", 256, 1, [way for way in CONFIGS if way != "accumulate 2"], 20),
+        ("cut", 256, 16, [way for way in CONFIGS if way != "accumulate 2"], 10),
+        ("fastcut", 256, 1, MINIMAL, 20),
+        ("cycle_gan", 256, 1, MINIMAL, 20),
+        ("sincut", 64, 16, MINIMAL, 20),
     ],
 }
 
@@ -99,7 +99,7 @@ def measure_steps(
 ) -> dict[str, Any]:
     """The figures of one method: {"Y": seconds, "ways": {way: {...}}}."""
     arguments = [*size_arguments(method, side, batch), "--gpu_ids", "-1" if device.type == "cpu" else "0", *extra]
-    flip_in_turns()
+    alternate_flips()
     steps: dict[str, Callable[[], None]] = {}
     figures: dict[str, dict[str, Any]] = {}
     on_cpu = device.type == "cpu"
@@ -112,10 +112,10 @@ def measure_steps(
         for way in ways:
             model = build(method, way, arguments)
             steps[way] = stepper(model)
-            if way in (AS_PUBLISHED, DEFAULT):
+            if way in (REFERENCE, DEFAULT):
                 flops = count_flops(steps[way])  # what others compute twice, to save memory, does not count
-            period = 2 if pairs or "--accumulate" in WAYS[way] else 1  # steps until all is as it was
-            for _ in range(period * (1 if on_cpu else WARM_UP_STEPS + 2)):
+            period = 2 if pairs or "--accumulate" in CONFIGS[way] else 1  # steps until all is as it was
+            for _ in range(period * (1 if on_cpu else WARMUP_STEPS + 2)):
                 steps[way]()
             repeat = period if on_cpu else 10 * period
             figures[way] = {"flops": flops, "seconds": [], "repeat": repeat, "format": model.speed.precision}
@@ -177,18 +177,18 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def parse(argv: list[str] | None = None) -> tuple[Namespace, list[str]]:
-    parser = OneSentenceParser(description=(__doc__ or "").splitlines()[0])
+    parser = CLIParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--all", action="store_true", help="everything that docs/performance.md holds")
     parser.add_argument("--model", choices=list(METHODS), default="cut", help="the method")
-    parser.add_argument("--size", type=picture_side, default=256, help="side of the pictures in pixels")
-    parser.add_argument("--batch", type=positive_int, default=1, help="pictures per step")
+    parser.add_argument("--size", type=image_size, default=256, help="side of the images in pixels")
+    parser.add_argument("--batch", type=positive_int, default=1, help="images per step")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     parser.add_argument(
         "--ways",
         nargs="+",
-        choices=list(WAYS),
+        choices=list(CONFIGS),
         metavar="WAY",
-        help=f"what to measure, of {', '.join(map(repr, WAYS))}; by default what fits the device",
+        help=f"what to measure, of {', '.join(map(repr, CONFIGS))}; by default what fits the device",
     )
     parser.add_argument("--rounds", type=positive_int, default=3, help="measurements of each")
     parser.add_argument("--no_memory", action="store_true", help="leave out the processes that measure peak memory")
@@ -201,17 +201,17 @@ def parse(argv: list[str] | None = None) -> tuple[Namespace, list[str]]:
 
 def run(arguments: Namespace, extra: list[str]) -> dict[str, Any]:
     """All figures that the arguments ask for. `extra` are options of the training, the same for every way."""
-    device = choose_device({"auto": "auto", "cpu": "-1", "cuda": "0"}[arguments.device])
+    device = select_device({"auto": "auto", "cpu": "-1", "cuda": "0"}[arguments.device])
     if device.type == "mps":
         raise UserError("nothing is measured on Apple GPUs; --device cpu measures the CPU")
-    default_ways = ON_CPU if device.type == "cpu" else [way for way in WAYS if way != "accumulate 2"]
+    default_ways = ON_CPU if device.type == "cpu" else [way for way in CONFIGS if way != "accumulate 2"]
     one = (arguments.model, arguments.size, arguments.batch, arguments.ways or default_ways, arguments.rounds)
     plan: Iterable[tuple[str, int, int, list[str], int]] = ALL[device.type] if arguments.all else [one]
     report: dict[str, Any] = {"machine": machine(device), "runs": []}
     for method, side, batch, ways, rounds in plan:
         if DEFAULT not in ways:
             raise UserError(f"--ways has to contain {DEFAULT}, which the others are compared with")
-        ways = [way for way in WAYS if way in ways]
+        ways = [way for way in CONFIGS if way in ways]
         report["runs"].append(
             measure_steps(method, side, batch, ways, rounds, device, extra, memory=not arguments.no_memory)
         )

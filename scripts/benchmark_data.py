@@ -1,7 +1,7 @@
-"""Measures how many pictures a second one core reads, beside the published transforms: `python scripts/benchmark_data.py`.
+"""Measures how many images a second one core reads, beside the published transforms: `python scripts/benchmark_data.py`.
 
-Default augmentation: pictures are scaled to 286x286 pixels, cropped to 256x256 at random and mirrored at random. The ways
-are timed in one run, in turns, by the processor time of a single thread. All read the same, apart from what is drawn.
+Default augmentation: images are scaled to 286x286 pixels, cropped to 256x256 at random and mirrored at random. The ways
+are timed in one run, in turns, by the CPU time of a single thread. All read the same, apart from what is drawn.
 """
 
 import json
@@ -22,21 +22,21 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
-from data import PictureLoader, create_dataset  # noqa: E402
-from data.image_folder import list_pictures  # noqa: E402
-from options import TrainOptions  # noqa: E402
+from data import ImageDataLoader, create_dataset
+from data.image_folder import list_images
+from options import TrainOptions
 from util.cli import (
-    OneSentenceParser,
+    CLIParser,
     positive_int,
 )
-from util.errors import exit_on_user_error  # noqa: E402
+from util.errors import exit_on_user_error
 
 LOAD_SIZE, CROP_SIZE = 286, 256
 PHOTOGRAPHS, SIDE = 60, 256  # that are drawn of each domain, and their side in pixels
 PUBLISHED, HERE, CACHED = "as published", "here", "here, --cache"
 
 
-def published_picture(path: str) -> torch.Tensor:
+def published_image(path: str) -> torch.Tensor:
     """The published transforms, step by step."""
     image = Image.open(path).convert("RGB")
     image = image.resize((LOAD_SIZE, LOAD_SIZE), Image.Resampling.BICUBIC)
@@ -49,19 +49,19 @@ def published_picture(path: str) -> torch.Tensor:
 
 
 class PublishedPairs(Dataset[dict[str, torch.Tensor]]):
-    """Each picture of A with a random one of B, as the published data set gives them."""
+    """Each image of A with a random one of B, as the published dataset gives them."""
 
     def __init__(self, dataroot: Path) -> None:
-        self.A, self.B = (list_pictures(str(dataroot / f"train{domain}")) for domain in "AB")
+        self.A, self.B = (list_images(str(dataroot / f"train{domain}")) for domain in "AB")
 
     def __len__(self) -> int:
         return len(self.A)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"A": published_picture(self.A[index]), "B": published_picture(random.choice(self.B))}
+        return {"A": published_image(self.A[index]), "B": published_image(random.choice(self.B))}
 
 
-def loader(dataroot: Path, *arguments: str) -> PictureLoader:
+def loader(dataroot: Path, *arguments: str) -> ImageDataLoader:
     """The loader of the project, reading in this process."""
     return create_dataset(
         TrainOptions().parse(["--dataroot", str(dataroot), "--num_threads", "0", "--gpu_ids", "-1", *arguments])
@@ -69,7 +69,7 @@ def loader(dataroot: Path, *arguments: str) -> PictureLoader:
 
 
 def measure(dataroot: Path, rounds: int = 5) -> dict[str, float]:
-    """Pictures per second of one core, by way of reading; medians over `rounds` epochs of each way, taken in turns."""
+    """Images per second of one core, by way of reading; medians over `rounds` epochs of each way, taken in turns."""
     ways: dict[str, Callable[[], Iterator]] = {
         PUBLISHED: DataLoader(PublishedPairs(dataroot), shuffle=True).__iter__,
         HERE: loader(dataroot).__iter__,
@@ -83,8 +83,8 @@ def measure(dataroot: Path, rounds: int = 5) -> dict[str, float]:
         for _ in tqdm(range(rounds), "rounds", disable=None):
             for way, epoch in ways.items():
                 started = time.process_time()
-                pictures = sum(2 for _ in epoch())
-                rates[way].append(pictures / (time.process_time() - started))
+                images = sum(2 for _ in epoch())
+                rates[way].append(images / (time.process_time() - started))
     finally:
         torch.set_num_threads(threads)
     return {way: median(each) for way, each in rates.items()}
@@ -96,18 +96,18 @@ def draw_photographs(dataroot: Path) -> None:
     for domain in "AB":
         (dataroot / f"train{domain}").mkdir()
         for number in range(PHOTOGRAPHS):
-            picture = np.zeros((SIDE, SIDE, 3))
+            image = np.zeros((SIDE, SIDE, 3))
             for cells in (4, 16, 64, SIDE):  # the finer the weaker
                 noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-                picture += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells
-            pixels = (picture / picture.max() * 255).astype(np.uint8)
+                image += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells
+            pixels = (image / image.max() * 255).astype(np.uint8)
             Image.fromarray(pixels).save(dataroot / f"train{domain}" / f"{number:03}.jpg", quality=90)
 
 
 @exit_on_user_error()
 def main() -> None:
-    parser = OneSentenceParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataroot", type=Path, help="data set with trainA and trainB; by default one is drawn")
+    parser = CLIParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dataroot", type=Path, help="dataset with trainA and trainB; by default one is drawn")
     parser.add_argument("--rounds", type=positive_int, default=5, help="epochs of each way")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
@@ -116,7 +116,7 @@ def main() -> None:
             draw_photographs(Path(drawn))
         rates = measure(arguments.dataroot or Path(drawn), arguments.rounds)
     for way, rate in rates.items():
-        print(f"{way:>15}: {rate:6.0f} pictures per second and core, {rate / rates[PUBLISHED]:.2f} of the published")
+        print(f"{way:>15}: {rate:6.0f} images per second and core, {rate / rates[PUBLISHED]:.2f} of the published")
     if arguments.json:
         arguments.json.write_text(json.dumps(rates, indent=1) + "\n")
 

@@ -10,9 +10,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
-from benchmark_steps import build, flip_in_turns, stepper  # noqa: E402
+from benchmark_steps import alternate_flips, build, stepper
 
-from util.runtime.cuda_graph import WARM_UP_STEPS  # noqa: E402
+from util.runtime.cuda_graph import WARMUP_STEPS
 
 
 def peak_memory(method: str, way: str, arguments: list[str]) -> float:
@@ -24,17 +24,17 @@ def peak_memory(method: str, way: str, arguments: list[str]) -> float:
 
 def print_own_memory(method: str, way: str, arguments: list[str]) -> None:
     """The other end of `peak_memory`. On a GPU it takes more than one step, so that recorded ones are played back."""
-    before = most_memory()
-    flip_in_turns()
+    before = peak_rss()
+    alternate_flips()
     model = build(method, way, arguments)
     step = stepper(model)
-    for _ in range(1 if model.device.type == "cpu" else 2 * WARM_UP_STEPS + 4):
+    for _ in range(1 if model.device.type == "cpu" else 2 * WARMUP_STEPS + 4):
         step()
     on_gpu = model.device.type == "cuda"
-    print(torch.cuda.max_memory_reserved() / 1e9 if on_gpu else most_memory() - before)
+    print(torch.cuda.max_memory_reserved() / 1e9 if on_gpu else peak_rss() - before)
 
 
-def most_memory() -> float:
+def peak_rss() -> float:
     """GB of memory that this process has held at most."""
     status = Path("/proc/self/status")
     if status.exists():

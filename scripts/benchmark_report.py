@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from util.errors import UserError
-from util.plotting import drawing
+from util.plotting import figure_to_file
 
 BEGIN, END = "<!-- figures: written by scripts/benchmark.py -->", "<!-- end of figures -->"
 NOT_MEASURED = "not measured"
@@ -30,8 +30,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         published = report["data"]["as published"]
         rows = [[way, f"{rate:.0f}", f"{rate / published:.1f}"] for way, rate in report["data"].items()]
         parts += [
-            "**Pictures read per second and core**, 256 px from JPEG files",
-            _table(["", "pictures/s", "× published"], rows),
+            "**Images read per second and core**, 256 px from JPEG files",
+            _table(["", "images/s", "× published"], rows),
         ]
     if "loop" in report:
         rows = [[name, f"{rate:.3f}"] for name, rate in report["loop"].items()]
@@ -76,7 +76,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     """A panel for each method, a bar for each way, from its median; the thin line goes from lowest to highest."""
     runs = report["runs"]
     most = max(len(run["ways"]) for run in runs)
-    with drawing(path, 4.2 * len(runs), 0.8 + 0.32 * most) as figure:
+    with figure_to_file(path, 4.2 * len(runs), 0.8 + 0.32 * most) as figure:
         for panel, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
             ways = list(reversed(run["ways"].items()))
             medians = [found["over_Y"] for _, found in ways]

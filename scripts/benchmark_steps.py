@@ -1,4 +1,4 @@
-"""The training steps that scripts/benchmark.py measures, on pictures of noise, and the yardstick beside them."""
+"""The training steps that scripts/benchmark.py measures, on images of noise, and the yardstick beside them."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,9 +20,9 @@ METHODS = {
     "sincut": ["--model", "sincut"],
     "cycle_gan": ["--model", "cycle_gan"],
 }
-AS_PUBLISHED, DEFAULT = "as published", "default"
-WAYS: dict[str, list[str]] = {
-    AS_PUBLISHED: [],
+REFERENCE, DEFAULT = "as published", "default"
+CONFIGS: dict[str, list[str]] = {
+    REFERENCE: [],
     DEFAULT: [],
     "channels_last": ["--channels_last"],
     "grad_checkpoint": ["--grad_checkpoint"],
@@ -48,23 +48,23 @@ class Alternating:
         return self.last[id(generator)]
 
 
-def flip_in_turns() -> None:
+def alternate_flips() -> None:
     """From here on models throw no coin: every second step of FastCUT is a mirrored one."""
-    models.cut_model.draw_flip = Alternating()
+    models.cut_model.sample_flip = Alternating()
 
 
 def build(method: str, way: str, arguments: list[str]) -> BaseModel:
     """The model of `method` that steps that way."""
-    opt = TrainOptions().parse([*METHODS[method], *arguments, *WAYS[way]])
-    return PUBLISHED[opt.model](opt) if way == AS_PUBLISHED else create_model(opt)
+    opt = TrainOptions().parse([*METHODS[method], *arguments, *CONFIGS[way]])
+    return PUBLISHED[opt.model](opt) if way == REFERENCE else create_model(opt)
 
 
 def random_batch(model: BaseModel) -> dict[str, Any]:
     """A batch of noise in [-1, 1]."""
     size, side = model.opt.batch_size, model.opt.crop_size
     draws = torch.Generator().manual_seed(0)
-    pictures = {domain: torch.rand(size, 3, side, side, generator=draws) * 2 - 1 for domain in "AB"}
-    return {**pictures, "A_paths": ["A"] * size, "B_paths": ["B"] * size}
+    images = {domain: torch.rand(size, 3, side, side, generator=draws) * 2 - 1 for domain in "AB"}
+    return {**images, "A_paths": ["A"] * size, "B_paths": ["B"] * size}
 
 
 def yardstick(side: int, batch: int, device: torch.device) -> Callable[[], None]:
@@ -81,7 +81,7 @@ def yardstick(side: int, batch: int, device: torch.device) -> Callable[[], None]
 
 
 def size_arguments(method: str, side: int, batch: int) -> list[str]:
-    """The options for pictures of `side` pixels; SinCUT crops them out of a larger one."""
+    """The options for images of `side` pixels; SinCUT crops them out of a larger one."""
     load = max(side, 1024) if method == "sincut" else side
     return ["--load_size", str(load), "--crop_size", str(side), "--batch_size", str(batch)]
 

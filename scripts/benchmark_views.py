@@ -1,9 +1,9 @@
 """What watching costs a run: `python scripts/benchmark_views.py`.
 
 Trains the same small CUT in turns without a live view, and with each of several, among them a visdom server that accepts
-connections and never answers. Losses and pictures are shown after every step, a hundred times more often than by default.
+connections and never answers. Losses and images are shown after every step, a hundred times more often than by default.
 Prints the time of a step as a ratio to that without a view, turn by turn: wall-clock time, which shows any waiting, and
-the processor time of the training thread, which does not depend on what else the machine does.
+the CPU time of the training thread, which does not depend on what else the machine does.
 """
 
 import os
@@ -23,45 +23,45 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
-from util.cli import OneSentenceParser, picture_side, positive_int
+from util.cli import CLIParser, image_size, positive_int
 from util.errors import exit_on_user_error
-from util.loggers.base import LiveView, LiveViews, Moment
-from util.loggers.tensorboard_logger import open_tensorboard
-from util.loggers.visdom_logger import open_visdom
-from util.loggers.wandb_logger import open_wandb
+from util.loggers.base import Logger, LoggerGroup, TrainingPosition
+from util.loggers.tensorboard_logger import tensorboard_logger
+from util.loggers.visdom_logger import visdom_logger
+from util.loggers.wandb_logger import wandb_logger
 
 MODEL = "--name views --gpu_ids -1 --netG resnet_4blocks --ngf 16 --ndf 16 --netF_nc 64 --num_patches 64 --display_id -1"
 NO_VIEW = "no view"
 
 
-def steps(model: BaseModel, view: LiveView, count: int) -> tuple[float, float]:
-    """Wall-clock seconds and seconds of this thread's processor time that `count` steps take, shown one by one."""
+def steps(model: BaseModel, view: Logger, count: int) -> tuple[float, float]:
+    """Wall-clock seconds and seconds of this thread's CPU time that `count` steps take, shown one by one."""
     wall, processor = time.perf_counter(), time.thread_time()
     for step in range(1, count + 1):
         model.optimize_parameters()
-        moment = Moment(1, step / count, step)
-        view.plot("losses", moment, model.get_current_losses())
-        view.pictures(moment, model.upright_visuals())
+        position = TrainingPosition(1, step / count, step)
+        view.plot("losses", position, model.get_current_losses())
+        view.images(position, model.visuals_for_display())
     return time.perf_counter() - wall, time.thread_time() - processor
 
 
-def views(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], LiveView]]:
+def views(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], Logger]]:
     """What opens each view, by its name. `hanging` and `refusing` are ports."""
     return {
-        NO_VIEW: lambda: LiveViews([]),
-        "visdom, server hangs": lambda: open_visdom("views", display_port=hanging),
-        "visdom, no server": lambda: open_visdom("views", display_port=refusing),
-        "tensorboard": lambda: open_tensorboard(folder / "tensorboard"),
-        "wandb, offline": lambda: open_wandb(folder, "views"),
+        NO_VIEW: lambda: LoggerGroup([]),
+        "visdom, server hangs": lambda: visdom_logger("views", display_port=hanging),
+        "visdom, no server": lambda: visdom_logger("views", display_port=refusing),
+        "tensorboard": lambda: tensorboard_logger(folder / "tensorboard"),
+        "wandb, offline": lambda: wandb_logger(folder, "views"),
     }
 
 
 @exit_on_user_error()
 def main() -> None:
-    parser = OneSentenceParser(description="What each live view costs a training step, as ratios taken in turns.")
+    parser = CLIParser(description="What each live view costs a training step, as ratios taken in turns.")
     parser.add_argument("--turns", type=positive_int, default=5, help="turns of each view")
     parser.add_argument("--steps", type=positive_int, default=40, help="steps in a turn")
-    parser.add_argument("--size", type=picture_side, default=64, help="side of the pictures in pixels")
+    parser.add_argument("--size", type=image_size, default=64, help="side of the images in pixels")
     arguments = parser.parse_args()
     os.environ.setdefault("WANDB_MODE", "offline")
 
@@ -77,7 +77,7 @@ def main() -> None:
         closed.close()
         openers = views(Path(folder), silent.getsockname()[1], refusing)
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in openers}
-        steps(model, LiveViews([]), arguments.steps)  # warms up
+        steps(model, LoggerGroup([]), arguments.steps)  # warms up
         for _ in tqdm(range(arguments.turns), unit="turn"):
             for name, opener in openers.items():
                 view = opener()
@@ -87,7 +87,7 @@ def main() -> None:
 
     base = taken[NO_VIEW]
     print(f"{arguments.turns} turns of {arguments.steps} steps, {torch.get_num_threads()} threads; ratios to {NO_VIEW}:")
-    print(f"{'':>22}  wall clock (least to most)   processor time")
+    print(f"{'':>22}  wall clock (least to most)   CPU time")
     for name, turns in taken.items():
         wall, processor = ([turn[clock] / alone[clock] for turn, alone in zip(turns, base, strict=True)] for clock in (0, 1))
         print(

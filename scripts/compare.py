@@ -1,7 +1,7 @@
 """Several runs side by side: `python scripts/compare.py results/cut/test_latest results/fastcut/test_latest`.
 
 Each RESULTS_DIR is the folder of a page that test.py wrote. The rows of the new page are the inputs, each with what became
-of it in every run; any two pictures of a row can be compared across a divider.
+of it in every run; any two images of a row can be compared across a divider.
 """
 
 import sys
@@ -9,19 +9,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.cli import OneSentenceParser, print_any_name
+from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
-from util.files import make_output_folder
+from util.files import prepare_output_dir
 from util.html.comparison_page import write_comparison
-from util.html.results_page import title_of
+from util.html.results_page import page_title
 
 
-def labelled(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
+def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
     """The folders by name: the labels given, or the titles of the pages, with phase and epoch where those are not enough."""
     places = [folder.resolve() for folder in folders]
     if repeated := [folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
         raise UserError(f"two folders go by one name and are one: {' and '.join(map(str, repeated))}; name each once")
-    names = [title_of(folder / "index.html") or folder.resolve().parent.name for folder in folders]
+    names = [page_title(folder / "index.html") or folder.resolve().parent.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{name} {folder.resolve().name}" for name, folder in zip(names, folders, strict=True)]
     names = labels or names
@@ -33,16 +33,16 @@ def labelled(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
 
 
 def main() -> None:
-    print_any_name()
-    parser = OneSentenceParser(description="A page that puts the results of several runs side by side.")
+    configure_stdio()
+    parser = CLIParser(description="A page that puts the results of several runs side by side.")
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS_DIR", help="such as results/cut/test_latest")
     parser.add_argument("--labels", nargs="+", help="names of the runs on the page; by default the titles of their pages")
     parser.add_argument("--truth", type=Path, help="folder of the right answers, such as datasets/demo/testB")
     parser.add_argument("--output", type=Path, default=Path("results/comparison"), help="folder of the new page")
     with exit_on_user_error():
         arguments = parser.parse_args()
-        runs = labelled(arguments.results, arguments.labels)
-        make_output_folder(arguments.output, "--output")
+        runs = label_runs(arguments.results, arguments.labels)
+        prepare_output_dir(arguments.output, "--output")
         page = arguments.output / "index.html"
         count = write_comparison(page, runs, arguments.truth)
         print(f"{count} inputs in {len(runs)} runs: {page}")

@@ -15,10 +15,10 @@ if __name__ == "__main__":
 # isort: split
 
 from models.inference.checkpoint import LoadedGenerator, load_generator
-from models.inference.export import EXPORTERS, ExportMismatchError, export_generator, last_figures, write_hub_folder
-from models.inference.sides import accepted_sides
-from options.saved_options import given_architecture
-from util.cli import OneSentenceParser, print_any_name
+from models.inference.export import EXPORTERS, ExportMismatchError, export_generator, latest_metrics, write_hub_folder
+from models.inference.sides import accepted_sizes
+from options.saved_options import parse_architecture_overrides
+from util.cli import CLIParser, configure_stdio
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
 from util.runtime.weights import save_weights, write_safetensors
 from util.train_log import read_metrics
@@ -29,9 +29,7 @@ HUB = "hub"
 
 
 def build_parser() -> ArgumentParser:
-    parser = OneSentenceParser(
-        description="Writes a trained generator for other programs. Architecture options are taken as well."
-    )
+    parser = CLIParser(description="Writes a trained generator for other programs. Architecture options are taken as well.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a generator's file, or a run's folder")
     parser.add_argument("--epoch", default="latest", help="which checkpoint of a run's folder")
     parser.add_argument("--network", default=None, help="which generator of a run's folder: G, G_A, G_B, G_ema")
@@ -61,7 +59,7 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
     print(loaded.describe())
 
     if kind == HUB:
-        figures = last_figures(list(read_metrics(loaded.path.parent / "metrics.jsonl")))
+        figures = latest_metrics(list(read_metrics(loaded.path.parent / "metrics.jsonl")))
         write_hub_folder(loaded, output, loaded.path.resolve().parent.name, figures)
     elif kind in WEIGHT_FORMATS:
         WEIGHT_FORMATS[kind](loaded.network, output)
@@ -71,19 +69,19 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
 
 
 def _write_program(loaded: LoadedGenerator, kind: str, output: Path, uint8: bool, check: bool) -> None:
-    multiple, _ = accepted_sides(loaded.network)
+    multiple, _ = accepted_sizes(loaded.network)
     difference = export_generator(loaded.network, loaded.options.input_nc, multiple, output, kind, uint8, check)
-    print(f"takes any batch of pictures whose sides are multiples of {multiple} pixels, and at least {2 * multiple}")
+    print(f"takes any batch of images whose sides are multiples of {multiple} pixels, and at least {2 * multiple}")
     if check:
         print(f"checked at several sizes: the largest difference is {difference:.2g} {'levels' if uint8 else 'in [-1, 1]'}")
 
 
 def main() -> None:
-    print_any_name()
+    configure_stdio()
     with exit_on_user_error():
         arguments, rest = build_parser().parse_known_args()
         try:
-            export(arguments, given_architecture(rest))
+            export(arguments, parse_architecture_overrides(rest))
         except ExportMismatchError as error:
             print(f"error: {error}; nothing was written", file=sys.stderr)
             sys.exit(FAILURE_STATUS)

@@ -1,6 +1,6 @@
 """Compares the losses of one training in several number formats: `python scripts/loss_curves.py --dataroot FOLDER`.
 
-Each way of computing starts from the same weights, and is shown the same pictures and positions. Beside float32 and bfloat16
+Each way of computing starts from the same weights, and is shown the same images and positions. Beside float32 and bfloat16
 there is float32 with other draws, which tells how far curves of equal worth lie apart. Options that are not listed below go
 to the training.
 """
@@ -17,18 +17,18 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
-from data import PictureLoader, create_dataset  # noqa: E402
-from models import create_model  # noqa: E402
-from models.base_model import BaseModel  # noqa: E402
-from options import TrainOptions  # noqa: E402
+from data import ImageDataLoader, create_dataset
+from models import create_model
+from models.base_model import BaseModel
+from options import TrainOptions
 from util.cli import (
-    OneSentenceParser,
+    CLIParser,
     positive_int,
 )
-from util.errors import exit_on_user_error  # noqa: E402
-from util.plotting import drawing  # noqa: E402
+from util.errors import exit_on_user_error
+from util.plotting import figure_to_file
 
-WAYS = {"fp32": [], "bf16": ["--precision", "bf16"], "fp32, other draws": []}
+CONFIGS = {"fp32": [], "bf16": ["--precision", "bf16"], "fp32, other draws": []}
 WINDOW = 20  # steps that a value of the table is the mean of
 
 Curves = dict[str, list[float]]  # loss -> its value in every step
@@ -49,7 +49,7 @@ def train(title: str, arguments: list[str], steps: int) -> Curves:
     return curves
 
 
-def endless(dataset: PictureLoader) -> Iterator[dict]:
+def endless(dataset: ImageDataLoader) -> Iterator[dict]:
     """The batches of one epoch after the other."""
     for epoch in count(1):
         dataset.set_epoch(epoch)
@@ -83,7 +83,7 @@ def write_table(curves: dict[str, Curves], path: Path) -> None:
 def draw(curves: dict[str, Curves], path: Path) -> None:
     """A panel for each loss, a curve for each way."""
     names = list(next(iter(curves.values())))
-    with drawing(path, 3.2 * len(names), 2.6) as figure:
+    with figure_to_file(path, 3.2 * len(names), 2.6) as figure:
         for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             for way, style in zip(curves, ("-", "-", ":"), strict=True):
                 means = windows(curves[way][name])
@@ -94,13 +94,13 @@ def draw(curves: dict[str, Curves], path: Path) -> None:
 
 
 def main() -> None:
-    parser = OneSentenceParser(description=(__doc__ or "").splitlines()[0])
+    parser = CLIParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=positive_int, default=300, help="steps of each training")
     parser.add_argument("--csv", type=Path, help="file for the table")
     parser.add_argument("--plot", type=Path, help="file for the drawing")
     with exit_on_user_error():
         arguments, options = parser.parse_known_args()
-        curves = {way: train(way, [*options, *flags], arguments.steps) for way, flags in WAYS.items()}
+        curves = {way: train(way, [*options, *flags], arguments.steps) for way, flags in CONFIGS.items()}
         if arguments.csv:
             write_table(curves, arguments.csv)
         if arguments.plot:

@@ -15,9 +15,9 @@ from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.cli import OneSentenceParser, print_any_name
+from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
-from util.plotting import drawing
+from util.plotting import figure_to_file
 from util.train_log import read_metrics
 
 
@@ -92,8 +92,8 @@ def table(groups: Mapping[str, Group]) -> str:
 
 
 def draw(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
-    """A panel for each figure, a colour for each training, a line for each run."""
-    with drawing(path, 5 * len(names), 3.4) as figure:
+    """A panel for each figure, a color for each training, a line for each run."""
+    with figure_to_file(path, 5 * len(names), 3.4) as figure:
         for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             for index, (title, figures) in enumerate(groups.items()):
                 for seed, curve in enumerate(figures.get(name, [])):
@@ -104,8 +104,8 @@ def draw(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
 
 
 def main() -> None:
-    print_any_name()
-    parser = OneSentenceParser(description="A table and a drawing of the figures of several runs over time.")
+    configure_stdio()
+    parser = CLIParser(description="A table and a drawing of the figures of several runs over time.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR", help="such as checkpoints/demo_CUT_0")
     parser.add_argument("--figures", nargs="+", metavar="NAME", help="such as PSNR or 'FID of G_ema'; all by default")
     parser.add_argument("--plot", type=Path, help="file for the drawing")

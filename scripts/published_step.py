@@ -1,7 +1,7 @@
 """The training step as the published code takes it, to be timed beside ours (scripts/benchmark.py).
 
 Every pass for itself, keys encoded again and with a graph, whole feature maps permuted before a few positions are looked at,
-positions from permutations on the CPU, plain optimisers, two waits for the device, and the plain form of the norm and of the
+positions from permutations on the CPU, plain optimizers, two waits for the device, and the plain form of the norm and of the
 blurs. StyleGAN2's layers are ours in both.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_model import BaseModel
-from models.cut_model import CUTModel, Keys
+from models.cut_model import CUTModel, SampledKeys
 from models.cycle_gan_model import CycleGANModel
 from models.losses.patch_nce import patch_nce
 from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample
@@ -39,7 +39,7 @@ class PlainUpsample(Upsample):
         return F.conv_transpose2d(padded, self.filt, stride=2, padding=3, groups=features.shape[1])
 
 
-def make_plain(network: nn.Module) -> None:
+def use_reference_layers(network: nn.Module) -> None:
     """Gives the network the layers of the published one; its weights stay."""
     for layer in list(network.modules()):
         for name, inner in layer.named_children():
@@ -52,15 +52,15 @@ def make_plain(network: nn.Module) -> None:
             elif isinstance(inner, Conv3x3):
                 inner.forward = partial(nn.Conv2d.forward, inner)  # type: ignore[method-assign]
             elif isinstance(inner, ReflectionPad):
-                setattr(layer, name, nn.ReflectionPad2d(inner.margin))
+                setattr(layer, name, nn.ReflectionPad2d(inner.padding))
 
 
-class AsPublished(BaseModel):
+class ReferenceMixin(BaseModel):
     """What all methods have in common."""
 
     def make_as_published(self) -> None:
         for network in self.networks.values():
-            make_plain(network)
+            use_reference_layers(network)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["fused"] = None  # torch decides, as where nothing is said
@@ -75,25 +75,25 @@ class AsPublished(BaseModel):
             torch.cuda.synchronize()
 
 
-class PublishedCUT(AsPublished, CUTModel):
+class PublishedCUT(ReferenceMixin, CUTModel):
     """CUT and FastCUT."""
 
     def __init__(self, opt: Any) -> None:
         super().__init__(opt)
         self.make_as_published()
-        self.joins_encodings = self.joins_scores = False
+        self.can_batch_encoder = self.can_batch_D = False
 
     def _encode_source(self, images: Tensor) -> list[Tensor]:
         return self.G(images, self.layers, encode_only=True)
 
-    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[Keys]:
+    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[SampledKeys]:
         positions = []
         for feature in features:
             order = np.random.permutation(feature[0, 0].numel())[: self.opt.num_patches]
             positions.append(torch.tensor(order, dtype=torch.long, device=feature.device))
-        return [Keys(positions, permuted(features, positions))]
+        return [SampledKeys(positions, permuted(features, positions))]
 
-    def _nce(self, query_features: Sequence[Tensor], keys: Keys) -> Tensor:
+    def _nce(self, query_features: Sequence[Tensor], keys: SampledKeys) -> Tensor:
         upright = [feature.flip(3) for feature in query_features] if self.flipped else query_features
         queries, sources = self.F(permuted(upright, keys.positions)), self.F(keys.patches)
         groups = 1 if self.opt.nce_includes_all_negatives_from_minibatch else len(query_features[0])
@@ -105,13 +105,13 @@ class PublishedSinCUT(PublishedCUT, SinCUTModel):
     """SinCUT."""
 
 
-class PublishedCycleGAN(AsPublished, CycleGANModel):
+class PublishedCycleGAN(ReferenceMixin, CycleGANModel):
     """CycleGAN."""
 
     def __init__(self, opt: Any) -> None:
         super().__init__(opt)
         self.make_as_published()
-        self.joins_translations = self.joins_scores = False
+        self.can_batch_G = self.can_batch_D = False
 
 
 def permuted(features: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a translation in one command: sets up .venv, draws the demonstration set, trains CUT on it on whatever
-# device there is, translates the test pictures, and scores them against the truth. Some ten minutes on two CPU cores.
+# device there is, translates the test images, and scores them against the truth. Some ten minutes on two CPU cores.
 # Arguments go to train.py: bash scripts/quickstart.sh --gpu_ids -1
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^set /{/^# /s/^# //p}' "${BASH_SOURCE[0]}"; exit 0 ;; esac

@@ -64,7 +64,7 @@ project's checkpoints and results.
 
   --dry-run   print the command instead of running it
 
-Status: 2 for wrong usage or a data set that is not there, else that of $program.py.
+Status: 2 for wrong usage or a dataset that is not there, else that of $program.py.
 END
 }
 

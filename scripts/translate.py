@@ -1,4 +1,4 @@
-"""Translates pictures with a trained generator, each to a file of the same name, kind and size:
+"""Translates images with a trained generator, each to a file of the same name, kind and size:
 `python scripts/translate.py --checkpoint checkpoints/horse2zebra --input photos --output zebras`.
 
 docs/usage.md shows what else it can do.
@@ -19,14 +19,14 @@ if __name__ == "__main__":
 # isort: split
 
 from models import Translator
-from models.inference.image_io import Job, plan_jobs, plan_video, still_to_do
+from models.inference.image_io import Job, pending_jobs, plan_jobs, plan_video
 from models.inference.pipeline import Existing, translate_files
 from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
-from options.saved_options import given_architecture
-from util.cli import OneSentenceParser, picture_side, positive_float, positive_int, print_any_name, seed, share
+from options.saved_options import parse_architecture_overrides
+from util.cli import CLIParser, configure_stdio, image_size, positive_float, positive_int, seed, unit_interval
 from util.errors import FAILURE_STATUS, exit_on_user_error, stop_status
-from util.files import make_output_folder, remove_left_over
+from util.files import prepare_output_dir, remove_stale_temp_files
 from util.runtime.device import AUTO, describe_device
 
 BATCH_ON_GPU = 8
@@ -34,17 +34,15 @@ GIGABYTE = 10**9
 
 
 def build_parser() -> ArgumentParser:
-    parser = OneSentenceParser(
-        description="Translates a picture, a folder, a pattern, or a video. Architecture options such as --netG, which "
+    parser = CLIParser(
+        description="Translates an image, a folder, a pattern, or a video. Architecture options such as --netG, which "
         "train.py knows, are taken as well; they are needed for networks of your own alone."
     )
     parser.add_argument(
         "--checkpoint", required=True, help="a generator's file, a run's folder, or a folder of the hub's layout"
     )
-    parser.add_argument("--input", required=True, help="a picture, a folder, a pattern in quotes, or a video")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder of the results; for one picture or video, its name"
-    )
+    parser.add_argument("--input", required=True, help="an image, a folder, a pattern in quotes, or a video")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results; for one image or video, its name")
     parser.add_argument("--epoch", default="latest", help="which checkpoint of a run's folder")
     parser.add_argument("--network", default=None, help="which generator of a run's folder: G, G_A, G_B, G_ema")
     parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
@@ -52,15 +50,15 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="make results that are there anew")
     parser.add_argument(
         "--short_side",
-        type=picture_side,
+        type=image_size,
         default=None,
-        help="pixels to resize the shorter side to; by default no picture is resized",
+        help="pixels to resize the shorter side to; by default no image is resized",
     )
     parser.add_argument(
         "--batch_size",
         type=positive_int,
         default=None,
-        help=f"pictures computed together; by default {BATCH_ON_GPU} on a GPU, 1 on the CPU",
+        help=f"images computed together; by default {BATCH_ON_GPU} on a GPU, 1 on the CPU",
     )
     parser.add_argument("--num_threads", type=positive_int, default=2, help="threads that read, and as many that write")
     parser.add_argument(
@@ -68,18 +66,21 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--tile",
-        type=picture_side,
+        type=image_size,
         nargs="?",
         const=DEFAULT_TILE,
         default=None,
-        help="compute every picture in tiles of so many pixels; by default those that do not fit into memory",
+        help="compute every image in tiles of so many pixels; by default those that do not fit into memory",
     )
     parser.add_argument(
         "--memory", type=positive_float, default=None, help="gigabytes that may be used; by default most of what is free"
     )
     parser.add_argument("--scratch", type=Path, default=None, help="folder for what tiles keep when memory does not do")
     parser.add_argument(
-        "--smooth", type=share, default=0.0, help="of a video: 0 to 1, how much of the last frame stays where nothing moves"
+        "--smooth",
+        type=unit_interval,
+        default=0.0,
+        help="of a video: 0 to 1, how much of the last frame stays where nothing moves",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the noise in StyleGAN2 generators")
     return parser
@@ -91,12 +92,12 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     jobs = (
         [plan_video(Path(arguments.input), arguments.output)] if is_video else plan_jobs(arguments.input, arguments.output)
     )
-    todo = still_to_do(jobs, arguments.resume, arguments.overwrite)
+    todo = pending_jobs(jobs, arguments.resume, arguments.overwrite)
     translator = load_translator(arguments, architecture)
     print(f"{translator.origin}, on {describe_device(translator.device)}")
-    make_output_folder(jobs[0].target.parent, "--output")
+    prepare_output_dir(jobs[0].target.parent, "--output")
     if arguments.scratch is not None:
-        make_output_folder(arguments.scratch, "--scratch")
+        prepare_output_dir(arguments.scratch, "--scratch")
     batch_size = arguments.batch_size or (BATCH_ON_GPU if translator.device.type == "cuda" else 1)
     if is_video:
         return all(translate_one_video(translator, job, batch_size, arguments.smooth) for job in todo)
@@ -104,8 +105,8 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     # Several of these programs may work in one folder: each writes to temporary files of its own.
     existing: Existing = "replace" if arguments.overwrite else "keep" if arguments.resume else "refuse"
     for folder in {job.target.parent for job in todo}:
-        remove_left_over(folder.glob(".part.*"), alone=False)
-    with tqdm(total=len(todo), unit=" pictures", dynamic_ncols=True, disable=None) as bar:
+        remove_stale_temp_files(folder.glob(".part.*"), alone=False)
+    with tqdm(total=len(todo), unit=" images", dynamic_ncols=True, disable=None) as bar:
         failures = translate_files(
             translator, todo, batch_size, arguments.num_threads, lambda job: bar.update(), existing=existing
         )
@@ -113,7 +114,7 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
         print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
     skipped = f", {len(jobs) - len(todo)} were there already" if len(todo) < len(jobs) else ""
     failed = f", {len(failures)} could not be" if failures else ""
-    print(f"{len(todo) - len(failures)} of {len(jobs)} pictures translated{skipped}{failed}: {arguments.output}")
+    print(f"{len(todo) - len(failures)} of {len(jobs)} images translated{skipped}{failed}: {arguments.output}")
     return not failures
 
 
@@ -154,11 +155,11 @@ def load_translator(arguments: Namespace, architecture: dict[str, object]) -> Tr
 
 
 def main() -> None:
-    print_any_name()
+    configure_stdio()
     with exit_on_user_error():
         try:
             arguments, rest = build_parser().parse_known_args()
-            if not translate(arguments, given_architecture(rest)):
+            if not translate(arguments, parse_architecture_overrides(rest)):
                 sys.exit(FAILURE_STATUS)
         except KeyboardInterrupt as interruption:
             print("interrupted; --resume goes on from here", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A few training steps of every model in float64, each process with its share of the pictures, and what comes out of them.
+"""A few training steps of every model in float64, each process with its share of the images, and what comes out of them.
 
 As a program, under torchrun: `distributed_steps.py FILE` takes the steps of all cases and saves what the main process has.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from models import create_model
 from options import TrainOptions
 from util.errors import UserError
-from util.runtime.distributed import check_batch_size, is_main, joined, own_rows
+from util.runtime.distributed import check_batch_size, is_main_process, local_shard, process_group
 
 STEPS = 3
 BATCH = 4
@@ -42,11 +42,11 @@ def take_steps(case: str) -> dict[str, Any]:
     """The gradients of the first step, the losses and flips of all, and the weights after the last."""
     model = create_model(TrainOptions().parse(CASES[case]))
     result: dict[str, Any] = {"losses": [], "flips": []}
-    pictures = torch.Generator().manual_seed(1)
+    images = torch.Generator().manual_seed(1)
     for step in range(STEPS):
-        A, B = (torch.rand(BATCH, 3, SIDE, SIDE, generator=pictures) * 2 - 1 for _ in "AB")
-        paths = [""] * len(own_rows(A))
-        model.set_input({"A": own_rows(A), "B": own_rows(B), "A_paths": paths, "B_paths": paths})
+        A, B = (torch.rand(BATCH, 3, SIDE, SIDE, generator=images) * 2 - 1 for _ in "AB")
+        paths = [""] * len(local_shard(A))
+        model.set_input({"A": local_shard(A), "B": local_shard(B), "A_paths": paths, "B_paths": paths})
         model.optimize_parameters()
         if step == 0:
             result["gradients"] = of_all(model.networks, lambda network: gradients(network))
@@ -84,11 +84,11 @@ def gradients(network: torch.nn.Module) -> dict[str, Tensor]:
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         results: dict[str, Any] = {case: take_steps(case) for case in CASES}
         results["refused"] = [
             refusal(lambda: check_batch_size(3)),
             refusal(lambda: create_model(options(["--normD", "batch"]))),
         ]
-        if is_main():
+        if is_main_process():
             torch.save(results, Path(sys.argv[1]))

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.networks import GENERATORS, GeneratorSettings
+from models.networks import GENERATORS, GeneratorConfig
 from models.networks.layers import init_weights
 from models.networks.stylegan2 import NoiseInjection
-from util.runtime.rng import seeded
+from util.runtime.rng import fork_rng_seeded
 from util.runtime.weights import save_weights
 
 
@@ -24,10 +24,10 @@ def generator(name: str = "resnet_4blocks", **changes: Any) -> nn.Module:
         "antialias": True,
         "antialias_up": True,
         "size": 64,
-        "downsamplings": 1,
+        "n_downsampling": 1,
     }
-    with seeded(0):
-        network = GENERATORS[name](GeneratorSettings(**settings | changes))
+    with fork_rng_seeded(0):
+        network = GENERATORS[name](GeneratorConfig(**settings | changes))
         if not name.endswith("stylegan2"):
             init_weights(network, "xavier", 1.0)
         for layer in network.modules():
@@ -45,8 +45,8 @@ def checkpoint(folder: Path, name: str = "resnet_4blocks", file: str = "latest_n
     return folder / file
 
 
-def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
-    """Smooth colours under noise, in [-1, 1]: instance norms differ from place to place."""
+def image(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
+    """Smooth colors under noise, in [-1, 1]: instance norms differ from place to place."""
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
     draws = torch.Generator().manual_seed(height)
     noise = torch.randn(batch, channels, height, width, generator=draws) * 0.3

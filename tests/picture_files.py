@@ -1,4 +1,4 @@
-"""Picture files that Pillow reads but does not write, byte by byte."""
+"""Image files that Pillow reads but does not write, byte by byte."""
 
 import struct
 import zlib
@@ -8,18 +8,18 @@ import numpy as np
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # photometric interpretations of a TIFF
 
 
-def png(width: int, height: int, bits: int, colour_type: int, lines: bytes) -> bytes:
-    """A PNG file. Args: lines are those of the picture, each after a byte 0, compressed by zlib."""
+def png(width: int, height: int, bits: int, color_type: int, lines: bytes) -> bytes:
+    """A PNG file. Args: lines are those of the image, each after a byte 0, compressed by zlib."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
 def png_16(samples: np.ndarray) -> bytes:
-    """A PNG file of (H, W, 3) colours of 16 bits."""
+    """A PNG file of (H, W, 3) colors of 16 bits."""
     height, width, _ = samples.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
     return png(width, height, 16, 2, zlib.compress(lines))
@@ -30,7 +30,7 @@ def tiff(
 ) -> bytes:
     """A little-endian TIFF file of uncompressed samples. Args: size is width and height; bits is for one sample."""
     width, height = size
-    after = 8 + 2 + 12 * 11 + 4  # header, number of entries, entries, no further picture
+    after = 8 + 2 + 12 * 11 + 4  # header, number of entries, entries, no further image
     bits_at, samples_at = after, after + 2 * channels
     short, long = 3, 4
     entries = [

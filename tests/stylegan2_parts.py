@@ -1,4 +1,4 @@
-"""StyleGAN2 networks and pictures for tests: small, random, in float64."""
+"""StyleGAN2 networks and images for tests: small, random, in float64."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ def random_image(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
     """In float64, with biases and noise strengths that are not zero."""
     torch.manual_seed(seed)
     for parameter in network.double().parameters():
@@ -22,7 +22,7 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def small_generator(**settings: int | bool) -> StyleGAN2Generator:
-    return randomised(StyleGAN2Generator(3, 3, ngf=1, size=64, **settings))
+    return randomized(StyleGAN2Generator(3, 3, ngf=1, size=64, **settings))
 
 
 @contextmanager

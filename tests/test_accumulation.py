@@ -12,8 +12,8 @@ class TestAccumulation:
     def same_draws(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """For two batches as for the one that they are compared with."""
         positions = torch.tensor([3, 1, 4])
-        monkeypatch.setattr("models.networks.patch_sampler.draw_positions", lambda features, count, generator: positions)
-        monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: True)
+        monkeypatch.setattr("models.networks.patch_sampler.sample_patch_ids", lambda features, count, generator: positions)
+        monkeypatch.setattr("models.cut_model.sample_flip", lambda generator: True)
 
     @pytest.mark.parametrize("method", [CUT, f"{CUT} --CUT_mode FastCUT", CYCLE_GAN, f"{CUT} --grad_checkpoint"])
     def test_equals_one_large_batch(self, method: str) -> None:
@@ -62,7 +62,7 @@ class TestAccumulation:
         assert resumed.resume()
         assert torch.equal(everything(resumed), everything(stopped))
 
-    def test_pictures_of_one_of_several_processes_are_not_kept_for_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_images_of_one_of_several_processes_are_not_kept_for_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = double_model(f"{CUT} --accumulate 2")
         take_step(model)
         assert len(model.stateful["accumulation"].state_dict()["waiting"]) == 1

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from browser import console, headless_chromium
 from generators import checkpoint
-from pictures import noise, ramp
+from images import noise, ramp
 from PIL import Image
 from programs import ENVIRONMENT, ROOT
 from selenium.webdriver.common.by import By
@@ -57,7 +57,7 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def test_a_picture_is_translated_in_the_browser(served: tuple[int, Path], tmp_path: Path) -> None:
+def test_a_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_path: Path) -> None:
     port, folder = served
     source = tmp_path / "my cat.tif"  # no browser shows TIFF: the page asks the server for what it can show
     ramp(101, 63).save(source)
@@ -81,13 +81,13 @@ def test_a_picture_is_translated_in_the_browser(served: tuple[int, Path], tmp_pa
 
         browser.find_elements(By.TAG_NAME, "option")[1].click()
         wait.until(lambda page: browser.execute_script(PIXELS_SHOWN) not in (None, shown))
-        (tmp_path / "notes.png").write_text("no picture")
+        (tmp_path / "notes.png").write_text("no image")
         browser.find_element(By.ID, "file").send_keys(str(tmp_path / "notes.png"))
         wait.until(lambda page: "cannot be translated" in page.find_element(By.ID, "status").text)
         assert [message for message in console(browser) if "415" not in message] == []
 
 
-def test_a_picture_that_comes_before_the_list_of_checkpoints_waits_for_it(served: tuple[int, Path], tmp_path: Path) -> None:
+def test_a_image_that_comes_before_the_list_of_checkpoints_waits_for_it(served: tuple[int, Path], tmp_path: Path) -> None:
     ramp(12, 90).save(tmp_path / "tall.png")
     with headless_chromium(tmp_path / "profile") as browser:
         browser.execute_cdp_cmd("Network.enable", {})
@@ -98,7 +98,7 @@ def test_a_picture_that_comes_before_the_list_of_checkpoints_waits_for_it(served
         status = browser.find_element(By.ID, "status")
         WebDriverWait(browser, 60).until(lambda page: status.text and not status.text.startswith("Translating"))
         assert status.text.startswith("tall.png: 12 × 90 pixels")
-        assert browser.find_element(By.ID, "stage").rect["width"] == 320  # room for the divider, also on small pictures
+        assert browser.find_element(By.ID, "stage").rect["width"] == 320  # room for the divider, also on small images
         assert browser.find_element(By.ID, "after").value_of_css_property("object-fit") == "contain"  # not drawn out
 
 
@@ -148,10 +148,10 @@ def test_other_pages_and_other_names_are_kept_out(served: tuple[int, Path]) -> N
         (b"x" * 200_000, 413, "larger than"),
         (png(Image.new("RGB", (200, 200))), 415, "megapixels"),
         (b"", 415, "empty"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "not an image"),
     ],
 )
-def test_what_is_too_large_or_no_picture_is_refused(served: tuple[int, Path], body: bytes, status: int, reason: str) -> None:
+def test_what_is_too_large_or_no_image_is_refused(served: tuple[int, Path], body: bytes, status: int, reason: str) -> None:
     found, answer = ask(served[0], "POST", "/translate?checkpoint=0", body)
     assert (found, reason in json.loads(answer)["error"]) == (status, True)
 

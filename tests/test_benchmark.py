@@ -33,12 +33,12 @@ METHODS = {
 
 @pytest.mark.parametrize("command", METHODS.values(), ids=METHODS)
 def test_published_step_has_the_same_losses_and_gradients(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In pairs of pictures: alone, PyTorch's own instance norm would give it wrong gradients on a CPU."""
+    """In pairs of images: alone, PyTorch's own instance norm would give it wrong gradients on a CPU."""
     monkeypatch.setattr(np.random, "permutation", np.arange)
     monkeypatch.setattr(
-        "models.networks.patch_sampler.draw_positions", lambda features, count, generator: torch.arange(count)
+        "models.networks.patch_sampler.sample_patch_ids", lambda features, count, generator: torch.arange(count)
     )
-    monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: True)
+    monkeypatch.setattr("models.cut_model.sample_flip", lambda generator: True)
     ours = tiny_model(command)
     published = published_step.PUBLISHED[ours.opt.model](ours.opt)
     for name, network in published.networks.items():

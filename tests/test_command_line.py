@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from images import fill, noise, two_domains
 from page_reader import linked_file, read_page
-from pictures import fill, noise, two_domains
 from PIL import Image
 from programs import ENVIRONMENT, command, refuse, run, succeed
 
@@ -53,7 +53,7 @@ def logged(run_dir: Path) -> list[str]:
 
 
 def shown(page_path: Path) -> list[Path]:
-    """The pictures that a page shows, each of which is there."""
+    """The images that a page shows, each of which is there."""
     page = read_page(page_path)
     files = [linked_file(page_path, link) for link in page.attributes("img", "src")]
     assert all(file.is_file() for file in files)
@@ -61,7 +61,7 @@ def shown(page_path: Path) -> list[Path]:
 
 
 def results(folder: Path) -> dict[str, np.ndarray]:
-    """The pictures of a results page by visual and name."""
+    """The images of a results page by visual and name."""
     images = folder / "images"
     assert sorted(shown(folder / "index.html")) == sorted(images.rglob("*.png"))
     return {str(path.relative_to(images)): np.asarray(Image.open(path)) for path in images.rglob("*.png")}
@@ -69,7 +69,7 @@ def results(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a trained CUT and a data set that has but its test half left, and what training printed."""
+    """A folder with a trained CUT and a dataset that has but its test half left, and what training printed."""
     folder = tmp_path_factory.mktemp("cut")
     data = two_domains(folder / DATA, n_A=5, n_B=3, size=(40, 32))
     told = succeed(
@@ -100,7 +100,7 @@ def test_training_cut_leaves_weights_options_a_log_and_a_page(trained: tuple[Pat
     assert [line for line in told.splitlines() if line.startswith("(")] == lines
 
     assert "5 training images per epoch, on the CPU" in told
-    assert told.count("curves and pictures: ") == 1 and (run_dir / "web" / "index.html").is_file()
+    assert told.count("curves and images: ") == 1 and (run_dir / "web" / "index.html").is_file()
     assert "K\\xe4tzchen" in told
     assert re.search(r"^ *ngf: 2    \[given\]$", (run_dir / "train_opt.txt").read_text(), flags=re.MULTILINE)
     assert {"ngf": 2, "seed": 5, "lambda_NCE": 1.0}.items() <= recorded(run_dir).items()
@@ -111,7 +111,7 @@ def test_training_cut_leaves_weights_options_a_log_and_a_page(trained: tuple[Pat
     assert len(shown(run_dir / "web" / "index.html")) == 3 * len(("real_A", "fake_B", "real_B", "idt_B"))
 
 
-def test_testing_needs_neither_the_training_pictures_nor_the_architecture_again(trained: tuple[Path, str]) -> None:
+def test_testing_needs_neither_the_training_images_nor_the_architecture_again(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     known = ["--dataroot", DATA, "--name", NAME, "--crop_size", "32"]
     told = succeed(folder, "test.py", *known, "--num_test", "2", "--epoch", "2")
@@ -123,10 +123,10 @@ def test_testing_needs_neither_the_training_pictures_nor_the_architecture_again(
     told = succeed(folder, "test.py", *known, "--dataset_mode", "single")
     assert "3 of 3 images, on the CPU" in told
     page_folder = folder / "results" / NAME / "test_latest"
-    pictures = results(page_folder)
-    assert sorted(file.partition("/")[0] for file in pictures) == ["fake_B"] * 3 + ["real_A"] * 3
-    assert {"fake_B/00.png", "fake_B/cats/00.png"} < set(pictures)
-    assert {picture.shape for picture in pictures.values()} == {(32, 32, 3)}
+    images = results(page_folder)
+    assert sorted(file.partition("/")[0] for file in images) == ["fake_B"] * 3 + ["real_A"] * 3
+    assert {"fake_B/00.png", "fake_B/cats/00.png"} < set(images)
+    assert {image.shape for image in images.values()} == {(32, 32, 3)}
     page = read_page(page_folder / "index.html")
     assert page.text_of("h1") == [NAME]
     assert page.text_of("h2") == ["00.png", HOSTILE_NAME.replace("\n", "\ufffd"), "cats/00.png"]
@@ -156,14 +156,14 @@ def test_cycle_gan_both_ways_or_one(tmp_path: Path) -> None:
     succeed(tmp_path, "test.py", *known, "--dataset_mode", "single")
     cycle = results(tmp_path / "results" / "cycle" / "train_latest")
     assert set(cycle) == {f"{visual}/0{number}.png" for visual in ("real_A", "fake_B", "rec_A") for number in (0, 1)}
-    known[1] = "data/trainA"  # no data set around it
+    known[1] = "data/trainA"  # no dataset around it
     succeed(tmp_path, "test.py", *known, "--model", "test", "--model_suffix", "_A", "--results_dir", "one")
     one_sided = results(tmp_path / "one" / "cycle" / "train_latest")
     assert set(one_sided) == {file for file in cycle if not file.startswith("rec_A")}
-    assert all(np.array_equal(picture, cycle[file]) for file, picture in one_sided.items())
+    assert all(np.array_equal(image, cycle[file]) for file, image in one_sided.items())
 
 
-def test_sincut_from_two_pictures_to_a_whole_one(tmp_path: Path) -> None:
+def test_sincut_from_two_images_to_a_whole_one(tmp_path: Path) -> None:
     two_domains(tmp_path / "data", n_A=1, n_B=1, size=(56, 40))
     known = ["--model", "sincut", "--dataroot", "data", "--name", "single"]
     succeed(
@@ -174,9 +174,9 @@ def test_sincut_from_two_pictures_to_a_whole_one(tmp_path: Path) -> None:
     assert saved(tmp_path / "checkpoints" / "single") == {"latest", "1"}
     assert all(" D_R1: " in line for line in logged(tmp_path / "checkpoints" / "single"))
     assert "1 of 1 images" in succeed(tmp_path, "test.py", *known)
-    pictures = results(tmp_path / "results" / "single" / "test_latest")
-    assert set(pictures) == {"real_A/00.png", "fake_B/00.png", "real_B/00.png"}
-    assert {picture.shape for picture in pictures.values()} == {(40, 56, 3)}
+    images = results(tmp_path / "results" / "single" / "test_latest")
+    assert set(images) == {"real_A/00.png", "fake_B/00.png", "real_B/00.png"}
+    assert {image.shape for image in images.values()} == {(40, 56, 3)}
 
 
 def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
@@ -219,13 +219,13 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
     ("mistake", "sentence"),
     [
         (["--dataroot", "nowhere"], "error: --dataroot nowhere does not exist"),
-        (["--dataroot", "empty"], "error: empty/trainA has no pictures: 0 pictures, 1 other files"),
-        (["--batch_size", "6"], "error: --batch_size 6 is larger than the data set: an epoch of data has 5"),
+        (["--dataroot", "empty"], "error: empty/trainA has no images: 0 images, 1 other files"),
+        (["--batch_size", "6"], "error: --batch_size 6 is larger than the dataset: an epoch of data has 5"),
         (["--gpu_ids", "0"], "error: --gpu_ids 0: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU"),
         (["--ngf", "1000000000000"], "error: --ngf 1000000000000 makes a network that no memory can hold: lower it"),
         (["--ndf", "100000"], "error: --ndf 100000 makes a network of "),
         (["--netF_nc", "1000000000"], "error: --netF_nc 1000000000 makes a network of "),
-        (["--netG", "stylegan2", "--net_size", "65536"], "error: --netG stylegan2 does not go with training pictures of"),
+        (["--netG", "stylegan2", "--net_size", "65536"], "error: --netG stylegan2 does not go with training images of"),
         (["--nce_layers", "8,4"], "error: --nce_layers 8,4 do not fit --netG resnet_4blocks: 8,4 are not in order"),
         (["--netG", "unet_128", "--load_size", "128", "--crop_size", "128"], "error: --netG unet_128 has no encoder whose"),
         (["--checkpoints_dir", "data/trainA/00.png"], "error: nothing can be written to data/trainA/00.png/run (Not a dir"),
@@ -255,7 +255,7 @@ def test_results_that_cannot_be_written_are_one_sentence(trained: tuple[Path, st
     )
 
 
-def test_pictures_of_a_few_pixels_are_one_sentence(trained: tuple[Path, str]) -> None:
+def test_images_of_a_few_pixels_are_one_sentence(trained: tuple[Path, str]) -> None:
     said = refuse(trained[0], "test.py", "--dataroot", DATA, "--name", NAME, "--crop_size", "4", "--results_dir", "few")
     assert re.match(r"error: .*testA/\S+.png: 4x4 pixels are too few \(", said)
 
@@ -264,5 +264,5 @@ def test_a_test_that_translates_nothing_does_not_pass_for_one(trained: tuple[Pat
     options = ("--dataroot", DATA, "--name", NAME, "--crop_size", "32", "--load_size", "1000000000000")
     finished = run(trained[0], "test.py", *options, "--results_dir", "nothing")
     assert finished.returncode == 2
-    assert re.search(r"\nerror: none of the pictures in .*testA could be translated; .*\n$", finished.stderr)
+    assert re.search(r"\nerror: none of the images in .*testA could be translated; .*\n$", finished.stderr)
     assert not list((trained[0] / "nothing").rglob("index.html"))

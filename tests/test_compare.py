@@ -21,7 +21,7 @@ def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def results(folder: Path, shades: dict[str, float], title: str = "") -> None:
-    """The page of a test that has translated these pictures into plain ones of these shades in [-1, 1]."""
+    """The page of a test that has translated these images into plain ones of these shades in [-1, 1]."""
     page = ResultsPage(folder, title or folder.parent.name, Path("/data/testA"), {"phase": "test"})
     for name, shade in shades.items():
         page.add(f"/data/testA/{name}", {"real_A": torch.ones(1, 3, 4, 6), "fake_B": torch.full((1, 3, 4, 6), shade)})
@@ -29,14 +29,14 @@ def results(folder: Path, shades: dict[str, float], title: str = "") -> None:
 
 
 def rows(page: Path) -> dict[str, list[tuple[str, int]]]:
-    """Of each row the captions and the shades of its pictures."""
+    """Of each row the captions and the shades of its images."""
     read = read_page(page)
-    pictures = []
+    images = []
     for caption, link in zip(read.text_of("figcaption"), read.attributes("img", "src"), strict=True):
         with Image.open(linked_file(page, link)) as image:
-            pictures.append((caption, image.convert("L").getpixel((0, 0))))
-    starts = [place for place, (caption, _) in enumerate(pictures) if caption == "input"] + [len(pictures)]
-    return dict(zip(read.text_of("h2"), (pictures[a:b] for a, b in pairwise(starts)), strict=True))
+            images.append((caption, image.convert("L").getpixel((0, 0))))
+    starts = [place for place, (caption, _) in enumerate(images) if caption == "input"] + [len(images)]
+    return dict(zip(read.text_of("h2"), (images[a:b] for a, b in pairwise(starts)), strict=True))
 
 
 def test_runs_stand_side_by_side_on_the_same_inputs(tmp_path) -> None:
@@ -79,7 +79,7 @@ def test_runs_are_named_by_their_pages_or_labels(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "nowhere has no pictures in images/fake_B"),
+        (["nowhere"], "nowhere has no images in images/fake_B"),
         (["cut/test_1", "--labels", "a", "b"], "--labels has 2 names for 1 folders"),
         (["cut/test_1", "cut/test_1"], "two folders go by one name"),
         (["cut/test_1", "cut/../cut/test_1"], "are one: cut/test_1 and cut/../cut/test_1; name each once"),

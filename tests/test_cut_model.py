@@ -14,7 +14,7 @@ from tiny_models import (
     translating_model,
 )
 
-from models.cut_model import draw_flip
+from models.cut_model import sample_flip
 from models.losses.gradient_penalty import wgan_gp_penalty
 from options import TrainOptions
 from util.errors import UserError
@@ -34,9 +34,9 @@ class TestJoinedPasses:
     )
     def test_equal_separate_ones(self, command: str, flip: bool, joined: dict, separate: dict, monkeypatch) -> None:
         """Keys from the generator's own pass, encoder and discriminator run once on everything: an economy, no change."""
-        monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: flip)
+        monkeypatch.setattr("models.cut_model.sample_flip", lambda generator: flip)
         economical = double_model(f"{CUT} {command}")
-        monkeypatch.setattr("models.cut_model.mixes_images", lambda network: True)
+        monkeypatch.setattr("models.cut_model.is_batch_dependent", lambda network: True)
         literal = double_model(f"{CUT} {command}")
         passes = [count_passes(model) for model in (economical, literal)]
         assert_same_step(economical, literal)
@@ -51,7 +51,7 @@ class TestJoinedPasses:
             ("--normD batch", {"G": 2, "D": 3}),
         ],
     )
-    def test_are_left_alone_where_pictures_mix(self, command: str, expected: dict) -> None:
+    def test_are_left_alone_where_images_mix(self, command: str, expected: dict) -> None:
         model = tiny_model(f"{CUT} {command}")
         passes = count_passes(model)
         train(model, steps=1)
@@ -106,7 +106,7 @@ class TestBatches:
 class TestFastCUT:
     def test_mirrors_half_of_the_steps(self) -> None:
         draws = torch.Generator().manual_seed(0)
-        flips = [draw_flip(draws) for _ in range(1000)]
+        flips = [sample_flip(draws) for _ in range(1000)]
         assert sum(flips) == pytest.approx(500, abs=60)
 
     def test_mirrors_what_the_generator_sees(self) -> None:
@@ -128,7 +128,7 @@ class TestFastCUT:
         for _ in range(12):
             model.forward()
             outcomes.add(model.flipped)
-            published, upright = model.get_current_visuals(), model.upright_visuals()
+            published, upright = model.get_current_visuals(), model.visuals_for_display()
             assert list(upright) == list(published)
             for name, images in published.items():
                 turned = model.flipped and name in ("fake_B", "idt_B")
@@ -154,7 +154,7 @@ class TestWassersteinPenalty:
         model.set_input(random_batch(model))
         model.forward()
         state = model.generator.get_state()
-        loss = model.discriminator_loss()
+        loss = model.compute_D_loss()
         model.generator.set_state(state)
         penalty = wgan_gp_penalty(model.D, model.real_B, model.fake_B, model.generator)
         assert penalty > 0
@@ -165,7 +165,7 @@ class TestWassersteinPenalty:
         model = tiny_model(f"{CUT} {command}")
         model.set_input(random_batch(model))
         model.forward()
-        torch.testing.assert_close(model.discriminator_loss(), (model.losses["D_real"] + model.losses["D_fake"]) / 2)
+        torch.testing.assert_close(model.compute_D_loss(), (model.losses["D_real"] + model.losses["D_fake"]) / 2)
 
 
 class TestSeed:

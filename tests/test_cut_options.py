@@ -23,7 +23,7 @@ class TestOptionsThatDoWithout:
             ("--num_patches 5000", NAMES, ()),
         ],
     )
-    def test_losses_and_pictures_keep_their_names(self, command: str, loss_names: tuple, zero: tuple) -> None:
+    def test_losses_and_images_keep_their_names(self, command: str, loss_names: tuple, zero: tuple) -> None:
         model = tiny_model(f"{CUT} {command}")
         assert model.get_current_losses() == {}
         losses = train(model)
@@ -52,7 +52,7 @@ class TestOptionsThatDoWithout:
         assert double == pytest.approx(2 * single)
 
     def test_all_negatives_from_the_minibatch_are_more(self) -> None:
-        """The loss at chance is the logarithm of their number: of 8 patches, or of those of both pictures."""
+        """The loss at chance is the logarithm of their number: of 8 patches, or of those of both images."""
         few, many = (
             train(tiny_model(f"--nce_includes_all_negatives_from_minibatch {answer} --nce_T 1000"), steps=1)["NCE"]
             for answer in ("no", "yes")

@@ -18,7 +18,7 @@ from models.losses.gradient_penalty import wgan_gp_penalty
 from util.errors import UserError
 
 
-def shown_pictures(network: torch.nn.Module) -> list[torch.Tensor]:
+def shown_images(network: torch.nn.Module) -> list[torch.Tensor]:
     """What the network is run on, from now on."""
     shown: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach().clone()))
@@ -35,9 +35,9 @@ class TestJoinedPasses:
         ],
     )
     def test_equal_separate_ones(self, command: str, joined: tuple, separate: tuple, monkeypatch) -> None:
-        """A and the identity's B are translated in one pass, real and fake pictures scored in one: nothing changes by it."""
+        """A and the identity's B are translated in one pass, real and fake images scored in one: nothing changes by it."""
         economical = double_model(f"{CYCLE_GAN} {command}")
-        monkeypatch.setattr("models.cycle_gan_model.mixes_images", lambda network: True)
+        monkeypatch.setattr("models.cycle_gan_model.is_batch_dependent", lambda network: True)
         literal = double_model(f"{CYCLE_GAN} {command}")
         passes = [count_passes(model) for model in (economical, literal)]
         assert_same_step(economical, literal)
@@ -47,7 +47,7 @@ class TestJoinedPasses:
         ("command", "passes"),
         [("--normG batch", (3, 2)), ("--no_dropout False", (3, 2)), ("--normD batch", (2, 3))],
     )
-    def test_are_left_alone_where_pictures_mix(self, command: str, passes: tuple[int, int]) -> None:
+    def test_are_left_alone_where_images_mix(self, command: str, passes: tuple[int, int]) -> None:
         model = tiny_model(f"{CYCLE_GAN} {command}")
         found = count_passes(model)
         train(model, steps=1)
@@ -56,11 +56,11 @@ class TestJoinedPasses:
 
 class TestStep:
     def test_discriminators_judge_the_translations_of_before_the_update(self) -> None:
-        """The generators move first; their discriminators are shown the pictures that they made before."""
+        """The generators move first; their discriminators are shown the images that they made before."""
         model = tiny_model(CYCLE_GAN)
         model.set_input(random_batch(model))
         expected = model.G_A(model.real_A).detach()
-        shown = shown_pictures(model.D_A)
+        shown = shown_images(model.D_A)
         model.optimize_parameters()
         for_generator, for_discriminator = shown
         torch.testing.assert_close(for_generator, expected)
@@ -92,11 +92,11 @@ class TestStep:
 class TestLosses:
     NAMES = ("D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B")
 
-    def test_names_of_losses_and_pictures(self) -> None:
+    def test_names_of_losses_and_images(self) -> None:
         model = tiny_model(CYCLE_GAN)
         assert tuple(train(model, steps=1)) == self.NAMES
-        pictures = ("real_A", "fake_B", "rec_A", "idt_B", "real_B", "fake_A", "rec_B", "idt_A")
-        assert tuple(model.get_current_visuals()) == pictures
+        images = ("real_A", "fake_B", "rec_A", "idt_B", "real_B", "fake_A", "rec_B", "idt_A")
+        assert tuple(model.get_current_visuals()) == images
 
     def test_without_identity(self) -> None:
         model = tiny_model(f"{CYCLE_GAN} --lambda_identity 0")
@@ -121,9 +121,9 @@ class TestLosses:
         model.set_input(random_batch(model))
         model.forward()
         state = model.generator.get_state()
-        loss = model.discriminator_loss()
+        loss = model.compute_D_loss()
         model.opt.lambda_gp = 0.0
-        plain = model.discriminator_loss()
+        plain = model.compute_D_loss()
         model.generator.set_state(state)
         penalties = [
             wgan_gp_penalty(critic, real, fake, model.generator)
@@ -141,7 +141,7 @@ class TestChannels:
     def test_may_differ_without_identity(self) -> None:
         model = tiny_model(f"{CYCLE_GAN} --input_nc 3 --output_nc 1 --lambda_identity 0")
         train(model)
-        channels = {name: picture.shape[1] for name, picture in model.get_current_visuals().items()}
+        channels = {name: image.shape[1] for name, image in model.get_current_visuals().items()}
         assert channels == {"real_A": 3, "fake_B": 1, "rec_A": 3, "real_B": 1, "fake_A": 3, "rec_B": 1}
 
     def test_may_not_differ_with_identity(self) -> None:
@@ -166,7 +166,7 @@ class TestTranslation:
 
 class TestImagePool:
     @staticmethod
-    def pictures(count: int, start: int = 0) -> torch.Tensor:
+    def images(count: int, start: int = 0) -> torch.Tensor:
         """One number each, so that they are known again."""
         return torch.arange(start, start + count).view(count, 1, 1, 1)
 
@@ -175,29 +175,29 @@ class TestImagePool:
         return ImagePool(size, torch.Generator().manual_seed(seed))
 
     def test_of_size_zero_hands_everything_on(self) -> None:
-        pool, pictures = self.pool(0), self.pictures(5)
-        assert pool.query(pictures) is pictures
+        pool, images = self.pool(0), self.images(5)
+        assert pool.query(images) is images
         assert not pool.images
 
     def test_hands_on_until_it_is_full(self) -> None:
         pool = self.pool(10)
         for start in (0, 4):
-            pictures = self.pictures(4, start)
-            assert torch.equal(pool.query(pictures), pictures)
+            images = self.images(4, start)
+            assert torch.equal(pool.query(images), images)
         assert len(pool.images) == 8
 
     def test_answers_half_of_the_time_with_an_older_one_which_it_exchanges(self) -> None:
         pool = self.pool(20)
-        pool.query(self.pictures(20))
+        pool.query(self.images(20))
         given = []
         for number in range(20, 1020):
-            (answer,) = pool.query(self.pictures(1, number)).flatten().tolist()
+            (answer,) = pool.query(self.images(1, number)).flatten().tolist()
             given.append(answer)
             assert len(pool.images) == 20
         kept = {int(image) for image in pool.images}
         older = [answer != number for number, answer in enumerate(given, start=20)]
         assert sum(older) == pytest.approx(500, abs=60)
-        assert sorted([*given, *kept]) == list(range(1020)), "every picture is given once or still kept"
+        assert sorted([*given, *kept]) == list(range(1020)), "every image is given once or still kept"
         waits = [number - answer for number, answer in enumerate(given, start=20) if number != answer]
         assert sum(waits) / len(waits) == pytest.approx(40, rel=0.2), "any of the kept ones, each as likely"
 
@@ -205,21 +205,21 @@ class TestImagePool:
         answers = []
         for seed in (1, 1, 2):
             pool = self.pool(5, seed)
-            answers.append(pool.query(self.pictures(100)).flatten().tolist())
+            answers.append(pool.query(self.images(100)).flatten().tolist())
         assert answers[0] == answers[1] != answers[2]
 
     def test_serves_the_discriminators_and_not_the_generators(self) -> None:
         model = tiny_model(f"{CYCLE_GAN} --pool_size 3")
-        shown, made = shown_pictures(model.D_A), []
+        shown, made = shown_images(model.D_A), []
         for step in range(12):
             model.set_input(random_batch(model, size=1, seed=step))
             model.optimize_parameters()
             made.append(model.fake_B.detach())
-        by_generator, by_discriminator = shown[::2], [pictures[1:] for pictures in shown[1::2]]
+        by_generator, by_discriminator = shown[::2], [images[1:] for images in shown[1::2]]
         assert torch.equal(torch.cat(by_generator), torch.cat(made))
         origins = [next(i for i, other in enumerate(made) if torch.equal(other, fake)) for fake in by_discriminator]
         assert origins[:3] == [0, 1, 2]
-        assert any(origin < step for step, origin in enumerate(origins)), "an older picture"
+        assert any(origin < step for step, origin in enumerate(origins)), "an older image"
         assert len(model.pool_B.images) == len(model.pool_A.images) == 3
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import fill, options, two_domains
+from images import fill, options, two_domains
 from PIL import Image
 
 from data import create_dataset
-from data.loader import PictureLoader
+from data.loader import ImageDataLoader
 from options import TrainOptions
 from util.errors import UserError
 
 
-def epochs(loader: PictureLoader, numbers: Sequence[int] = (1, 2, 3)) -> list[tuple[bytes, list[str]]]:
+def epochs(loader: ImageDataLoader, numbers: Sequence[int] = (1, 2, 3)) -> list[tuple[bytes, list[str]]]:
     """What the epochs consist of: pixels and paths of every batch."""
     found = []
     for number in numbers:
@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 )
 def test_the_same_batches_as_without(changes: dict[str, object], root: Path) -> None:
     plain, cached = (create_dataset(options(root, n_epochs=2, cache=cache, **changes)) for cache in (None, 4.0))
-    assert epochs(cached) == epochs(plain)  # of the third epoch on pictures are scaled to the crop size
+    assert epochs(cached) == epochs(plain)  # of the third epoch on images are scaled to the crop size
     assert cached.skipped == plain.skipped
 
 
@@ -92,12 +92,12 @@ def test_an_epoch_of_the_other_phase_is_never_served_from_memory(root: Path) -> 
 
 
 def test_what_does_not_fit_is_read_from_its_file(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    picture = 20 * 20 * 3
-    fitting = (3 * picture + 1) / 1e9
+    image = 20 * 20 * 3
+    fitting = (3 * image + 1) / 1e9
     plain, cached = (create_dataset(options(root, num_threads=2, cache=cache)) for cache in (None, fitting))
     assert epochs(cached) == epochs(plain)
     (said,) = capfd.readouterr().out.splitlines()
-    assert said.startswith("cache: 3 of 10 pictures fill the 3.601e-06 GB that --cache may take; the others")
+    assert said.startswith("cache: 3 of 10 images fill the 3.601e-06 GB that --cache may take; the others")
 
     for name in ("00.png", "01.png", "03.png"):  # those that fit
         (root / "trainA" / name).unlink()
@@ -109,7 +109,7 @@ def test_it_says_what_it_holds(root: Path, capfd: pytest.CaptureFixture[str]) ->
     epochs(create_dataset(options(root, n_epochs=2, cache=4.0)))
     said = capfd.readouterr().out.splitlines()
     assert len(said) == 2  # in the first epoch, and in the first that has another size
-    assert re.fullmatch(r"cache: 9 pictures in 1\.08e-05 GB of memory, read in \d+ seconds", said[0])
+    assert re.fullmatch(r"cache: 9 images in 1\.08e-05 GB of memory, read in \d+ seconds", said[0])
 
 
 def test_equal_sizes_need_no_second_reading(root: Path, capfd: pytest.CaptureFixture[str]) -> None:

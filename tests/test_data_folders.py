@@ -1,21 +1,21 @@
-"""Which files make a data set, and what is said when there are none."""
+"""Which files make a dataset, and what is said when there are none."""
 
 import os
 from pathlib import Path
 
 import pytest
-from pictures import fill, options, two_domains
+from images import fill, options, two_domains
 
 from data import create_dataset
-from data.image_folder import list_pictures
+from data.image_folder import list_images
 from util.errors import UserError
 
 
 def names(folder: Path, limit: int | None = None) -> list[str]:
-    return [os.path.relpath(path, folder) for path in list_pictures(str(folder), limit)]
+    return [os.path.relpath(path, folder) for path in list_images(str(folder), limit)]
 
 
-def test_pictures_of_subfolders_in_sorted_order(tmp_path: Path) -> None:
+def test_images_of_subfolders_in_sorted_order(tmp_path: Path) -> None:
     for name in ("b/2.png", "b/1.JPG", "a.webp", "c.TIF", "notes.txt", ".hidden.png", ".cache/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -83,29 +83,29 @@ def test_dataroot_that_is_a_file(tmp_path: Path) -> None:
 
 def test_empty_folder_counts_other_files(tmp_path: Path) -> None:
     two_domains(tmp_path)
-    for picture in (tmp_path / "trainB").iterdir():
-        picture.rename(picture.with_suffix(".npy"))
+    for image in (tmp_path / "trainB").iterdir():
+        image.rename(image.with_suffix(".npy"))
     said = said_of(tmp_path)
-    assert said.startswith(f"{tmp_path}/trainB has no pictures: 0 pictures, 3 other files")
+    assert said.startswith(f"{tmp_path}/trainB has no images: 0 images, 3 other files")
     assert ".jpeg" in said
 
 
 def test_nothing_readable(tmp_path: Path) -> None:
     two_domains(tmp_path)
-    for picture in (tmp_path / "trainA").iterdir():
-        picture.write_bytes(b"text")
+    for image in (tmp_path / "trainA").iterdir():
+        image.write_bytes(b"text")
     said = said_of(tmp_path)
-    assert "none of 5 pictures can be read" in said
+    assert "none of 5 images can be read" in said
     assert "trainA/00.png" in said
 
 
 def test_batch_larger_than_the_set(tmp_path: Path) -> None:
     two_domains(tmp_path)
-    assert "--batch_size 6 is larger than the data set" in said_of(tmp_path, batch_size=6)
+    assert "--batch_size 6 is larger than the dataset" in said_of(tmp_path, batch_size=6)
     assert "has 2 samples" in said_of(tmp_path, batch_size=3, max_dataset_size=2)
     create_dataset(options(tmp_path, batch_size=5))
 
 
-def test_channels_that_no_picture_has(tmp_path: Path) -> None:
+def test_channels_that_no_image_has(tmp_path: Path) -> None:
     two_domains(tmp_path)
-    assert "--output_nc 2: pictures are read as gray (1) or RGB (3)" in said_of(tmp_path, output_nc=2)
+    assert "--output_nc 2: images are read as gray (1) or RGB (3)" in said_of(tmp_path, output_nc=2)

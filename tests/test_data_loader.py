@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import options, two_domains
+from images import options, two_domains
 
 from data import DATASETS, create_dataset
 from data.base_dataset import Position
-from data.loader import EpochBatches
+from data.loader import EpochBatchSampler
 
 
-def sampler(n_samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, drop_last: bool = False) -> EpochBatches:
-    return EpochBatches(n_samples, batch_size, shuffle=shuffle, drop_last=drop_last, seed=3)
+def sampler(n_samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, drop_last: bool = False) -> EpochBatchSampler:
+    return EpochBatchSampler(n_samples, batch_size, shuffle=shuffle, drop_last=drop_last, seed=3)
 
 
 @pytest.mark.parametrize("n_samples", [8, 10])

@@ -1,10 +1,10 @@
-"""One domain alone, and paired pictures side by side."""
+"""One domain alone, and paired images side by side."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import fill, noise, options, pixels, ramp, two_domains
+from images import fill, noise, options, pixels, ramp, two_domains
 from PIL import Image
 
 from data import create_dataset
@@ -16,16 +16,16 @@ def paths(dataroot: Path, **changes: object) -> list[str]:
     return [path for batch in create_dataset(opt) for name in batch if name.endswith("_paths") for path in batch[name]]
 
 
-def test_a_folder_of_pictures(tmp_path: Path) -> None:
-    pictures = [str(path) for path in fill(tmp_path, 3)]
-    assert paths(tmp_path) == pictures
-    assert paths(tmp_path, batch_size=2) == pictures
-    assert paths(tmp_path, max_dataset_size=2) == pictures[:2]
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    images = [str(path) for path in fill(tmp_path, 3)]
+    assert paths(tmp_path) == images
+    assert paths(tmp_path, batch_size=2) == images
+    assert paths(tmp_path, max_dataset_size=2) == images[:2]
 
 
-def test_one_picture(tmp_path: Path) -> None:
-    pictures = fill(tmp_path, 3)
-    assert paths(pictures[1]) == [str(pictures[1])]
+def test_one_image(tmp_path: Path) -> None:
+    images = fill(tmp_path, 3)
+    assert paths(images[1]) == [str(images[1])]
 
 
 def test_of_a_data_set_the_source_domain_is_taken(tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_single_has_the_source_domain_alone_with_the_input_channels(tmp_path: Pa
         assert batch[source].shape[1] == 1
 
 
-def test_unreadable_pictures_are_left_out(tmp_path: Path) -> None:
-    pictures = fill(tmp_path, 3)
-    pictures[1].write_bytes(b"damaged")
-    assert paths(tmp_path) == [str(pictures[0]), str(pictures[2])]
+def test_unreadable_images_are_left_out(tmp_path: Path) -> None:
+    images = fill(tmp_path, 3)
+    images[1].write_bytes(b"damaged")
+    assert paths(tmp_path) == [str(images[0]), str(images[2])]
 
 
 def test_single_is_not_for_training(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Crops of one picture per domain: zooms and places, as intended and as published."""
+"""Crops of one image per domain: zooms and places, as intended and as published."""
 
 from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import fill, noise, options, pixels, ramp
+from images import fill, noise, options, pixels, ramp
 from PIL import Image
 
 from data import DATASETS, create_dataset
@@ -29,11 +29,11 @@ def loader(root: Path, **changes: object):
 
 
 def zooms_and_places(batch: Batch, domain: str) -> tuple[np.ndarray, np.ndarray]:
-    """For each crop of the ramp the zoom and the upper left pixel in the zoomed picture; both (N, 2), x before y."""
+    """For each crop of the ramp the zoom and the upper left pixel in the zoomed image; both (N, 2), x before y."""
     crops = pixels(batch, domain)[:, :2].astype(float)
     first = np.stack([crops[:, 0, 8, 1], crops[:, 1, 1, 8]], 1)
     last = np.stack([crops[:, 0, 8, -2], crops[:, 1, -2, 8]], 1)
-    zooms = (CROP - 3) / (last - first)  # the ramp rises by 1 per pixel of the picture
+    zooms = (CROP - 3) / (last - first)  # the ramp rises by 1 per pixel of the image
     return zooms, first * zooms
 
 
@@ -82,7 +82,7 @@ def test_a_grid_that_is_used_up_is_laid_again(tmp_path: Path) -> None:
     assert len({crop.tobytes() for crop in pixels(batch)}) > BATCH // 2
 
 
-def test_a_picture_below_the_crop_size_is_enlarged_to_it(tmp_path: Path) -> None:
+def test_a_image_below_the_crop_size_is_enlarged_to_it(tmp_path: Path) -> None:
     for domain in "AB":
         (tmp_path / f"train{domain}").mkdir()
         ramp(CROP - 4, 30).save(tmp_path / f"train{domain}" / "only.png")
@@ -115,7 +115,7 @@ def test_flips_of_the_crops_are_independent(root: Path) -> None:
     assert 30 < (flips["A"] ^ flips["B"]).sum() < 70
 
 
-def test_a_test_sees_both_pictures_whole(root: Path) -> None:
+def test_a_test_sees_both_images_whole(root: Path) -> None:
     ramp(254, 70).save(root / "trainA" / "only.png")
     opt = options(root, is_train=False, dataset_mode="singleimage", preprocess="none", input_nc=1)
     batches = list(create_dataset(opt))
@@ -138,11 +138,11 @@ def test_mistakes(root: Path) -> None:
     with pytest.raises(UserError, match="give --preprocess zoom_and_patch"):
         loader(root, preprocess="resize_and_crop")
     fill(root / "trainB", 2)
-    with pytest.raises(UserError, match=r"trainB holds 3 pictures, but .* takes exactly one"):
+    with pytest.raises(UserError, match=r"trainB holds 3 images, but .* takes exactly one"):
         loader(root)
-    for picture in (root / "trainB").iterdir():
-        picture.unlink()
-    with pytest.raises(UserError, match="trainB has no pictures"):
+    for image in (root / "trainB").iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match="trainB has no images"):
         loader(root)
     (root / "trainB" / "only.png").write_bytes(b"damaged")
     with pytest.raises(UserError, match="can be read"):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import noise, options, ramp
+from images import noise, options, ramp
 from PIL import Image, ImageOps
 from PIL.Image import Resampling
 
-from data.image_io import PictureError
-from data.transforms import PictureTooSmallError, Transform, create_transform, parse_preprocess
+from data.image_io import ImageError
+from data.transforms import ImageTooSmallError, Transform, create_transform, parse_preprocess
 from util.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden" / "transforms" / "deterministic.json"
@@ -26,7 +26,7 @@ def apply(image: Image.Image, *steps: str, seed: int = 0, **settings: int) -> np
     return np.round((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
 
 
-def test_golden_pictures(tmp_path: Path) -> None:
+def test_golden_images(tmp_path: Path) -> None:
     cases = json.loads(GOLDEN.read_text())["cases"]
     with np.load(GOLDEN.with_suffix(".npz")) as arrays:
         for index, case in enumerate(cases):
@@ -105,7 +105,7 @@ def test_crop_reaches_every_place_and_no_other() -> None:
 
 @pytest.mark.parametrize("step", ["crop", "patch"])
 def test_too_small_for_a_crop(step: str) -> None:
-    with pytest.raises(PictureTooSmallError, match="40x30"):
+    with pytest.raises(ImageTooSmallError, match="40x30"):
         apply(noise(40, 30), step)
 
 
@@ -140,5 +140,5 @@ def test_values_span_minus_one_to_one() -> None:
 
 
 def test_a_line_is_not_enlarged_beyond_memory() -> None:
-    with pytest.raises(PictureError, match="1x100000 pixels would be enlarged to 64x6400000"):
+    with pytest.raises(ImageError, match="1x100000 pixels would be enlarged to 64x6400000"):
         apply(Image.new("RGB", (1, 100_000)), "scale_shortside")

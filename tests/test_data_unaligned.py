@@ -1,11 +1,11 @@
-"""Two folders of unpaired pictures, in training and in testing."""
+"""Two folders of unpaired images, in training and in testing."""
 
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import options, pixels, ramp, two_domains
+from images import options, pixels, ramp, two_domains
 from PIL import Image, ImageOps
 
 from data import create_dataset
@@ -42,7 +42,7 @@ def test_batches(root: Path) -> None:
             assert all(f"/train{domain}/" in path for path in batch[f"{domain}_paths"])
 
 
-def test_an_epoch_takes_each_picture_of_the_larger_domain_once(tmp_path: Path) -> None:
+def test_an_epoch_takes_each_image_of_the_larger_domain_once(tmp_path: Path) -> None:
     assert Counter(epoch_names(two_domains(tmp_path / "1", n_A=7, n_B=3), "A")) == Counter(f"{n:02}.png" for n in range(7))
     of_A = Counter(epoch_names(two_domains(tmp_path / "2", n_A=3, n_B=7), "A"))
     assert of_A == Counter({"00.png": 3, "01.png": 2, "02.png": 2})
@@ -120,11 +120,11 @@ def test_channels_follow_the_direction(direction: str, gray: str, root: Path) ->
 
 def test_gray_is_taken_before_resizing(root: Path) -> None:
     opt = options(root, input_nc=1, preprocess="resize", serial_batches=True, no_flip=True)
-    picture = Image.open(root / "trainA" / "00.png").convert("L").resize((20, 20), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(pixels(next(iter(create_dataset(opt))))[0, 0], np.asarray(picture))
+    image = Image.open(root / "trainA" / "00.png").convert("L").resize((20, 20), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(pixels(next(iter(create_dataset(opt))))[0, 0], np.asarray(image))
 
 
-def test_a_test_has_one_result_for_each_picture_of_the_source(tmp_path: Path) -> None:
+def test_a_test_has_one_result_for_each_image_of_the_source(tmp_path: Path) -> None:
     root = two_domains(tmp_path, "test", n_A=5, n_B=3)
     for batch_size in (1, 2):
         shared = {"is_train": False, "batch_size": batch_size, "load_size": 16}
@@ -137,7 +137,7 @@ def test_val_stands_in_for_test(tmp_path: Path) -> None:
     root = two_domains(tmp_path, "val")
     assert len(epoch_names(root, "A", is_train=False)) == 5
     (root / "testA").mkdir()
-    with pytest.raises(UserError, match="testA has no pictures"):
+    with pytest.raises(UserError, match="testA has no images"):
         epoch_names(root, "A", is_train=False)
 
 
@@ -148,9 +148,7 @@ def test_max_dataset_size(root: Path) -> None:
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_unreadable_pictures_are_replaced_in_training(
-    num_threads: int, root: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_images_are_replaced_in_training(num_threads: int, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("trainA/01.png", "trainA/02.png", "trainB/02.png"):
         (root / name).write_bytes(b"damaged")
     loader = create_dataset(options(root, num_threads=num_threads, serial_batches=True))
@@ -168,11 +166,11 @@ def test_unreadable_pictures_are_replaced_in_training(
     assert len(loader.skipped) == 3
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 3  # each once
-    assert any("trainA/01.png': not a picture of a known format" in line for line in said)
+    assert any("trainA/01.png': not an image of a known format" in line for line in said)
     assert said[-1].endswith("(3 skipped so far)")
 
 
-def test_unreadable_pictures_are_left_out_of_a_test(tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_of_a_test(tmp_path: Path) -> None:
     root = two_domains(tmp_path, "test")
     (root / "testA" / "01.png").write_bytes(b"damaged")
     (root / "testB" / "00.png").write_bytes(b"damaged")
@@ -182,7 +180,7 @@ def test_unreadable_pictures_are_left_out_of_a_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_a_picture_too_small_to_crop_is_named(num_threads: int, root: Path) -> None:
+def test_a_image_too_small_to_crop_is_named(num_threads: int, root: Path) -> None:
     Image.new("RGB", (12, 40)).save(root / "trainA" / "03.png")
     loader = create_dataset(options(root, preprocess="crop", num_threads=num_threads))
     with pytest.raises(UserError) as caught:
@@ -193,11 +191,11 @@ def test_a_picture_too_small_to_crop_is_named(num_threads: int, root: Path) -> N
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_pictures_that_vanish(num_threads: int, root: Path) -> None:
+def test_images_that_vanish(num_threads: int, root: Path) -> None:
     loader = create_dataset(options(root, num_threads=num_threads))
-    for picture in (root / "trainB").iterdir():
-        picture.unlink()
-    with pytest.raises(UserError, match="none of 3 pictures can be read"):
+    for image in (root / "trainB").iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match="none of 3 images can be read"):
         list(loader)
 
 

@@ -1,4 +1,4 @@
-"""The scripts that make data sets from other data sets, run as a user runs them on small folders and archives."""
+"""The scripts that make datasets from other datasets, run as a user runs them on small folders and archives."""
 
 import os
 import runpy
@@ -53,13 +53,13 @@ def assert_refused(result: Result, output: Path, *words: str) -> None:
     assert [path.name for path in output.parent.iterdir() if path.name.startswith(f".{output.name}")] == []
 
 
-def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (8, 6)) -> None:
+def image(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (8, 6)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
-def colours(path: Path) -> tuple[tuple[int, int], list[int], list[int]]:
-    """Size, and the colours in the middle of the left and of the right half, rounded to steps of 5."""
+def colors(path: Path) -> tuple[tuple[int, int], list[int], list[int]]:
+    """Size, and the colors in the middle of the left and of the right half, rounded to steps of 5."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     height, width, _ = pixels.shape
@@ -77,8 +77,8 @@ def files(folder: Path) -> set[str]:
 @pytest.fixture
 def two_folders(tmp_path: Path) -> dict[str, Path]:
     for name in ("train/1.png", "train/2.jpg", "val/1.png"):
-        picture(tmp_path / "A" / name, RED)
-        picture(tmp_path / "B" / name, BLUE)
+        image(tmp_path / "A" / name, RED)
+        image(tmp_path / "B" / name, BLUE)
     return {"fold_A": tmp_path / "A", "fold_B": tmp_path / "B", "fold_AB": tmp_path / "AB"}
 
 
@@ -87,24 +87,24 @@ def test_pairs_are_joined_with_a_on_the_left(run: Run, two_folders: dict[str, Pa
     assert result.returncode == 0, result.stderr
     assert files(two_folders["fold_AB"]) == {"train/1.png", "train/2.jpg", "val/1.png"}
     for path in two_folders["fold_AB"].rglob("*.*"):
-        assert colours(path) == ((16, 6), list(RED), list(BLUE))
+        assert colors(path) == ((16, 6), list(RED), list(BLUE))
 
 
 def test_folders_without_subfolders_are_joined_too(run: Run, tmp_path: Path) -> None:
-    picture(tmp_path / "A" / "1.png", RED)
-    picture(tmp_path / "B" / "1.png", BLUE)
+    image(tmp_path / "A" / "1.png", RED)
+    image(tmp_path / "B" / "1.png", BLUE)
     run("combine_A_and_B.py", fold_A=tmp_path / "A", fold_B=tmp_path / "B", fold_AB=tmp_path / "AB")
     assert files(tmp_path / "AB") == {"1.png"}
 
 
 def test_suffixed_names_are_pairs_with_use_ab(run: Run, tmp_path: Path) -> None:
-    picture(tmp_path / "all" / "train" / "cat_A.png", RED)
-    picture(tmp_path / "all" / "train" / "cat_B.png", BLUE)
+    image(tmp_path / "all" / "train" / "cat_A.png", RED)
+    image(tmp_path / "all" / "train" / "cat_B.png", BLUE)
     folders = {"fold_A": tmp_path / "all", "fold_B": tmp_path / "all", "fold_AB": tmp_path / "AB"}
     result = run("combine_A_and_B.py", **folders, use_AB="")
     assert result.returncode == 0, result.stderr
     assert files(tmp_path / "AB") == {"train/cat.png"}
-    assert colours(tmp_path / "AB" / "train" / "cat.png") == ((16, 6), list(RED), list(BLUE))
+    assert colors(tmp_path / "AB" / "train" / "cat.png") == ((16, 6), list(RED), list(BLUE))
 
 
 def test_num_imgs_counts_in_each_subfolder(run: Run, two_folders: dict[str, Path]) -> None:
@@ -113,22 +113,22 @@ def test_num_imgs_counts_in_each_subfolder(run: Run, two_folders: dict[str, Path
 
 
 @pytest.mark.parametrize("side", ["fold_A", "fold_B"])
-def test_a_picture_without_partner_is_named(run: Run, two_folders: dict[str, Path], side: str) -> None:
+def test_a_image_without_partner_is_named(run: Run, two_folders: dict[str, Path], side: str) -> None:
     lonely = two_folders[side] / "train" / "lonely.png"
-    picture(lonely, RED)
+    image(lonely, RED)
     result = run("combine_A_and_B.py", **two_folders)
     other = two_folders["fold_B" if side == "fold_A" else "fold_A"]
     assert_refused(result, two_folders["fold_AB"], f"{other} has no partner of {lonely}")
 
 
 def test_different_sizes_are_named(run: Run, two_folders: dict[str, Path]) -> None:
-    picture(two_folders["fold_B"] / "val" / "1.png", BLUE, size=(8, 7))
+    image(two_folders["fold_B"] / "val" / "1.png", BLUE, size=(8, 7))
     result = run("combine_A_and_B.py", **two_folders)
     assert_refused(result, two_folders["fold_AB"], "val/1.png", "8x6", "8x7")
 
 
-def test_a_broken_picture_is_named_and_nothing_partial_stays(run: Run, two_folders: dict[str, Path]) -> None:
-    (two_folders["fold_B"] / "val" / "1.png").write_bytes(b"no picture")
+def test_a_broken_image_is_named_and_nothing_partial_stays(run: Run, two_folders: dict[str, Path]) -> None:
+    (two_folders["fold_B"] / "val" / "1.png").write_bytes(b"no image")
     assert_refused(run("combine_A_and_B.py", **two_folders), two_folders["fold_AB"], "B/val/1.png cannot be used")
 
 
@@ -140,7 +140,7 @@ def test_missing_folders_are_named(run: Run, two_folders: dict[str, Path]) -> No
 
 
 def test_a_result_that_is_there_is_not_touched(run: Run, two_folders: dict[str, Path]) -> None:
-    picture(two_folders["fold_AB"] / "mine.png", RED)
+    image(two_folders["fold_AB"] / "mine.png", RED)
     result = run("combine_A_and_B.py", **two_folders)
     assert result.returncode == 2
     assert "is there already" in result.stderr
@@ -165,11 +165,11 @@ def cityscapes(tmp_path: Path) -> dict[str, Path]:
         for frame in frames:
             city = frame.split("_")[0]
             photo = tmp_path / "leftImg8bit" / phase / city / f"{frame}_leftImg8bit.png"
-            picture(photo, (frames.index(frame) * 50, 0, 0), size=(64, 32))
+            image(photo, (frames.index(frame) * 50, 0, 0), size=(64, 32))
             labels = tmp_path / "gtFine" / phase / city / f"{frame}_gtFine_color.png"
-            picture(labels, (0, 0, frames.index(frame) * 50), size=(64, 32))
-            picture(labels.with_name(f"{frame}_gtFine_labelIds.png"), RED)
-    picture(tmp_path / "leftImg8bit" / "test" / "berlin" / "berlin_0_0_leftImg8bit.png", RED)
+            image(labels, (0, 0, frames.index(frame) * 50), size=(64, 32))
+            image(labels.with_name(f"{frame}_gtFine_labelIds.png"), RED)
+    image(tmp_path / "leftImg8bit" / "test" / "berlin" / "berlin_0_0_leftImg8bit.png", RED)
     return {
         "leftImg8bit_dir": tmp_path / "leftImg8bit",
         "gtFine_dir": tmp_path / "gtFine",
@@ -202,9 +202,9 @@ def test_cityscapes_photos_are_a_and_labels_are_b(run: Run, cityscapes: dict[str
     assert files(output) == expected
     for number in (1, 2, 3):  # in the order of the frames' names
         photo, labels = [(number - 1) * 50, 0, 0], [0, 0, (number - 1) * 50]
-        assert colours(output / "trainA" / f"{number}_A.jpg") == ((256, 256), photo, photo)
-        assert colours(output / "trainB" / f"{number}_B.jpg") == ((256, 256), labels, labels)
-        assert colours(output / "train" / f"{number}.jpg") == ((512, 256), photo, labels)
+        assert colors(output / "trainA" / f"{number}_A.jpg") == ((256, 256), photo, photo)
+        assert colors(output / "trainB" / f"{number}_B.jpg") == ((256, 256), labels, labels)
+        assert colors(output / "train" / f"{number}.jpg") == ((512, 256), photo, labels)
 
 
 def test_cityscapes_without_a_label_map_is_refused(run: Run, cityscapes: dict[str, Path]) -> None:
@@ -221,7 +221,7 @@ def test_cityscapes_from_a_cut_archive_is_refused(run: Run, cityscapes: dict[str
     assert_refused(result, cityscapes["output_dir"], f"{archive} is neither a folder nor a complete zip archive")
 
 
-def test_cityscapes_with_a_damaged_picture_is_refused(run: Run, cityscapes: dict[str, Path]) -> None:
+def test_cityscapes_with_a_damaged_image_is_refused(run: Run, cityscapes: dict[str, Path]) -> None:
     archive = zipped(cityscapes["leftImg8bit_dir"])
     content = bytearray(archive.read_bytes())
     last_bytes = content.index(b"IEND", content.index(b"zurich")) + 4
@@ -247,7 +247,7 @@ def test_afhq_is_laid_out_as_cat2dog(run: Run, tmp_path: Path, test_name: str) -
     afhq, output = tmp_path / "afhq", tmp_path / "cat2dog"
     for phase in ("train", test_name):
         for animal in ("cat", "dog", "wild"):
-            picture(afhq / phase / animal / f"{phase}_{animal}.jpg", RED)
+            image(afhq / phase / animal / f"{phase}_{animal}.jpg", RED)
     result = run("prepare_cat2dog_dataset.py", afhq_dir=afhq, output_dir=output)
     assert result.returncode == 0, result.stderr
     assert files(output) == {
@@ -259,7 +259,7 @@ def test_afhq_is_laid_out_as_cat2dog(run: Run, tmp_path: Path, test_name: str) -
     original = afhq / "train" / "cat" / "train_cat.jpg"
     assert (output / "trainA" / "train_cat.jpg").samefile(original), "a link takes no room"
     shutil.rmtree(afhq)
-    assert colours(output / "trainA" / "train_cat.jpg")[0] == (8, 6), "it stays when AFHQ goes"
+    assert colors(output / "trainA" / "train_cat.jpg")[0] == (8, 6), "it stays when AFHQ goes"
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
@@ -267,7 +267,7 @@ def test_cat2dog_is_copied_to_another_file_system(run: Run, tmp_path: Path) -> N
     afhq, output = tmp_path / "afhq", Path("/dev/shm") / f"cat2dog-{os.getpid()}"
     for phase in ("train", "val"):
         for animal in ("cat", "dog"):
-            picture(afhq / phase / animal / "1.jpg", RED)
+            image(afhq / phase / animal / "1.jpg", RED)
     try:
         result = run("prepare_cat2dog_dataset.py", afhq_dir=afhq, output_dir=output)
         assert result.returncode == 0, result.stderr
@@ -277,7 +277,7 @@ def test_cat2dog_is_copied_to_another_file_system(run: Run, tmp_path: Path) -> N
 
 
 def test_a_folder_that_is_not_afhq_is_named(run: Run, tmp_path: Path) -> None:
-    picture(tmp_path / "afhq" / "train" / "cat" / "1.jpg", RED)
+    image(tmp_path / "afhq" / "train" / "cat" / "1.jpg", RED)
     result = run("prepare_cat2dog_dataset.py", afhq_dir=tmp_path / "afhq", output_dir=tmp_path / "cat2dog")
     assert_refused(result, tmp_path / "cat2dog", "no folder train/dog")
 

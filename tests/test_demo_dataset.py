@@ -43,8 +43,8 @@ def where_the_animal_is(scene):
     return (drawn(scene, demo.Coat(pitch, pitch, None)) != np.rint(demo.draw_meadow(scene, 64))).any(axis=2)
 
 
-def psnr(pictures, truths):
-    errors = [np.mean((picture - truth) ** 2) for picture, truth in zip(pictures, truths, strict=True)]
+def psnr(images, truths):
+    errors = [np.mean((image - truth) ** 2) for image, truth in zip(images, truths, strict=True)]
     return np.mean(10 * np.log10(255**2 / np.array(errors)))
 
 
@@ -84,7 +84,7 @@ def test_same_seed_same_bytes(made, tmp_path):
 
 
 def test_drawing_is_the_one_its_number_stands_for():
-    """Fails when the pictures change: raise DRAWING then, and put the new figures here."""
+    """Fails when the images change: raise DRAWING then, and put the new figures here."""
     mean = drawn(scenes(1)[0]).mean(axis=(0, 1))
     assert demo.DRAWING == 1
     assert mean == pytest.approx((156.70, 171.15, 143.90), abs=0.05)
@@ -100,14 +100,14 @@ def test_test_half_is_paired_and_train_half_is_not(made):
     folder, _ = made
     streams = {"trainA": 0, "trainB": 1, "testA": 2, "testB": 2}
     found = {phase: [pixels(Image.open(path)) for path in sorted((folder / phase).iterdir())] for phase in PHASES}
-    top_row = {phase: [picture[0].tobytes() for picture in pictures] for phase, pictures in found.items()}
-    assert top_row["testA"] == top_row["testB"], "one sky over both pictures of a pair"
+    top_row = {phase: [image[0].tobytes() for image in images] for phase, images in found.items()}
+    assert top_row["testA"] == top_row["testB"], "one sky over both images of a pair"
     skies = top_row["trainA"] + top_row["trainB"] + top_row["testA"]
     assert len(set(skies)) == len(skies), "all other scenes differ"
-    for phase, pictures in found.items():
-        for index, picture in enumerate(pictures):
+    for phase, images in found.items():
+        for index, image in enumerate(images):
             scene = demo.random_scene(np.random.default_rng([0, streams[phase], index]))
-            assert np.array_equal(picture, pixels(demo.draw(scene, demo.COATS[phase[-1]], 32)))
+            assert np.array_equal(image, pixels(demo.draw(scene, demo.COATS[phase[-1]], 32)))
 
 
 @pytest.mark.parametrize("scene", scenes(6))
@@ -122,28 +122,28 @@ def test_ground_stays_and_animal_changes(scene):
 
 def test_stripes_follow_the_animal():
     """Mirrored or moved by whole pixels, the animal keeps each stripe in its place."""
-    scene = replace(scenes(1)[0], centre=(0.5, 0.5), facing=1)
+    scene = replace(scenes(1)[0], center=(0.5, 0.5), facing=1)
     animal = where_the_animal_is(scene)
     inside = animal & np.all([np.roll(animal, way, axis) for way in (-1, 1) for axis in (0, 1)], axis=0)
     mirrored = drawn(replace(scene, facing=-1))[:, ::-1]
-    moved = np.roll(drawn(replace(scene, centre=(0.5 + 2 / 64, 0.5 - 1 / 64))), (1, -2), axis=(0, 1))
+    moved = np.roll(drawn(replace(scene, center=(0.5 + 2 / 64, 0.5 - 1 / 64))), (1, -2), axis=(0, 1))
     assert np.abs(mirrored - drawn(scene))[inside].mean() < 1
     assert np.abs(moved - drawn(scene))[inside].mean() < 1
 
 
-def test_score_rises_from_untouched_over_recoloured_to_striped(monkeypatch):
-    """What makes the paired score worth printing: colour alone helps, stripes in their place help far more."""
+def test_score_rises_from_untouched_over_recolored_to_striped(monkeypatch):
+    """What makes the paired score worth printing: color alone helps, stripes in their place help far more."""
     striped, half = demo.COATS["B"], scenes(12)
     one_tone = replace(striped, hide=(demo.mix(*striped.hide, 0.5),) * 2)
     truths = [drawn(scene) for scene in half]
     untouched = psnr([drawn(scene, demo.COATS["A"]) for scene in half], truths)
-    recoloured = psnr([drawn(scene, replace(striped, stripe=None)) for scene in half], truths)
+    recolored = psnr([drawn(scene, replace(striped, stripe=None)) for scene in half], truths)
     right = psnr([drawn(scene, one_tone) for scene in half], truths)
 
     in_place = demo.Limb.stripe_depth
     monkeypatch.setattr(demo.Limb, "stripe_depth", lambda limb, along, across: in_place(limb, along + 0.1, across))
     misplaced = psnr([drawn(scene) for scene in half], truths)
-    assert untouched + 2 < recoloured < right - 10
+    assert untouched + 2 < recolored < right - 10
     assert untouched + 1 < misplaced < right - 10
 
 
@@ -197,7 +197,7 @@ def test_a_failed_run_leaves_nothing(tmp_path, monkeypatch):
         (("--seed", "-1"), "--seed must be at least 0, not -1"),
         (("--size", "1000000000000"), "--size must be at most 4096, not 1000000000000"),
         (("--size", "big"), "invalid int value: 'big'"),
-        (("--colour", "red"), "unrecognized arguments: --colour red"),
+        (("--color", "red"), "unrecognized arguments: --color red"),
         (("--output", "file/demo"), "file/demo could not be made"),
     ],
 )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from pictures import noise, two_domains
+from images import noise, two_domains
 from programs import ENVIRONMENT, command, succeed
 
 TINY = [
@@ -30,7 +30,9 @@ CUT = [*TINY, "--netF_nc", "16", "--num_patches", "8", "--nce_layers", "0,4,8", 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 #: What `--gpu_ids 0,1` does, on the CPU.
-AS_BY_GPU_IDS = "import sys; from util.runtime.distributed import run_processes; sys.exit(run_processes(2, sys.argv[1:]))"
+AS_BY_GPU_IDS = (
+    "import sys; from util.runtime.distributed import launch_processes; sys.exit(launch_processes(2, sys.argv[1:]))"
+)
 
 Losses = dict[tuple[int, int], list[float]]
 

@@ -11,7 +11,7 @@ from models import create_model
 from options import TrainOptions
 from util.errors import DivergedError
 from util.runtime.image_counter import ImageCounter
-from util.runtime.monitor import STEPS_UNSEEN, LossWatch
+from util.runtime.monitor import CHECK_INTERVAL_GPU, DivergenceMonitor
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TINY = "--gpu_ids -1 --netG resnet_4blocks --ngf 2 --ndf 2 --netF_nc 4 --nce_layers 0,4"
@@ -22,8 +22,8 @@ def losses(value: float) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_is_named_with_the_place_and_the_pictures(value: float) -> None:
-    watch, images = LossWatch(CPU), ImageCounter()
+def test_a_loss_is_named_with_the_place_and_the_images(value: float) -> None:
+    watch, images = DivergenceMonitor(CPU), ImageCounter()
     images.advance(2)
     watch.note(losses(3.4e38), images.place, ["a.png"])
     with pytest.raises(DivergedError) as diverged:
@@ -35,15 +35,15 @@ def test_a_loss_is_named_with_the_place_and_the_pictures(value: float) -> None:
 
 
 def test_a_gpu_is_asked_now_and_then_and_answers_for_all_steps() -> None:
-    watch = LossWatch(GPU)
-    for step in range(2 * STEPS_UNSEEN - 1):
-        watch.note(losses(float("nan") if step == STEPS_UNSEEN + 3 else 1.0), f"at {step}", [])
-    with pytest.raises(DivergedError, match=f"at {STEPS_UNSEEN + 3},"):
+    watch = DivergenceMonitor(GPU)
+    for step in range(2 * CHECK_INTERVAL_GPU - 1):
+        watch.note(losses(float("nan") if step == CHECK_INTERVAL_GPU + 3 else 1.0), f"at {step}", [])
+    with pytest.raises(DivergedError, match=f"at {CHECK_INTERVAL_GPU + 3},"):
         watch.note(losses(1.0), "at the end", [])
 
 
 def test_before_a_save_a_gpu_is_asked() -> None:
-    watch = LossWatch(GPU)
+    watch = DivergenceMonitor(GPU)
     watch.look()
     watch.note(losses(float("nan")), "at once", [])
     with pytest.raises(DivergedError, match="at once"):

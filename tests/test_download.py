@@ -17,10 +17,10 @@ from archive_server import ArchiveServer, clean_environment, run_script, zip_of
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "datasets" / "download_cut_dataset.sh"
-PICTURES = {f"mini/train{half}/{i}.jpg": random.Random(i).randbytes(20_000) for half in "AB" for i in range(3)}
-CHANGED = {name: content[::-1] for name, content in PICTURES.items()}
+IMAGES = {f"mini/train{half}/{i}.jpg": random.Random(i).randbytes(20_000) for half in "AB" for i in range(3)}
+CHANGED = {name: content[::-1] for name, content in IMAGES.items()}
 SHORT = {"mini/trainA/0.jpg": b"short"}
-WHOLE = zip_of(PICTURES)
+WHOLE = zip_of(IMAGES)
 
 Fetch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -34,7 +34,7 @@ def server() -> Iterator[ArchiveServer]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "data sets"
+    return tmp_path / "datasets"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def visible(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("[!.]*")]
 
 
-def assert_whole(folder: Path, archive: dict[str, bytes] = PICTURES) -> None:
+def assert_whole(folder: Path, archive: dict[str, bytes] = IMAGES) -> None:
     found = {str(path.relative_to(folder)): path.read_bytes() for path in (folder / "mini").rglob("*.jpg")}
     assert found == archive
     assert visible(folder) == ["mini"]
@@ -86,13 +86,13 @@ def test_a_second_run_says_it_is_there(fetch: Fetch, server: ArchiveServer, fold
 
 
 def test_an_archive_without_a_top_folder_becomes_the_data_set(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
-    server.files["/mini.zip"] = zip_of({name.removeprefix("mini/"): content for name, content in PICTURES.items()})
+    server.files["/mini.zip"] = zip_of({name.removeprefix("mini/"): content for name, content in IMAGES.items()})
     assert fetch("mini").returncode == 0
     assert_whole(folder)
 
 
 def test_what_macos_adds_to_a_zip_is_left_out(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
-    server.files["/mini.zip"] = zip_of(PICTURES | {"__MACOSX/mini/trainA/._0.jpg": b"no picture"})
+    server.files["/mini.zip"] = zip_of(IMAGES | {"__MACOSX/mini/trainA/._0.jpg": b"no image"})
     assert fetch("mini").returncode == 0
     assert_whole(folder)
 

@@ -22,10 +22,10 @@ import archive
 SCRIPT = Path(archive.__file__).with_name("download_cut_dataset.sh")
 
 OUTSIDE = str(Path(tempfile.gettempdir()) / f"escaped-{os.getpid()}.jpg")
-PICTURES = {f"mini/trainA/{i}.jpg": random.Random(i).randbytes(3_000) for i in range(3)}
-SMALL = {name: content[:100] for name, content in PICTURES.items()}
-GOOD = zip_of(PICTURES)
-SECOND = 512 + 3_072  # where a tar of the pictures has its second member: behind a header and six blocks
+IMAGES = {f"mini/trainA/{i}.jpg": random.Random(i).randbytes(3_000) for i in range(3)}
+SMALL = {name: content[:100] for name, content in IMAGES.items()}
+GOOD = zip_of(IMAGES)
+SECOND = 512 + 3_072  # where a tar of the images has its second member: behind a header and six blocks
 
 
 def zip_with(entry: zipfile.ZipInfo) -> bytes:
@@ -70,7 +70,7 @@ def flipped(data: bytes, position: int) -> bytes:
 
 def tar_with_size(size: bytes) -> bytes:
     """A tar whose second member states `size`, 12 bytes in tar's own notation."""
-    data = bytearray(tar_of(PICTURES))
+    data = bytearray(tar_of(IMAGES))
     header = data[SECOND : SECOND + 512]
     header[124:136] = size
     header[148:156] = b" " * 8  # what the checksum counts for itself
@@ -109,8 +109,8 @@ HOSTILE = {
     "tar link": (lambda: tar_with("mini/link", tarfile.SYMTYPE), "link or a device"),
     "tar hard link": (lambda: tar_with("mini/link", tarfile.LNKTYPE), "link or a device"),
     "tar device": (lambda: tar_with("mini/null", tarfile.CHRTYPE), "link or a device"),
-    "tar cut in a member": (lambda: tar_of(PICTURES)[:5_000], "damaged"),
-    "tar cut between members": (lambda: tar_of(PICTURES)[:SECOND], "damaged"),
+    "tar cut in a member": (lambda: tar_of(IMAGES)[:5_000], "damaged"),
+    "tar cut between members": (lambda: tar_of(IMAGES)[:SECOND], "damaged"),
     "tar bomb": (lambda: tar_with_size(b"77777777777\0"), "damaged"),
     "tar negative size": (lambda: tar_with_size(b"\xff" * 10 + b"\xfe\x00"), "damaged"),
 }

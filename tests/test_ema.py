@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.networks import GENERATORS, GeneratorSettings
-from util.runtime.ema import WeightAverages
+from models.networks import GENERATORS, GeneratorConfig
+from util.runtime.ema import ModelEMA
 
 
 def network() -> nn.Module:
@@ -25,7 +25,7 @@ def step(trained: nn.Module, seed: int) -> None:
 
 def test_averages_are_pytorchs() -> None:
     trained = network()
-    own, theirs = WeightAverages({"G": trained}, 0.9), AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    own, theirs = ModelEMA({"G": trained}, 0.9), AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     for seed in range(5):
         step(trained, seed)
         own.update()
@@ -37,13 +37,13 @@ def test_averages_are_pytorchs() -> None:
 
 def test_averages_go_on_where_they_stopped() -> None:
     trained = network()
-    whole, first = (WeightAverages({"G": trained}, 0.9) for _ in range(2))
+    whole, first = (ModelEMA({"G": trained}, 0.9) for _ in range(2))
     for seed in range(3):
         step(trained, seed)
         whole.update()
         first.update()
     other = network()
-    second = WeightAverages({"G": other}, 0.9)
+    second = ModelEMA({"G": other}, 0.9)
     second.load_state_dict(first.state_dict())
     other.load_state_dict(trained.state_dict())
     step(trained, 3)
@@ -57,8 +57,8 @@ def test_averages_go_on_where_they_stopped() -> None:
 @pytest.mark.parametrize("name", ["resnet_4blocks", "stylegan2"])
 def test_an_average_is_apart_from_its_network(name: str) -> None:
     """Its weights need no gradient and share no memory, also where a network holds a source of noise."""
-    trained = GENERATORS[name](GeneratorSettings(3, 3, 2, "instance", False, True, True, size=32, downsamplings=1))
-    average = WeightAverages({"G": trained}, 0.9).networks["G_ema"]
+    trained = GENERATORS[name](GeneratorConfig(3, 3, 2, "instance", False, True, True, size=32, n_downsampling=1))
+    average = ModelEMA({"G": trained}, 0.9).networks["G_ema"]
     assert not any(parameter.requires_grad for parameter in average.parameters())
     memory = {parameter.data_ptr() for parameter in trained.parameters()}
     assert not memory & {parameter.data_ptr() for parameter in average.parameters()}

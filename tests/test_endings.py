@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import two_domains
+from images import two_domains
 from programs import ENVIRONMENT, ROOT, command
 from test_faults import ENDLESS, RUN
 from training_processes import STATE
@@ -146,7 +146,7 @@ def test_a_program_may_be_started_without_an_output() -> None:
 
 
 def test_no_memory_for_another_process_is_one_sentence() -> None:
-    sentence = "error: memory has run out: give smaller pictures, batches or networks\n"
+    sentence = "error: memory has run out: give smaller images, batches or networks\n"
     assert end("raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))") == (1, sentence)
 
 
@@ -171,14 +171,14 @@ def test_what_is_read_by_mistake_keeps_its_traceback() -> None:
 def test_a_network_that_finds_no_memory_says_so() -> None:
     prepare = """
 import resource
-from models.networks.factory import build_generator
+from models.networks.factory import define_G
 from options import TrainOptions
 
 opt = TrainOptions().parse("--dataroot d --name n --netG resnet_9blocks --ngf 256".split())
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2)
 """
-    status, complained = end("build_generator(opt, 3, 3)", prepare=prepare)
+    status, complained = end("define_G(opt, 3, 3)", prepare=prepare)
     assert status == 1 and complained.startswith("error: memory has run out")
 
 

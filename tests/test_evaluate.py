@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import fill, noise
+from images import fill, noise
 from PIL import Image
 from programs import ENVIRONMENT, ROOT
 from torch import nn
@@ -21,10 +21,10 @@ from util.metrics.paired import psnr, ssim
 
 
 class Thumbnail(nn.Module):
-    """A feature network small enough for tests: the mean colours of the four quarters of a picture."""
+    """A feature network small enough for tests: the mean colors of the four quarters of an image."""
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return nn.functional.adaptive_avg_pool2d(pictures.float(), 2).flatten(1)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def thumbnail(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A data set of six pairs, and a page of translations that are nearer to the truth than their inputs are."""
+    """A dataset of six pairs, and a page of translations that are nearer to the truth than their inputs are."""
     truth = [np.asarray(Image.open(path)) for path in fill(tmp_path / "data" / "testB", 6, (24, 16), seed=2)]
     rng = np.random.default_rng(0)
     for number, pixels in enumerate(truth):
@@ -52,7 +52,7 @@ def page(tmp_path: Path) -> Path:
 
 
 def judged(folder: Path, *arguments: str) -> dict[str, dict[str, dict]]:
-    """The figures, by what was judged and by name, that the arguments lead to for the page and the data set."""
+    """The figures, by what was judged and by name, that the arguments lead to for the page and the dataset."""
     evaluate(
         parse(["--results", str(folder / "results"), "--dataroot", str(folder / "data"), "--gpu_ids", "-1", *arguments])
     )
@@ -101,22 +101,22 @@ def test_distances_are_those_of_the_features_and_say_how_they_were_taken(page: P
     assert found["KID (thumbnail)"]["spread"] > 0
 
 
-def test_real_pictures_come_to_the_size_and_colour_of_the_results(page: Path) -> None:
-    """As test.py reads them: --crop_size makes the results smaller than the data set's files."""
+def test_real_images_come_to_the_size_and_color_of_the_results(page: Path) -> None:
+    """As test.py reads them: --crop_size makes the results smaller than the dataset's files."""
     for path in (page / "data" / "testB").iterdir():
-        picture = Image.open(path).resize((48, 32))
-        picture.save(path)
-        gray = picture.convert("L").resize((24, 16), Image.Resampling.BICUBIC)
+        image = Image.open(path).resize((48, 32))
+        image.save(path)
+        gray = image.convert("L").resize((24, 16), Image.Resampling.BICUBIC)
         gray.save(page / "results" / "images" / "fake_B" / path.name)
     found = judged(page, "--paired")[str(page / "results")]
-    assert found["PSNR"]["value"] is None  # equal pictures: infinite, which JSON cannot say
+    assert found["PSNR"]["value"] is None  # equal images: infinite, which JSON cannot say
     assert found["SSIM"]["value"] == pytest.approx(1)
 
 
-def test_folders_of_pictures_are_judged_side_by_side_into_one_file(page: Path, tmp_path: Path, thumbnail: Path) -> None:
+def test_folders_of_images_are_judged_side_by_side_into_one_file(page: Path, tmp_path: Path, thumbnail: Path) -> None:
     folders = [str(page / "results" / "images" / visual) for visual in ("fake_B", "real_A")]
     real = ["--real", str(page / "data" / "testB"), "--json", str(tmp_path / "figures.json")]
-    asked = ["--features", str(thumbnail), "--paired", "--max_pictures", "5"]
+    asked = ["--features", str(thumbnail), "--paired", "--max_images", "5"]
     evaluate(parse(["--results", *folders, *real, *asked, "--gpu_ids", "-1"]))
     record = json.loads((tmp_path / "figures.json").read_text())
     assert [entry["judged"] for entry in record] == folders
@@ -142,7 +142,7 @@ def test_lpips_looks_through_the_weights_in_torchs_cache(page: Path, monkeypatch
     from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 
     truth, results = (
-        torch.stack([torch.from_numpy(picture.transpose(2, 0, 1) / np.float32(255)) for picture in read_all(folder)])
+        torch.stack([torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255)) for image in read_all(folder)])
         for folder in (page / "data" / "testB", page / "results" / "images" / "fake_B")
     )
     direct = learned_perceptual_image_patch_similarity(results, truth, net_type="squeeze", normalize=True)
@@ -166,7 +166,7 @@ def test_mistakes_are_told(page: Path, arguments: list[str], sentence: str) -> N
 
 def test_translations_without_truth_or_of_another_size_are_named(page: Path) -> None:
     noise(24, 16).save(page / "results" / "images" / "fake_B" / "extra.png")
-    with pytest.raises(UserError, match="testB has no picture named extra"):
+    with pytest.raises(UserError, match="testB has no image named extra"):
         judged(page, "--paired")
     (page / "results" / "images" / "fake_B" / "extra.png").unlink()
     noise(30, 16).save(page / "results" / "images" / "fake_B" / "00.png")
@@ -191,7 +191,7 @@ def test_offline_without_weights_is_one_sentence_with_status_2(page: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
-def test_a_file_that_is_no_picture_is_named(page: Path, content: bytes) -> None:
+def test_a_file_that_is_no_image_is_named(page: Path, content: bytes) -> None:
     broken = page / "results" / "images" / "fake_B" / "03.png"
     broken.write_bytes(content)
     with pytest.raises(UserError, match=r"03\.png' cannot be judged: .*; take it out"):

@@ -6,12 +6,19 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from generators import checkpoint, generator, picture
+from generators import checkpoint, generator, image
 from torch import nn
 
 from models import Translator
 from models.inference.checkpoint import load_generator
-from models.inference.export import EXPORTERS, ExportMismatchError, example, export_generator, last_figures, write_hub_folder
+from models.inference.export import (
+    EXPORTERS,
+    ExportMismatchError,
+    example,
+    export_generator,
+    latest_metrics,
+    write_hub_folder,
+)
 from models.networks import GENERATORS
 from scripts.export import main
 from util.runtime.weights import save_weights, write_safetensors
@@ -31,7 +38,7 @@ def test_onnx_takes_bytes_of_any_size(tmp_path: Path) -> None:
     assert export_generator(network, 3, 4, tmp_path / "bytes.onnx", "onnx", uint8=True) <= 1
     session = onnxruntime.InferenceSession(str(tmp_path / "bytes.onnx"), providers=["CPUExecutionProvider"])
     pixels = example(2, 36, 52, 3, uint8=True).numpy()
-    (found,) = session.run(None, {"picture": pixels})
+    (found,) = session.run(None, {"image": pixels})
     assert found.dtype == np.uint8 and found.shape == (2, 36, 52, 3)
     expected = [Translator(network, device=torch.device("cpu"))(one) for one in pixels]
     assert np.abs(found.astype(int) - np.stack(expected)).max() <= 1
@@ -93,7 +100,7 @@ def test_a_folder_of_the_hubs_layout(tmp_path: Path) -> None:
     (tmp_path / "run" / "train_opt.json").write_text(
         '{"model": "cut", "CUT_mode": "FastCUT", "dataroot": "/home/me/horses", "direction": "BtoA", "n_epochs": 7}'
     )
-    figures = last_figures([{"epoch": 1, "losses": {"G": 2.0, "NCE": None}}, {"epoch": 2, "losses": {"G": 1.5}}])
+    figures = latest_metrics([{"epoch": 1, "losses": {"G": 2.0, "NCE": None}}, {"epoch": 2, "losses": {"G": 1.5}}])
     write_hub_folder(load_generator(weights), tmp_path / "hub", "run", figures)
     assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     card = (tmp_path / "hub" / "README.md").read_text()
@@ -101,6 +108,6 @@ def test_a_folder_of_the_hubs_layout(tmp_path: Path) -> None:
         assert told in card
     assert "/home/me" not in card + (tmp_path / "hub" / "config.json").read_text()
 
-    batch = picture(16, 20, channels=1)
+    batch = image(16, 20, channels=1)
     loaded = Translator.from_checkpoint(tmp_path / "hub")
     assert torch.equal(loaded(batch).cpu(), Translator.from_checkpoint(weights)(batch).cpu())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from pictures import two_domains
+from images import two_domains
 from programs import ENVIRONMENT, ROOT, command
 from training_processes import STATE, kill, reported, same_end
 
@@ -27,7 +27,7 @@ ENDLESS = ["--n_epochs", "100000"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, train) -> Path:
-    """A folder with a data set, and with a run of two epochs, "whole", that nothing happened to."""
+    """A folder with a dataset, and with a run of two epochs, "whole", that nothing happened to."""
     folder = tmp_path_factory.mktemp("faults")
     two_domains(folder / "data", n_A=5, n_B=3, size=(40, 32))
     assert train(folder, *RUN, *TWO_EPOCHS, "--name", "whole").status == 0
@@ -183,20 +183,20 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path, train) -> None:
     ended = train(folder, *run, meanwhile=kill_a_worker)
     assert (ended.status, ended.complained) == (
         0,
-        "a worker process that reads pictures has died; others take its place\n",
+        "a worker process that reads images has died; others take its place\n",
     )
     assert same_end(folder, "whole", "replaced")
 
 
 def test_a_run_whose_workers_keep_dying_is_saved_and_stops(folder: Path, train) -> None:
-    # In order, the third picture comes after two steps. Each worker that reads it dies, and so do those in its place.
+    # In order, the third image comes after two steps. Each worker that reads it dies, and so do those in its place.
     run = [*RUN, *ENDLESS, "--name", "dying", "--serial_batches", "--num_threads", "2", "--prefetch_factor", "1"]
     ended = train(folder, *run, deadly="02.png")
     assert ended.status == 1
     *replaced, last = ended.complained.splitlines()
-    assert replaced == ["a worker process that reads pictures has died; others take its place"] * 3
+    assert replaced == ["a worker process that reads images has died; others take its place"] * 3
     assert last == (
-        "error: worker processes that read pictures have died 4 times in a row, most likely for want of memory: lower "
+        "error: worker processes that read images have died 4 times in a row, most likely for want of memory: lower "
         "--num_threads 2 (0 reads without workers) or --batch_size"
     )
     state = torch.load(folder / "checkpoints" / "dying" / STATE, weights_only=True)
@@ -208,7 +208,7 @@ def test_a_worker_that_dies_while_the_cache_fills_ends_the_run(folder: Path, tra
     ended = train(folder, *run, deadly="02.png")
     assert (ended.status, ended.complained) == (
         1,
-        "error: a worker process has died while it read pictures for --cache, most likely for want of memory: give --cache "
+        "error: a worker process has died while it read images for --cache, most likely for want of memory: give --cache "
         "less than 0.5 GB, or lower --num_threads\n",
     )
     assert not list((folder / "checkpoints" / "uncached").glob("*.pth")), "there was no step to save"

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import two_domains
+from images import two_domains
 from programs import ENVIRONMENT, command
 from test_faults import RUN, TWO_EPOCHS
 
 from datasets.archive import ArchiveError, Member, unpack
 from models import create_model
 from options import TrainOptions
-from util.runtime.weights import is_unfinished
+from util.runtime.weights import has_partial_file
 
 REFUSING_FSYNC = r"""
 #include <errno.h>
@@ -144,7 +144,7 @@ def test_training_and_testing_do_without_what_windows_lacks(tmp_path: Path, like
 
 
 def test_the_lock_of_windows_refuses_a_second_owner(tmp_path: Path, like_windows: dict[str, str], root: Path) -> None:
-    inner = "from pathlib import Path; from util.dir_lock import sole_use\nwith sole_use(Path('run'), '--name'): pass"
+    inner = "from pathlib import Path; from util.dir_lock import lock_dir\nwith lock_dir(Path('run'), '--name'): pass"
     outer = f"import subprocess, sys\n{inner[:-4]} sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
     environment = like_windows | {"PYTHONPATH": f"{like_windows['PYTHONPATH']}{os.pathsep}{root}"}
     line = [sys.executable, "-c", outer, inner]
@@ -193,7 +193,7 @@ def test_a_save_that_stops_between_two_files_is_completed(tmp_path: Path, monkey
     with pytest.raises(PermissionError):
         model.save_run("latest")
     monkeypatch.undo()
-    assert is_unfinished(held)
+    assert has_partial_file(held)
     resumed = create_model(opt)
     assert resumed.resume()
     exported = create_model(opt)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from generators import checkpoint
-from pictures import fill, two_domains
+from images import fill, two_domains
 from programs import ENVIRONMENT, ROOT, command, refuse
 from test_faults import ENDLESS, RUN, TWO_EPOCHS
 from training_processes import STATE, TrainingProcesses, reported, same_end
 
 from util.dir_lock import LOCK_FILE
-from util.files import hidden_part, named_part, parts_of, remove_left_over
-from util.runtime.weights import is_unfinished, load_weights, save_weights
+from util.files import hidden_temp_path, remove_stale_temp_files, temp_path, temp_paths_of
+from util.runtime.weights import has_partial_file, load_weights, save_weights
 
 PYTHONPATH = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
 
@@ -83,8 +83,8 @@ def test_a_refused_start_leaves_no_folder(folder: Path, train) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from util.dir_lock import sole_use
-with sole_use(Path(sys.argv[1]), "--name"):
+from util.dir_lock import lock_dir
+with lock_dir(Path(sys.argv[1]), "--name"):
     print(flush=True)
     sys.stdin.read()
 """
@@ -104,12 +104,12 @@ COUNT = """
 import os, sys, time
 from pathlib import Path
 from util.errors import UserError
-from util.dir_lock import sole_use
+from util.dir_lock import lock_dir
 folder = Path(sys.argv[1])
 for _ in range(30):
     while True:
         try:
-            with sole_use(folder / "contended", "--name"):
+            with lock_dir(folder / "contended", "--name"):
                 os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))  # fails if another process is inside
                 (folder / "inside").unlink()
             break
@@ -127,7 +127,7 @@ def test_processes_that_contend_for_a_folder_are_in_it_one_by_one(tmp_path: Path
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOTSUP", "EINVAL", "ENOSYS"])
 def test_a_file_system_without_locks_is_noted(tmp_path: Path, error: str) -> None:
     code = f"import errno, fcntl\ndef lockf(*_): raise OSError(errno.{error}, '')\nfcntl.lockf = lockf\n"
-    code += "from pathlib import Path\nfrom util.dir_lock import sole_use\nwith sole_use(Path('run'), ''): print('on')"
+    code += "from pathlib import Path\nfrom util.dir_lock import lock_dir\nwith lock_dir(Path('run'), ''): print('on')"
     told = subprocess.run([sys.executable, "-c", code], env=PYTHONPATH, cwd=tmp_path, capture_output=True, text=True)
     assert (told.returncode, told.stderr) == (0, "")
     assert re.fullmatch("note: run: this file system has no locks.*\non\n", told.stdout)
@@ -137,10 +137,10 @@ SAVE = """
 import sys, torch
 from pathlib import Path
 from util.runtime.weights import save_weights
-from util.files import whole_file
+from util.files import atomic_write
 for _ in range(50):
     save_weights(torch.nn.Linear(30, 30), Path(sys.argv[1], "latest_net_G.pth"))
-    with whole_file(Path(sys.argv[1], "page.html")) as unfinished:
+    with atomic_write(Path(sys.argv[1], "page.html")) as unfinished:
         unfinished.write_text("a page")
 """
 
@@ -155,8 +155,8 @@ def test_processes_that_write_the_same_files_do_not_disturb_each_other(tmp_path:
 LEAVE = """
 import sys
 from pathlib import Path
-from util.files import hidden_part, named_part
-for part in (hidden_part(Path(sys.argv[1], "page.html")), named_part(Path(sys.argv[1], "latest_net_G.pth"))):
+from util.files import hidden_temp_path, temp_path
+for part in (hidden_temp_path(Path(sys.argv[1], "page.html")), temp_path(Path(sys.argv[1], "latest_net_G.pth"))):
     part.touch()
 print(flush=True)
 sys.stdin.read()
@@ -170,33 +170,33 @@ def test_leftovers_of_ended_processes_alone_are_removed(tmp_path: Path) -> None:
         path.touch()
     with start(LEAVE, tmp_path) as living:
         living.stdout.readline()
-        remove_left_over(tmp_path.iterdir(), alone=False)
+        remove_stale_temp_files(tmp_path.iterdir(), alone=False)
         assert len(list(tmp_path.iterdir())) == len(mine) + 2
-        assert len(parts_of(weights)) == 1
-        assert is_unfinished(weights)
+        assert len(temp_paths_of(weights)) == 1
+        assert has_partial_file(weights)
         living.kill()
     save_weights(torch.nn.Linear(1, 1), weights)
-    assert not is_unfinished(weights)
-    remove_left_over(tmp_path.iterdir(), alone=False)
+    assert not has_partial_file(weights)
+    remove_stale_temp_files(tmp_path.iterdir(), alone=False)
     assert sorted(tmp_path.iterdir()) == sorted([*mine, weights])
 
 
 def test_a_leftover_of_another_machine_is_removed_only_from_a_locked_folder(tmp_path: Path) -> None:
     for name in (".part.01234567-1-01234567.html", "latest_net_G.pth.01234567-1-01234567.part"):
         (tmp_path / name).touch()
-    remove_left_over(tmp_path.iterdir(), alone=False)
+    remove_stale_temp_files(tmp_path.iterdir(), alone=False)
     assert len(list(tmp_path.iterdir())) == 2
-    remove_left_over(tmp_path.iterdir(), alone=True)
+    remove_stale_temp_files(tmp_path.iterdir(), alone=True)
     assert not list(tmp_path.iterdir())
 
 
 def test_names_of_temporary_files_end_as_their_targets_and_are_never_too_long() -> None:
     target = Path("a" * 251 + ".png")
-    part = hidden_part(target)
+    part = hidden_temp_path(target)
     assert part.suffix == ".png"
     assert len(part.name) < 100
-    assert part != hidden_part(target)
-    assert named_part(target) != named_part(target)
+    assert part != hidden_temp_path(target)
+    assert temp_path(target) != temp_path(target)
 
 
 def test_several_translations_resume_in_one_folder(tmp_path: Path) -> None:

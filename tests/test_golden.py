@@ -18,7 +18,7 @@ from models import create_model
 from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
-from models.networks import HEADS
+from models.networks import FEATURE_HEADS
 from models.networks.stylegan2 import NoiseSource
 from options import TestOptions, TrainOptions
 
@@ -82,7 +82,7 @@ def check_patch_sampler(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     features, positions, expected = (
         [case.below(name)[str(index)] for index in range(len(case.below(name)))] for name in ("feat", "patch_ids", "sampled")
     )
-    heads = HEADS[opt.netF]([feature.shape[1] for feature in features], opt.netF_nc).double()
+    heads = FEATURE_HEADS[opt.netF]([feature.shape[1] for feature in features], opt.netF_nc).double()
     heads.load_state_dict(case.below("state"))
     for index, sampled in enumerate(heads(heads.gather(features, positions))):
         assert_close(f"sampled {index}", sampled, expected[index])
@@ -121,10 +121,10 @@ def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in range(info["steps"]):
         positions = iter(case[f"patch_ids/{step}/{call}"] for call in range(info["calls_per_step"]))
         monkeypatch.setattr(
-            "models.networks.patch_sampler.draw_positions", lambda features, count, generator, p=positions: next(p)
+            "models.networks.patch_sampler.sample_patch_ids", lambda features, count, generator, p=positions: next(p)
         )
         if info["flipped"]:
-            monkeypatch.setattr("models.cut_model.draw_flip", lambda generator, s=step: info["flipped"][s])
+            monkeypatch.setattr("models.cut_model.sample_flip", lambda generator, s=step: info["flipped"][s])
         paths = [str(index) for index in range(len(case[f"A/{step}"]))]
         model.set_input({"A": case[f"A/{step}"], "B": case[f"B/{step}"], "A_paths": paths, "B_paths": paths})
         model.optimize_parameters()
@@ -164,12 +164,12 @@ def check_lr_schedule(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_transform(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    for index, picture in enumerate(case.info["cases"]):
-        opt = TrainOptions().parse(picture["options"])
-        transform = create_transform(opt, Image.Resampling[picture["resample"]], grayscale=picture["grayscale"])
+    for index, image in enumerate(case.info["cases"]):
+        opt = TrainOptions().parse(image["options"])
+        transform = create_transform(opt, Image.Resampling[image["resample"]], grayscale=image["grayscale"])
         tensor = transform(Image.fromarray(case.arrays[f"image/{index}"]), np.random.default_rng(0))
         pixels = torch.round((tensor.double() + 1) * 127.5).to(torch.uint8)
-        assert_close(f"picture {index} {picture['options']}", pixels.double(), case[f"output/{index}"].double())
+        assert_close(f"image {index} {image['options']}", pixels.double(), case[f"output/{index}"].double())
 
 
 def check_options(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

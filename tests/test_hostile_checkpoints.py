@@ -97,8 +97,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BaseModel, P
     folder = tmp_path_factory.mktemp("run")
     model = create_model(TrainOptions().parse([*TINY, "--name", "run", "--checkpoints_dir", str(folder)]))
     for step in range(2):
-        pictures = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
-        model.set_input({"A": pictures, "B": pictures, "A_paths": ["a.png"], "B_paths": ["b.png"]})
+        images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
+        model.set_input({"A": images, "B": images, "A_paths": ["a.png"], "B_paths": ["b.png"]})
         model.optimize_parameters()
     model.save_run("latest")
     path = folder / "run" / STATE

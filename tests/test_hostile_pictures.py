@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import png
-from pictures import fill, noise, options, two_domains
+from image_files import png
+from images import fill, noise, options, two_domains
 from PIL import Image
 from programs import ENVIRONMENT, command, run
 
@@ -29,7 +29,7 @@ def tree(folder: Path) -> set[Path]:
 
 
 def hostile_folder(folder: Path) -> tuple[set[str], dict[str, str]]:
-    """Fills `folder`. Returns the names of the pictures that can be read, and of those that cannot, with the reasons."""
+    """Fills `folder`. Returns the names of the images that can be read, and of those that cannot, with the reasons."""
     folder.mkdir(parents=True)
     readable = {
         '"><script>alert(1)<|script>.png': noise(40, 32),
@@ -44,8 +44,8 @@ def hostile_folder(folder: Path) -> tuple[set[str], dict[str, str]]:
         "deep.png": Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40),
         "half transparent.webp": noise(40, 32).convert("RGBA"),
     }
-    for name, picture in readable.items():
-        picture.save(folder / name)
+    for name, image in readable.items():
+        image.save(folder / name)
     noise(40, 32).save(folder / "animated.gif", save_all=True, append_images=[noise(40, 32, 1)])
     noise(40, 32).save(folder / "misnamed.jpg", format="PNG")
     (folder / "folder.png").mkdir()
@@ -70,8 +70,8 @@ def hostile_folder(folder: Path) -> tuple[set[str], dict[str, str]]:
         "truncated.jpg": "truncated",
         "bomb.png": "exceeds limit",
         "empty.png": "an empty file",
-        "text.png": "not a picture of a known format",
-        "script.png": "not a picture of a known format",
+        "text.png": "not an image of a known format",
+        "script.png": "not an image of a known format",
         "pipe.png": "not a regular file",
         "socket.png": "not a regular file",
         "nowhere.png": "No such file",
@@ -141,7 +141,7 @@ def test_a_folder_that_changes_while_training_runs(tmp_path: Path) -> None:
             wait_for(training, r"End of epoch ")
             for path in B.iterdir():
                 path.unlink()
-            wait_for(training, r"^error: none of 2 pictures can be read; of '.*trainB/0[01].png': No such file")
+            wait_for(training, r"^error: none of 2 images can be read; of '.*trainB/0[01].png': No such file")
             training.communicate(timeout=100)
         finally:
             training.kill()
@@ -185,24 +185,24 @@ def damaged(whole: bytes, draw: random.Random) -> bytes:
 def whole_files(folder: Path) -> list[Path]:
     """A file for every extension, and for each further way in which Pillow decodes one."""
     folder.mkdir()
-    colour, turned = noise(20, 16), Image.Exif()
+    color, turned = noise(20, 16), Image.Exif()
     turned[0x0112] = 6
     ways: list[tuple[str, Image.Image, dict]] = [
-        *(("any" + extension, colour, {}) for extension in EXTENSIONS if extension != ".pgm"),
-        ("gray.pgm", colour.convert("L"), {}),
-        ("progressive.jpg", colour, {"progressive": True, "exif": turned}),
-        ("print.jpg", colour.convert("CMYK"), {}),
-        ("palette.png", colour.quantize(16), {"transparency": 3}),
+        *(("any" + extension, color, {}) for extension in EXTENSIONS if extension != ".pgm"),
+        ("gray.pgm", color.convert("L"), {}),
+        ("progressive.jpg", color, {"progressive": True, "exif": turned}),
+        ("print.jpg", color.convert("CMYK"), {}),
+        ("palette.png", color.quantize(16), {"transparency": 3}),
         ("deep.png", Image.fromarray(np.arange(320, dtype=np.uint16).reshape(16, 20) * 200), {}),
-        ("bits.bmp", colour.convert("1"), {}),
-        ("animated.gif", colour, {"save_all": True, "append_images": [noise(20, 16, 1)]}),
-        ("animated.png", colour, {"save_all": True, "append_images": [noise(20, 16, 1)]}),
-        ("animated.webp", colour, {"save_all": True, "append_images": [noise(20, 16, 1)]}),
-        ("lossless.webp", colour.convert("RGBA"), {"lossless": True, "exif": turned}),
-        *((f"{how}.tif", colour, {"compression": how}) for how in ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits")),
+        ("bits.bmp", color.convert("1"), {}),
+        ("animated.gif", color, {"save_all": True, "append_images": [noise(20, 16, 1)]}),
+        ("animated.png", color, {"save_all": True, "append_images": [noise(20, 16, 1)]}),
+        ("animated.webp", color, {"save_all": True, "append_images": [noise(20, 16, 1)]}),
+        ("lossless.webp", color.convert("RGBA"), {"lossless": True, "exif": turned}),
+        *((f"{how}.tif", color, {"compression": how}) for how in ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits")),
     ]
-    for name, picture, settings in ways:
-        picture.save(folder / name, **settings)
+    for name, image, settings in ways:
+        image.save(folder / name, **settings)
     return sorted(folder.iterdir())
 
 

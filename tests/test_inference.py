@@ -1,4 +1,4 @@
-"""Translator: what it reads off weights, sizes, alpha, depth, and tiles that agree with the whole picture."""
+"""Translator: what it reads off weights, sizes, alpha, depth, and tiles that agree with the whole image."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -6,25 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generators import checkpoint, generator, picture
-from picture_files import BLACK_IS_ZERO, WHITE_IS_ZERO, tiff
-from pictures import noise
+from generators import checkpoint, generator, image
+from image_files import BLACK_IS_ZERO, WHITE_IS_ZERO, tiff
+from images import noise
 from PIL import Image
 
 from models import Translator
-from models.inference.checkpoint import infer_options
-from models.inference.image_io import ORIENTATION, read_samples, samples_of_image
+from models.inference.checkpoint import infer_architecture
+from models.inference.image_io import ORIENTATION, from_pil, read_image_array
 from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, images_at_once, largest_map
 from models.inference.tiling import BAR, Tiler
 from models.networks import GENERATORS
-from models.networks.factory import generator_settings
+from models.networks.factory import generator_config
 from util.errors import UserError
-from util.images import to_uint8
+from util.images import tensor2im
 
 VARIANTS = [
     {},
     {"norm": "batch", "dropout": True, "antialias": False, "input_nc": 1},
-    {"norm": "none", "antialias_up": False, "output_nc": 1, "size": 256, "downsamplings": 2},
+    {"norm": "none", "antialias_up": False, "output_nc": 1, "size": 256, "n_downsampling": 2},
 ]
 
 
@@ -36,9 +36,9 @@ def silent(line: str) -> None:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_weights_tell_what_they_belong_to(name: str, changes: dict[str, object]) -> None:
     state = generator(name, **changes).state_dict()
-    options = infer_options(state)
+    options = infer_architecture(state)
     assert options is not None and options["netG"] == name
-    settings = generator_settings(Namespace(**options), options["input_nc"], options["output_nc"])
+    settings = generator_config(Namespace(**options), options["input_nc"], options["output_nc"])
     built = GENERATORS[name](settings).state_dict()
     assert {key: value.shape for key, value in built.items()} == {key: value.shape for key, value in state.items()}
 
@@ -46,7 +46,7 @@ def test_the_weights_tell_what_they_belong_to(name: str, changes: dict[str, obje
 def test_a_folder_of_a_run_is_enough(tmp_path: Path) -> None:
     checkpoint(tmp_path, file="latest_net_G_A.pth")
     checkpoint(tmp_path, file="latest_net_G_B.pth", norm="batch")
-    batch = picture(16, 20)
+    batch = image(16, 20)
     expected = generator()(batch)
     assert torch.equal(Translator.from_checkpoint(tmp_path, gpu_ids="-1")(batch), expected)
     other = Translator.from_checkpoint(tmp_path, network="G_B", gpu_ids="-1")(batch)
@@ -68,27 +68,27 @@ def test_the_record_names_networks_that_shapes_do_not_tell(tmp_path: Path, monke
     monkeypatch.setitem(GENERATORS, "mine", lambda s: torch.nn.Conv2d(s.input_nc, s.output_nc, s.ngf, padding="same"))
     torch.save(torch.nn.Conv2d(3, 3, 5).state_dict(), tmp_path / "latest_net_G.pth")
     (tmp_path / "train_opt.json").write_text('{"netG": "mine", "ngf": 5}')
-    assert Translator.from_checkpoint(tmp_path)(picture(9, 8)).shape == (1, 3, 9, 8)
+    assert Translator.from_checkpoint(tmp_path)(image(9, 8)).shape == (1, 3, 9, 8)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (7, 5), (33, 18)])
 @pytest.mark.parametrize("name", ["resnet_4blocks", "unet_128", "stylegan2"])
 def test_every_size_comes_back(name: str, size: tuple[int, int]) -> None:
     translator = Translator(generator(name, ngf=1), device=torch.device("cpu"))
-    assert translator(picture(*size)).shape == (1, 3, *size)
+    assert translator(image(*size)).shape == (1, 3, *size)
 
 
 def test_what_needs_no_padding_is_what_the_network_gives() -> None:
     image = noise(24, 16)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    expected = to_uint8(generator()(tensor))
+    expected = tensor2im(generator()(tensor))
     translated = Translator(generator(), device=torch.device("cpu"))(image)
     assert translated.mode == "RGB"
     assert np.abs(np.asarray(translated).astype(int) - expected).max() <= 1
 
 
 def test_padding_mirrors_what_is_there() -> None:
-    whole = picture(18, 21)
+    whole = image(18, 21)
     translated = Translator(generator(), device=torch.device("cpu"))(whole)
     padded = torch.nn.functional.pad(whole, (0, 3, 0, 2), mode="reflect")
     assert torch.equal(translated, generator()(padded)[:, :, :18, :21])
@@ -105,7 +105,7 @@ def test_alpha_and_depth_are_kept() -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (9, 10, 4), dtype=np.uint16)
     result = translator(deep)
     assert result.dtype == np.uint16 and np.array_equal(result[:, :, 3], deep[:, :, 3])
-    assert len(np.unique(result[:, :, :3] % 257)) > 100  # more than 8 bits of colour
+    assert len(np.unique(result[:, :, :3] % 257)) > 100  # more than 8 bits of color
 
     gray = Translator(generator(output_nc=1), device=torch.device("cpu"))
     assert gray(Image.fromarray(deep[:, :, 0])).mode == "I;16"
@@ -122,9 +122,9 @@ def test_deep_gray_files_keep_their_brightness(tmp_path: Path) -> None:
     (tmp_path / "scan.tif").write_bytes(tiff(bytes.fromhex(twelve), (8, 6), 12, BLACK_IS_ZERO))
     for path in tmp_path.iterdir():
         with path.open("rb") as file, Image.open(file) as opened:
-            for samples in (read_samples(path), samples_of_image(opened)):
-                assert samples.colour.dtype == np.uint16
-                assert np.abs(samples.colour[:, :, 0].astype(int) - deep).max() <= 16, path.name
+            for samples in (read_image_array(path), from_pil(opened)):
+                assert samples.color.dtype == np.uint16
+                assert np.abs(samples.color[:, :, 0].astype(int) - deep).max() <= 16, path.name
 
 
 @pytest.mark.parametrize("name", ["turned.png", "turned.tif"])
@@ -134,8 +134,8 @@ def test_deep_gray_is_turned_upright(name: str, tmp_path: Path) -> None:
     exif[ORIENTATION] = 6  # to be turned to the right
     Image.fromarray(deep).save(tmp_path / name, exif=exif)
     with (tmp_path / name).open("rb") as file, Image.open(file) as opened:
-        for samples in (read_samples(tmp_path / name), samples_of_image(opened)):
-            assert np.array_equal(samples.colour[:, :, 0], np.rot90(deep, -1))
+        for samples in (read_image_array(tmp_path / name), from_pil(opened)):
+            assert np.array_equal(samples.color[:, :, 0], np.rot90(deep, -1))
 
 
 def test_alpha_follows_a_resize() -> None:
@@ -152,11 +152,11 @@ def test_alpha_follows_a_resize() -> None:
         ("resnet_4blocks", {"ngf": 2, "antialias": False, "antialias_up": False, "dropout": True}),
         ("resnet_4blocks", {"ngf": 2, "norm": "batch"}),
         ("stylegan2", {"ngf": 1}),
-        ("smallstylegan2", {"ngf": 1, "downsamplings": 2}),
+        ("smallstylegan2", {"ngf": 1, "n_downsampling": 2}),
     ],
 )
 def test_tiles_agree_with_the_whole(name: str, changes: dict[str, object]) -> None:
-    batch = picture(100, 79, batch=2)
+    batch = image(100, 79, batch=2)
     batch[:, :, 40:] *= 0.2  # tiles of their own statistics would show
     network = generator(name, **changes)
     whole = Translator(network, device=torch.device("cpu"), say=silent)(batch)
@@ -171,13 +171,13 @@ def test_progress_through_the_tiles_is_told_right(name: str, monkeypatch: pytest
     monkeypatch.setitem(BAR, "disable", False)
     translator = Translator(generator(name, ngf=1), device=torch.device("cpu"))
     tiler = Tiler(translator.generator, 4, translator.noise, tile=40)
-    tiler(picture(60, 72))
+    tiler(image(60, 72))
     assert tiler.bar.n == tiler.bar.total > 1
 
 
 def test_norms_of_tiles_alone_would_show() -> None:
     """The figure that the test above is worth: without statistics of the whole, tiles are off by far more than 1e-3."""
-    batch = picture(96, 96)
+    batch = image(96, 96)
     batch[:, :, 48:] *= 0.2
     network = generator()
     assert (network(batch)[:, :, :48] - network(batch[:, :, :48])).abs().max() > 0.1
@@ -186,7 +186,7 @@ def test_norms_of_tiles_alone_would_show() -> None:
 def test_tiles_are_chosen_where_memory_does_not_do_and_it_is_said(tmp_path: Path) -> None:
     lines: list[str] = []
     translator = Translator(generator(), device=torch.device("cpu"), memory=100_000, say=lines.append, scratch=tmp_path)
-    batch = picture(120, 100)
+    batch = image(120, 100)
     tiled = translator(batch)
     (line,) = lines
     assert "100x120" in line and "tiles" in line
@@ -211,7 +211,7 @@ def test_feature_maps_stay_below_the_indices_of_gpu_kernels() -> None:
 def test_an_image_too_large_for_gpu_kernels_is_tiled_and_the_line_says_so() -> None:
     lines: list[str] = []
     translator = Translator(generator(), device=torch.device("cpu"), say=lines.append)
-    batch = picture(120, 100)
+    batch = image(120, 100)
     whole = translator(batch)
     translator.largest_map = 90_000
     tiled = translator(batch)
@@ -222,7 +222,7 @@ def test_an_image_too_large_for_gpu_kernels_is_tiled_and_the_line_says_so() -> N
 
 
 def test_a_batch_is_split_to_fit() -> None:
-    batch = torch.cat([picture(24, 32), picture(24, 32).flip(3), picture(24, 32).neg()])
+    batch = torch.cat([image(24, 32), image(24, 32).flip(3), image(24, 32).neg()])
     translator = Translator(generator(), device=torch.device("cpu"))
     needed = 24 * 32 * translator.pixel_elements * BYTES_PER_ELEMENT
     passes: list[int] = []
@@ -233,9 +233,9 @@ def test_a_batch_is_split_to_fit() -> None:
     assert passes == [3, 2, 1]
 
 
-def test_what_sees_the_whole_picture_is_refused_in_tiles() -> None:
-    with pytest.raises(UserError, match="looks at the whole picture"):
-        Translator(generator("unet_128", ngf=2), tile=128, device=torch.device("cpu"))(picture(256, 128))
+def test_what_sees_the_whole_image_is_refused_in_tiles() -> None:
+    with pytest.raises(UserError, match="looks at the whole image"):
+        Translator(generator("unet_128", ngf=2), tile=128, device=torch.device("cpu"))(image(256, 128))
 
 
 def test_what_neither_memory_nor_disk_holds_is_refused(tmp_path: Path) -> None:

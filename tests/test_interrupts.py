@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from pictures import options, two_domains
+from images import options, two_domains
 
 from data import create_dataset
 from util.signals import STOP_SIGNALS, DeferredInterrupt, Terminated
@@ -23,7 +23,7 @@ def test_an_interrupt_waits_until_the_program_can_stop() -> None:
             if step == 1:
                 press_ctrl_c()
             steps.append(step)
-            interrupt.raise_if_asked()
+            interrupt.raise_if_requested()
     assert steps == [0, 1]
 
 
@@ -46,12 +46,12 @@ def test_a_second_interrupt_does_not_wait() -> None:
 
 def test_more_interrupts_are_ignored_where_several_processes_are_asked_again_and_again() -> None:
     done = False
-    with pytest.raises(KeyboardInterrupt), DeferredInterrupt(ignores_more=True) as interrupt:
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupt(ignore_repeats=True) as interrupt:
         press_ctrl_c()
         press_ctrl_c()
         done = True
     assert done
-    assert not interrupt.asked_twice
+    assert not interrupt.forced
 
 
 def test_what_else_ends_the_program_is_not_hidden() -> None:

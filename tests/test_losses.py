@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.losses.gan import GAN_LOSSES
 from models.losses.gradient_penalty import r1_penalty, wgan_gp_penalty
 from models.losses.patch_nce import patch_nce
-from models.networks import DISCRIMINATORS, DiscriminatorSettings
+from models.networks import DISCRIMINATORS, DiscriminatorConfig
 
 TEMPERATURE = 0.07
 
@@ -47,7 +47,7 @@ class TestPatchNCE:
         torch.testing.assert_close(patch_nce(self.QUERIES, self.KEYS, groups, temperature), torch.stack(expected))
 
     @pytest.mark.parametrize(("groups", "reached"), [(1, [True] * 12), (3, [True] * 4 + [False] * 8)])
-    def test_negatives_of_one_picture_or_of_the_whole_minibatch(self, groups: int, reached: list[bool]) -> None:
+    def test_negatives_of_one_image_or_of_the_whole_minibatch(self, groups: int, reached: list[bool]) -> None:
         keys = self.KEYS.clone()
         keys[2] = random_patches(1, seed=3)
         before, after = (patch_nce(self.QUERIES, some, groups, TEMPERATURE) for some in (self.KEYS, keys))
@@ -55,7 +55,7 @@ class TestPatchNCE:
 
     @pytest.mark.parametrize("groups", [1, 3])
     def test_order_does_not_matter(self, groups: int) -> None:
-        """Neither that of the patches of a picture nor that of the pictures."""
+        """Neither that of the patches of an image nor that of the images."""
         losses = patch_nce(self.QUERIES, self.KEYS, groups, TEMPERATURE)
         order = torch.tensor([2, 0, 1]).repeat_interleave(4) * 4 + torch.tensor([3, 0, 2, 1, 0, 1, 3, 2, 1, 2, 3, 0])
         torch.testing.assert_close(patch_nce(self.QUERIES[order], self.KEYS[order], groups, TEMPERATURE), losses[order])
@@ -94,7 +94,7 @@ class TestAdversarialLosses:
 
 
 class Paraboloid(nn.Module):
-    """Scores |x|^2 / 2 + <w, x>: its gradient is x + w. Remembers the pictures it was shown."""
+    """Scores |x|^2 / 2 + <w, x>: its gradient is x + w. Remembers the images it was shown."""
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Paraboloid(nn.Module):
 class TestGradientPenalties:
     REAL, FAKE = random_tensor(64, 2, 3, 3, seed=1), random_tensor(64, 2, 3, 3, seed=2)
 
-    def test_r1_is_the_mean_squared_norm_at_real_pictures(self) -> None:
+    def test_r1_is_the_mean_squared_norm_at_real_images(self) -> None:
         critic = Paraboloid(self.REAL.shape[1:])
         expected = (self.REAL + critic.weight).square().sum((1, 2, 3)).mean()
         torch.testing.assert_close(r1_penalty(critic, self.REAL), expected)
@@ -136,7 +136,7 @@ class TestGradientPenalties:
         wgan_gp_penalty(critic, self.REAL, self.FAKE, torch.Generator().manual_seed(0))
         assert torch.equal(critic.shown, shown)
 
-    def test_pictures_get_no_gradient(self) -> None:
+    def test_images_get_no_gradient(self) -> None:
         critic = Paraboloid(self.REAL.shape[1:])
         real, fake = self.REAL.clone().requires_grad_(), self.FAKE.clone().requires_grad_()
         (r1_penalty(critic, real) + wgan_gp_penalty(critic, real, fake, torch.Generator())).backward()
@@ -147,7 +147,7 @@ class TestGradientPenalties:
     @pytest.mark.parametrize("penalty", ["r1", "wgan_gp"])
     def test_can_be_minimised_for_every_discriminator(self, penalty: str, name: str) -> None:
         """The derivative of the penalty by the weights, a second derivative of the network, against finite differences."""
-        settings = DiscriminatorSettings(input_nc=1, ndf=1, n_layers=2, norm="instance", antialias=True, size=32, tile=16)
+        settings = DiscriminatorConfig(input_nc=1, ndf=1, n_layers=2, norm="instance", antialias=True, size=32, tile=16)
         discriminator = DISCRIMINATORS[name](settings).double()
         for index, parameter in enumerate(discriminator.parameters()):
             parameter.data = random_tensor(*parameter.shape, seed=index)

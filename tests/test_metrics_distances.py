@@ -8,18 +8,18 @@ from torch import Tensor
 from util.errors import UserError
 from util.metrics.distances import (
     KID_SUBSETS,
+    check_min_images,
     frechet_distance,
-    kernel_distance,
+    kid,
     precision_and_recall,
-    require_enough,
 )
 
 
-def features(pictures: int, width: int, seed: int, shift: float = 0.0) -> Tensor:
+def features(images: int, width: int, seed: int, shift: float = 0.0) -> Tensor:
     """Rectified and correlated, as the features of networks are."""
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).standard_normal((width, width)) * np.geomspace(1, 1e-2, width)
-    return torch.from_numpy(np.maximum(rng.standard_normal((pictures, width)) @ mixing + shift, 0))
+    return torch.from_numpy(np.maximum(rng.standard_normal((images, width)) @ mixing + shift, 0))
 
 
 def direct_frechet(fake: Tensor, real: Tensor) -> float:
@@ -33,15 +33,15 @@ def direct_frechet(fake: Tensor, real: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("pictures", "width"), [(300, 32), (40, 64), (24, 24)])
-def test_frechet_distance_is_what_its_formula_says(pictures: int, width: int) -> None:
-    fake, real = features(pictures, width, 0), features(pictures + 7, width, 1, 0.3)
+def test_frechet_distance_is_what_its_formula_says(images: int, width: int) -> None:
+    fake, real = features(images, width, 0), features(images + 7, width, 1, 0.3)
     assert frechet_distance(fake, real) == pytest.approx(direct_frechet(fake, real), rel=1e-6)
 
 
 @pytest.mark.parametrize(("pictures", "width"), [(300, 32), (40, 256)])
-def test_frechet_distance_of_a_set_to_itself_is_zero(pictures: int, width: int) -> None:
-    """Also where pictures are few: from the eigenvalues of the product it would be off in the fifth digit."""
-    same = features(pictures, width, 0) * 10
+def test_frechet_distance_of_a_set_to_itself_is_zero(images: int, width: int) -> None:
+    """Also where images are few: from the eigenvalues of the product it would be off in the fifth digit."""
+    same = features(images, width, 0) * 10
     assert frechet_distance(same, same) == pytest.approx(0, abs=1e-8)
 
 
@@ -84,7 +84,7 @@ def test_kernel_distance_is_what_its_formula_says() -> None:
     rng = np.random.RandomState(3)
     subsets = [(rng.choice(17, 8, replace=False), rng.choice(20, 8, replace=False)) for _ in range(KID_SUBSETS)]
     direct = [direct_kernel(fake.numpy()[a], real.numpy()[b]) for a, b in subsets]
-    found = kernel_distance(fake, real, seed=3)
+    found = kid(fake, real, seed=3)
     assert found.subset_size == 8
     assert found.mean == pytest.approx(np.mean(direct), rel=1e-6)
     assert found.spread == pytest.approx(np.std(direct), rel=1e-6)
@@ -94,11 +94,11 @@ def test_kernel_distance_follows_from_its_seed_and_touches_no_other() -> None:
     fake, real = features(20, 8, 0), features(20, 8, 1)
     torch.manual_seed(5)
     np.random.seed(5)
-    once = kernel_distance(fake, real, seed=1)
+    once = kid(fake, real, seed=1)
     after = torch.rand(3), np.random.rand(3)
     torch.manual_seed(5)
     np.random.seed(5)
-    assert kernel_distance(fake, real, seed=1) == once != kernel_distance(fake, real, seed=2)
+    assert kid(fake, real, seed=1) == once != kid(fake, real, seed=2)
     torch.manual_seed(5)
     np.random.seed(5)
     assert torch.equal(torch.rand(3), after[0])
@@ -107,8 +107,8 @@ def test_kernel_distance_follows_from_its_seed_and_touches_no_other() -> None:
 
 def test_kernel_distance_of_one_population_is_small_beside_its_spread() -> None:
     population = features(400, 16, 0)
-    same = kernel_distance(population[:200], population[200:], seed=0)
-    other = kernel_distance(population[:200], features(200, 16, 1, 1.0), seed=0)
+    same = kid(population[:200], population[200:], seed=0)
+    other = kid(population[:200], features(200, 16, 1, 1.0), seed=0)
     assert abs(same.mean) < same.spread < other.mean
 
 
@@ -116,9 +116,9 @@ def direct_share(points: np.ndarray, around: np.ndarray) -> float:
     """The share of points within the ball of any of `around`, which reaches to its third-nearest fellow."""
     inside = 0
     for point in points:
-        for i, centre in enumerate(around):
-            reach = sorted(np.linalg.norm(centre - fellow) for j, fellow in enumerate(around) if j != i)[2]
-            if np.linalg.norm(point - centre) <= reach:
+        for i, center in enumerate(around):
+            reach = sorted(np.linalg.norm(center - fellow) for j, fellow in enumerate(around) if j != i)[2]
+            if np.linalg.norm(point - center) <= reach:
                 inside += 1
                 break
     return inside / len(points)
@@ -138,11 +138,11 @@ def test_precision_and_recall_of_known_cases() -> None:
     assert precision_and_recall(real + 1000, real) == (0, 0)
     collapsed = real[:5].repeat(8, 1) + torch.linspace(0, 1e-9, 40, dtype=torch.float64)[:, None]
     precision, recall = precision_and_recall(collapsed, real)
-    assert precision == 1  # real pictures, all of them
+    assert precision == 1  # real images, all of them
     assert recall < 0.2  # but five of forty
 
 
-def test_too_few_pictures_are_refused() -> None:
-    require_enough(4, "the real set")
-    with pytest.raises(UserError, match=r"3 pictures in the real set: .* at least 4"):
-        require_enough(3, "the real set")
+def test_too_few_images_are_refused() -> None:
+    check_min_images(4, "the real set")
+    with pytest.raises(UserError, match=r"3 images in the real set: .* at least 4"):
+        check_min_images(3, "the real set")

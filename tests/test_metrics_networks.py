@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 from util.metrics.feature_extractors import (
-    FeatureNetwork,
+    FeatureExtractor,
     WeightsAbsentError,
-    cached,
+    cached_download,
     clean,
     legacy,
     load_features,
@@ -25,15 +25,15 @@ from util.metrics.feature_extractors import (
 CPU = torch.device("cpu")
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-class MeanColour(nn.Module):
+class MeanColor(nn.Module):
     """A feature network as one might bring along: it resizes nothing, and takes bytes."""
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return pictures.float().mean((2, 3))
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +47,19 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clean_resize_is_pils_on_every_channel() -> None:
-    """Where nothing overshoots it is the resize of an 8-bit picture, before rounding; what overshoots is clipped."""
-    smooth = np.asarray(Image.fromarray(picture(6, 6)).resize((60, 40), Image.Resampling.BILINEAR))
+    """Where nothing overshoots it is the resize of an 8-bit image, before rounding; what overshoots is clipped."""
+    smooth = np.asarray(Image.fromarray(image(6, 6)).resize((60, 40), Image.Resampling.BILINEAR))
     resized = clean(smooth, 23)
     rounded = np.asarray(Image.fromarray(smooth).resize((23, 23), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert resized.shape == (3, 23, 23)
     assert np.abs(resized.numpy() - rounded).max() <= 1
     assert (resized != resized.round()).any()
-    black_and_white = np.repeat(np.repeat(picture(8, 8) // 128 * 255, 5, axis=0), 5, axis=1)
+    black_and_white = np.repeat(np.repeat(image(8, 8) // 128 * 255, 5, axis=0), 5, axis=1)
     assert clean(black_and_white, 70).aminmax() == (0, 255)
 
 
 def test_legacy_resize_looks_at_four_pixels() -> None:
-    from_above = picture(40, 60)
+    from_above = image(40, 60)
     resized = legacy(from_above, 10).numpy()
     for row, column in [(0, 0), (3, 7), (9, 9)]:
         y, x = (row + 0.5) * 4 - 0.5, (column + 0.5) * 6 - 0.5
@@ -78,7 +78,7 @@ def test_squeezenet_sees_blue_green_red_less_its_mean(squeezenet: Path) -> None:
         sha256(squeezenet),
         ("clean", "legacy"),
     )
-    shown = picture(227, 227)
+    shown = image(227, 227)
     features = squeezenet1_1(weights=None).features.eval()
     features.load_state_dict(torch.load(squeezenet, weights_only=True))
     blue_green_red = shown[:, :, ::-1].astype(np.float32) - np.array([104, 117, 123], np.float32)
@@ -90,15 +90,15 @@ def test_squeezenet_sees_blue_green_red_less_its_mean(squeezenet: Path) -> None:
         torch.testing.assert_close(found, direct.double(), rtol=1e-5, atol=1e-6)
 
 
-def test_features_do_not_depend_on_batches_and_gray_is_shown_as_colour(squeezenet: Path) -> None:
+def test_features_do_not_depend_on_batches_and_gray_is_shown_as_color(squeezenet: Path) -> None:
     network = load_features(squeezenet, CPU)
-    shown = [picture(30, 40), picture(50, 20, 1), picture(30, 40, 2)[:, :, 0]]
+    shown = [image(30, 40), image(50, 20, 1), image(30, 40, 2)[:, :, 0]]
     together = network.features(shown, "clean")
     assert together.shape == (3, 512)
     one_by_one = network.features(shown, "clean", batch_size=1)
     torch.testing.assert_close(together, one_by_one, rtol=1e-4, atol=1e-4)  # float32 sums of another order
-    in_colour = np.repeat(shown[2][:, :, None], 3, axis=2)
-    torch.testing.assert_close(network.features([in_colour], "clean"), one_by_one[2:])
+    to_rgb = np.repeat(shown[2][:, :, None], 3, axis=2)
+    torch.testing.assert_close(network.features([to_rgb], "clean"), one_by_one[2:])
 
 
 def saved_program(kind: str, path: Path) -> Path:
@@ -106,18 +106,18 @@ def saved_program(kind: str, path: Path) -> Path:
     if kind == "torch.export":
         auto = torch.export.Dim.AUTO
         shapes = {"pictures": {0: auto, 2: auto, 3: auto}}
-        torch.export.save(torch.export.export(MeanColour(), (example,), dynamic_shapes=shapes), path.with_suffix(".pt2"))
+        torch.export.save(torch.export.export(MeanColor(), (example,), dynamic_shapes=shapes), path.with_suffix(".pt2"))
         return path.with_suffix(".pt2")
     with warnings.catch_warnings(action="ignore"):  # deprecated, but such files are about
-        torch.jit.trace(MeanColour(), example).save(path)
+        torch.jit.trace(MeanColor(), example).save(path)
     return path
 
 
 @pytest.mark.parametrize("kind", ["torch.export", "torch.jit"])
 def test_a_program_is_fed_bytes_and_named_after_its_file(kind: str, tmp_path: Path) -> None:
-    network = load_features(saved_program(kind, tmp_path / "mean_colour.pt"), CPU)
-    assert (network.name, network.resizes) == ("mean_colour", ("its own",))
-    shown = [picture(9, 14), picture(9, 14, 1), picture(20, 6, 2)]
+    network = load_features(saved_program(kind, tmp_path / "mean_color.pt"), CPU)
+    assert (network.name, network.resizes) == ("mean_color", ("its own",))
+    shown = [image(9, 14), image(9, 14, 1), image(20, 6, 2)]
     expected = np.stack([each.astype(np.float64).mean((0, 1)) for each in shown])
     assert network.features(shown, "its own").numpy() == pytest.approx(expected, rel=1e-5)
 
@@ -126,12 +126,12 @@ def test_a_program_that_gives_no_rows_or_fails_is_named() -> None:
     def fed(shown: np.ndarray, resize: str) -> Tensor:
         return torch.from_numpy(shown.transpose(2, 0, 1)).float()
 
-    shapeless = FeatureNetwork("odd", "", ("its own",), nn.Identity(), fed, CPU)
-    with pytest.raises(UserError, match=r"odd gives \(1, 3, 8, 8\), not a row for every picture"):
-        shapeless.features([picture(8, 8)], "its own")
-    too_wide = FeatureNetwork("wide", "", ("its own",), nn.Conv2d(4, 1, 1), fed, CPU)
-    with pytest.raises(UserError, match=r"wide cannot take these pictures: .*channels"):
-        too_wide.features([picture(8, 8)], "its own")
+    shapeless = FeatureExtractor("odd", "", ("its own",), nn.Identity(), fed, CPU)
+    with pytest.raises(UserError, match=r"odd gives \(1, 3, 8, 8\), not a row for every image"):
+        shapeless.features([image(8, 8)], "its own")
+    too_wide = FeatureExtractor("wide", "", ("its own",), nn.Conv2d(4, 1, 1), fed, CPU)
+    with pytest.raises(UserError, match=r"wide cannot take these images: .*channels"):
+        too_wide.features([image(8, 8)], "its own")
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_inception_is_torch_fidelitys(inception: Path) -> None:
 
     network = load_inception(inception, CPU)
     assert (network.name, network.weights_sha256, network.resizes) == ("inception", sha256(inception), ("clean", "legacy"))
-    shown = picture(299, 299)
+    shown = image(299, 299)
     theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception))
     with torch.inference_mode():
         (direct,) = theirs(torch.from_numpy(shown.transpose(2, 0, 1).copy())[None])
@@ -187,14 +187,14 @@ def test_weights_in_torchs_cache_are_found_and_absent_ones_cost_a_sentence(
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     url = "http://127.0.0.1:9/weights.pth"  # port 9 of this machine: nobody listens there
     with pytest.raises(WeightsAbsentError, match=r"weights.pth is not there, and http.* cannot be fetched \(.*refused\)"):
-        cached(url)
+        cached_download(url)
     there = tmp_path / "hub" / "checkpoints" / "weights.pth"
     there.write_bytes(b"weights")
-    assert cached(url) == there
+    assert cached_download(url) == there
     assert sha256(there) == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_the_squeezenet_at_hand_knows_pictures_apart(root: Path) -> None:
+def test_the_squeezenet_at_hand_knows_images_apart(root: Path) -> None:
     """With real weights: ponies drawn with stripes are nearer to each other than to plain ones."""
     weights = root.parent / "shared" / "weights" / "squeezenet1_1_features.pth"
     if not weights.is_file():

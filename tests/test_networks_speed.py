@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.networks import winograd
 from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample
 from models.networks.resnet import ResnetGenerator, steps
-from models.networks.winograd import TILES_AT_ONCE, Conv3x3
+from models.networks.winograd import CHUNK_TILES, Conv3x3
 
 STEPS = [case for case in find_cases([OWN_GOLDEN]) if case.info["kind"] == "training_steps"]
 
@@ -19,8 +19,8 @@ STEPS = [case for case in find_cases([OWN_GOLDEN]) if case.info["kind"] == "trai
 @pytest.fixture
 def at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has Winograd's way taken where it does not pay yet."""
-    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "LEAST_TILES", 1)
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "MIN_TILES", 1)
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -41,7 +41,7 @@ def assert_same(actual: nn.Module, plain: nn.Module, image: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("at_any_size")
-@pytest.mark.parametrize("shape", [(1, 3, 10, 10), (2, 5, 18, 6), (1, 2, 4 * TILES_AT_ONCE + 6, 14)])
+@pytest.mark.parametrize("shape", [(1, 3, 10, 10), (2, 5, 18, 6), (1, 2, 4 * CHUNK_TILES + 6, 14)])
 @pytest.mark.parametrize(("bias", "margin"), [(True, 0), (False, 0), (True, 1)])
 def test_winograd_is_the_convolution(shape: tuple[int, ...], bias: bool, margin: int) -> None:
     shape = (*shape[:2], *(side - 2 * margin for side in shape[2:]))
@@ -63,7 +63,7 @@ def test_winograd_is_used_where_it_can_be() -> None:
 
 
 def test_winograd_is_used_where_it_pays() -> None:
-    least = winograd.LEAST_CHANNELS
+    least = winograd.MIN_CHANNELS
     cases = (
         (least, least, 34, True),
         (least - 1, least, 34, False),
@@ -110,7 +110,7 @@ def test_norm_with_relu_is_norm_then_relu(memory_format: torch.memory_format) ->
 
     class Joined(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
-            return norm.then_relu(image)
+            return norm.fused_relu(image)
 
     image = random_tensor(2, 3, 6, 5).contiguous(memory_format=memory_format)
     assert_same(Joined(), nn.Sequential(norm, nn.ReLU()), image)
@@ -129,7 +129,7 @@ def test_norm_and_relu_in_bfloat16_learn_as_in_float32(mean: float) -> None:
     weight = random_tensor(1, 4, 32, 32, seed=1)
     gradients = []
     for given in (image.clone().requires_grad_(), image.double().requires_grad_()):
-        (InstanceNorm(4).then_relu(given) * weight).sum().backward()
+        (InstanceNorm(4).fused_relu(given) * weight).sum().backward()
         gradients.append(given.grad.double())
     found, exact = gradients
     assert (found - exact).norm() < 0.005 * exact.norm()

@@ -13,10 +13,10 @@ from programs import ROOT, refuse
 from models import create_model
 from options import TestOptions, TrainOptions
 from options.base_options import ARCHITECTURE
-from options.saved_options import MACHINE_READABLE, TEXT, architecture_arguments, write_options
+from options.saved_options import MACHINE_READABLE, TEXT, save_options, saved_architecture_args
 from util.errors import UserError
 
-parse_as_trained = runpy.run_path(str(ROOT / "test.py"))["parse_as_trained"]
+parse_with_saved_architecture = runpy.run_path(str(ROOT / "test.py"))["parse_with_saved_architecture"]
 
 TINY = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--load_size", "32", "--crop_size", "32"]
 OTHERWISE = ["--input_nc", "1", "--output_nc", "1", "--normG", "batch", "--normD", "none", "--no_dropout", "no"]
@@ -25,13 +25,13 @@ OTHERWISE = ["--input_nc", "1", "--output_nc", "1", "--normG", "batch", "--normD
 def options_of_training(folder: Path, *arguments: str) -> Namespace:
     """The options of a run that left its record in `folder`."""
     opt = TrainOptions().parse(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
-    write_options(opt, folder / "run")
+    save_options(opt, folder / "run")
     return opt
 
 
 def options_of_test(folder: Path, *arguments: str) -> Namespace:
     """The options of a test of that run."""
-    return parse_as_trained(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
+    return parse_with_saved_architecture(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
 
 
 def leave(folder: Path, content: str | bytes) -> Path:
@@ -67,7 +67,7 @@ def test_a_test_takes_the_architecture_over(tmp_path: Path, arguments: list[str]
 
 
 @pytest.mark.parametrize("model", ["cut", "sincut", "cycle_gan"])
-def test_a_test_takes_over_what_the_layers_are_laid_out_for_and_not_how_pictures_are_cut(tmp_path: Path, model: str) -> None:
+def test_a_test_takes_over_what_the_layers_are_laid_out_for_and_not_how_images_are_cut(tmp_path: Path, model: str) -> None:
     untrained = options_of_test(tmp_path, "--model", model)
     options_of_training(tmp_path, "--model", model, "--load_size", "128", "--crop_size", "32")
     opt = options_of_test(tmp_path)
@@ -75,7 +75,7 @@ def test_a_test_takes_over_what_the_layers_are_laid_out_for_and_not_how_pictures
     assert (opt.load_size, opt.crop_size) == (untrained.load_size, untrained.crop_size)
 
 
-def test_a_sincut_run_is_tested_on_whole_pictures_in_every_way(tmp_path: Path) -> None:
+def test_a_sincut_run_is_tested_on_whole_images_in_every_way(tmp_path: Path) -> None:
     options_of_training(tmp_path, "--model", "sincut")
     for way in ([], ["--dataset_mode", "single"], ["--model", "test"]):
         assert options_of_test(tmp_path, *way).preprocess == "none", way
@@ -131,7 +131,7 @@ def test_a_value_given_wins_although_it_is_the_default(tmp_path: Path) -> None:
 def test_nothing_is_taken_over_or_told_where_there_is_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--checkpoints_dir", str(tmp_path), "--name", "run", "--gpu_ids", "-1", "--ngf", "8"]
     assert options_of_test(tmp_path, "--ngf", "8") == TestOptions().parse(arguments)
-    assert architecture_arguments(TestOptions().parse(arguments)) == []
+    assert saved_architecture_args(TestOptions().parse(arguments)) == []
     assert capsys.readouterr().out == ""
 
 
@@ -141,7 +141,7 @@ def test_an_option_that_an_older_record_lacks_has_its_default(tmp_path: Path) ->
 
 
 def test_the_records_are_for_programs_and_for_people(tmp_path: Path) -> None:
-    opt = options_of_training(tmp_path, "--ngf", "8", "--dataroot", "pictures\udcff", "--nce_idt", "no")
+    opt = options_of_training(tmp_path, "--ngf", "8", "--dataroot", "images\udcff", "--nce_idt", "no")
 
     def refuse_constant(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 
 from browser import console, headless_chromium, look
-from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver import ActionChains, Chrome, SampledKeys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from test_report_pages import HOSTILE_NAMES
@@ -55,9 +55,9 @@ def shown_cards(browser: Chrome) -> list[str]:
     return [heading.text for heading in browser.find_elements(By.CSS_SELECTOR, "h2") if heading.is_displayed()]
 
 
-def open_viewer(browser: Chrome, picture: str) -> None:
-    """Clicks on the picture whose alternative text that is."""
-    find(browser, f'main img[alt="{picture}"]').click()
+def open_viewer(browser: Chrome, image: str) -> None:
+    """Clicks on the image whose alternative text that is."""
+    find(browser, f'main img[alt="{image}"]').click()
     assert find(browser, "#viewer").is_displayed()
 
 
@@ -66,13 +66,13 @@ def press(browser: Chrome, *keys: str) -> None:
 
 
 def compared(browser: Chrome) -> tuple[str, list[str]]:
-    """The card that the viewer shows, and the files of its two pictures."""
+    """The card that the viewer shows, and the files of its two images."""
     files = [image.get_attribute("src") for image in browser.find_elements(By.CSS_SELECTOR, "#stage img")]
     return find(browser, "#name").text, [file.split("/images/")[1] for file in files]
 
 
 def divider(browser: Chrome) -> tuple[float, float]:
-    """Where the divider stands, and from where on the second picture is seen, as shares of the stage's width."""
+    """Where the divider stands, and from where on the second image is seen, as shares of the stage's width."""
     share = browser.execute_script(
         "const at = (element) => element.getBoundingClientRect(); const all = at(stage);"
         "return (at(stage.querySelector('hr')).left + 1 - all.left) / all.width"
@@ -81,7 +81,7 @@ def divider(browser: Chrome) -> tuple[float, float]:
     return share, float(clip.removeprefix("inset(0px 0px 0px ").removesuffix("%)")) / 100
 
 
-def test_a_page_of_hostile_names_loads_all_its_pictures_and_complains_of_nothing(browser: Chrome, tmp_path) -> None:
+def test_a_page_of_hostile_names_loads_all_its_images_and_complains_of_nothing(browser: Chrome, tmp_path) -> None:
     look(browser)
     browser.get(results(tmp_path, HOSTILE_NAMES))
     assert len(shown_cards(browser)) == len(HOSTILE_NAMES)
@@ -92,12 +92,12 @@ def test_a_page_of_hostile_names_loads_all_its_pictures_and_complains_of_nothing
     assert browser.execute_script(missing) == "none"
     open_viewer(browser, f"fake_B of {HOSTILE_NAMES[4]}")
     for _ in HOSTILE_NAMES:
-        press(browser, Keys.ARROW_RIGHT)
+        press(browser, SampledKeys.ARROW_RIGHT)
     assert find(browser, "#place").text == f"{len(HOSTILE_NAMES)} / {len(HOSTILE_NAMES)}"
     assert console(browser) == []
 
 
-def test_only_pictures_near_the_window_are_loaded(browser: Chrome, tmp_path) -> None:
+def test_only_images_near_the_window_are_loaded(browser: Chrome, tmp_path) -> None:
     look(browser)
     browser.get(results(tmp_path, [f"{number}.jpg" for number in range(400)]))
     loaded = browser.execute_script("return [...document.querySelectorAll('main img')].filter((i) => i.naturalWidth).length")
@@ -118,11 +118,11 @@ def test_the_divider_follows_the_pointer_the_slider_and_the_keys(browser: Chrome
     ActionChains(browser).move_by_offset(quarter, 0).perform()  # no button is held
     assert divider(browser) == pytest.approx((0.25, 0.25), abs=0.01)
 
-    press(browser, Keys.ARROW_UP)
+    press(browser, SampledKeys.ARROW_UP)
     assert divider(browser) == pytest.approx((0.30, 0.30), abs=0.01)
     press(browser, " ")
     assert divider(browser) == pytest.approx((1, 1), abs=0.01)
-    press(browser, " ", Keys.ARROW_DOWN)
+    press(browser, " ", SampledKeys.ARROW_DOWN)
     assert divider(browser) == pytest.approx((0, 0), abs=0.01)
 
     slider = find(browser, "#cut")
@@ -131,7 +131,7 @@ def test_the_divider_follows_the_pointer_the_slider_and_the_keys(browser: Chrome
     assert console(browser) == []
 
 
-def test_keys_step_through_the_pictures_that_the_filter_leaves(browser: Chrome, tmp_path) -> None:
+def test_keys_step_through_the_images_that_the_filter_leaves(browser: Chrome, tmp_path) -> None:
     look(browser)
     browser.get(results(tmp_path, NAMES))
     press(browser, "/")
@@ -140,28 +140,28 @@ def test_keys_step_through_the_pictures_that_the_filter_leaves(browser: Chrome, 
     assert find(browser, "#count").text == "2 of 4"
     press(browser, " dog")
     assert shown_cards(browser) == ["cat and dog.jpg"]
-    press(browser, *[Keys.BACKSPACE] * 4)
+    press(browser, *[SampledKeys.BACKSPACE] * 4)
     assert shown_cards(browser) == ["cat.jpg", "cat and dog.jpg"]
 
     open_viewer(browser, "fake_B of cat.jpg")
     assert find(browser, "#place").text == "1 / 2"
-    press(browser, Keys.ARROW_RIGHT)
+    press(browser, SampledKeys.ARROW_RIGHT)
     assert compared(browser) == (
         "cat and dog.jpg",
         ["real_A/cat%20and%20dog.png", "fake_B/cat%20and%20dog.png"],
     )
-    press(browser, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    press(browser, SampledKeys.ARROW_RIGHT, SampledKeys.ARROW_LEFT, SampledKeys.ARROW_LEFT)
     assert compared(browser)[0] == "cat.jpg"
-    press(browser, Keys.END)
+    press(browser, SampledKeys.END)
     assert compared(browser)[0] == "cat and dog.jpg"
     find(browser, "#previous").click()
     assert compared(browser)[0] == "cat.jpg"
-    press(browser, Keys.ESCAPE)
+    press(browser, SampledKeys.ESCAPE)
     assert not find(browser, "#viewer").is_displayed()
     assert console(browser) == []
 
 
-def test_any_two_pictures_of_a_card_can_be_compared(browser: Chrome, tmp_path) -> None:
+def test_any_two_images_of_a_card_can_be_compared(browser: Chrome, tmp_path) -> None:
     look(browser)
     browser.get(results(tmp_path, NAMES))
     open_viewer(browser, "real_B of dog.jpg")

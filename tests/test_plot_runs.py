@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from util.loggers.base import Moment
+from util.loggers.base import TrainingPosition
 from util.train_log import MetricsLog
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts/plot_runs.py"
@@ -27,7 +27,7 @@ def judged(run: Path, *told: Told) -> str:
     """The folder of a run that was judged so, 100 images apart."""
     log = MetricsLog(run / "metrics.jsonl")
     for step, figures in enumerate(told, 1):
-        log.add(Moment(epoch=step, epochs_done=step, images=100 * step), {"losses": {"G": 1.0}})
+        log.add(TrainingPosition(epoch=step, epochs_done=step, images=100 * step), {"losses": {"G": 1.0}})
         taken = [
             ("G", "PSNR", figures.psnr, False),
             ("G", "FID", figures.fid, True),
@@ -35,7 +35,7 @@ def judged(run: Path, *told: Told) -> str:
         ]
         fields = ("judged", "name", "value", "lower_is_better")
         log.add(
-            Moment(epoch=step, epochs_done=step, images=100 * step),
+            TrainingPosition(epoch=step, epochs_done=step, images=100 * step),
             {"taken_with": [dict(zip(fields, values, strict=True)) for values in taken]},
         )
     return str(run)

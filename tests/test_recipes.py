@@ -17,7 +17,7 @@ PARSERS = {"train": TrainOptions, "test": TestOptions}
 METHODS = {"cut": ("cut", 200, 200), "fastcut": ("cut", 150, 50), "cyclegan": ("cycle_gan", 200, 200)}
 PAIRS_OF_FOLDERS = ["grumpifycat", "horse2zebra", "cat2dog", "cityscapes"]
 RECIPES = [*((experiment, method) for experiment in PAIRS_OF_FOLDERS for method in METHODS), ("monet_etretat", "sincut")]
-# What testing has to say the same as training, to find its weights and to translate the same pictures the same way.
+# What testing has to say the same as training, to find its weights and to translate the same images the same way.
 SHARED = ("name", "dataroot", "checkpoints_dir", "direction", "model", "CUT_mode")
 
 

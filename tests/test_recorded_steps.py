@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.base_model import BaseModel
 from models.networks.winograd import transforms
-from util.runtime.cuda_graph import WARM_UP_STEPS, Outputs, RecordedSteps
-from util.runtime.rng import KeptDraws
+from util.runtime.cuda_graph import WARMUP_STEPS, CUDAGraphStep, Outputs
+from util.runtime.rng import GraphRNG
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -46,14 +46,14 @@ class Tape:
 
 
 def static_tensors(model: BaseModel) -> list[torch.Tensor]:
-    """What stays in its place from step to step: weights and moments, pictures, and the constants of the convolutions that
+    """What stays in its place from step to step: weights and moments, images, and the constants of the convolutions that
     are for the CPU alone."""
     tensors = [*transforms(torch.float32), *transforms(torch.float64)]
     tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
     tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
     for optimizer in model.optimizers.values():
         tensors += [value for state in optimizer.state.values() for value in state.values()]
-    for course in model.run_step.courses.values():
+    for course in model.step_executor.courses.values():
         tensors += course.inputs.values()
     return tensors
 
@@ -63,7 +63,7 @@ class Watch(TorchDispatchMode):
     device's, or reads what is not in place."""
 
     WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "unique")
-    DRAWS = ("rand", "bernoulli", "uniform", "normal_", "multinomial", "dropout")
+    RANDOM_OPS = ("rand", "bernoulli", "uniform", "normal_", "multinomial", "dropout")
 
     def __init__(self, allowed: list[torch.Tensor], generator: torch.Generator) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Watch(TorchDispatchMode):
             assert tensor.untyped_storage().data_ptr() in self.allowed, f"{name} reads what is not in place: {tensor.shape}"
         before = self.generator.get_state()
         result = function(*args, **(kwargs or {}))
-        if name.startswith(self.DRAWS):
+        if name.startswith(self.RANDOM_OPS):
             assert not torch.equal(self.generator.get_state(), before), f"{name} draws from another generator"
         for tensor in tensors_in(result):
             self.kept.append(tensor)
@@ -93,8 +93,8 @@ def tensors_in(value: object) -> list[torch.Tensor]:
 def recorded(model: BaseModel) -> StandIn:
     """Makes the model record its steps, with the stand-in."""
     recorder = StandIn(model)
-    model.draws = KeptDraws(model.host_generator)
-    model.run_step = RecordedSteps(model.compute_step, model.draws, recorder)
+    model.draws = GraphRNG(model.cpu_rng)
+    model.step_executor = CUDAGraphStep(model.compute_step, model.draws, recorder)
     return recorder
 
 
@@ -102,14 +102,14 @@ class TestRecordedSteps:
     @pytest.mark.parametrize(
         ("method", "steps"),
         [
-            (CUT, WARM_UP_STEPS + 2),
-            (f"{CUT} --CUT_mode FastCUT", 2 * WARM_UP_STEPS + 6),
-            (f"{CUT} --netF reshape", WARM_UP_STEPS + 2),
-            (f"{CUT} --normG batch --normD batch", WARM_UP_STEPS + 2),
-            (f"{CYCLE_GAN} --pool_size 0", WARM_UP_STEPS + 2),
-            (SINCUT, WARM_UP_STEPS + 2),
-            (f"{SINCUT} --netG smallstylegan2", WARM_UP_STEPS + 2),
-            (f"{CUT} --CUT_mode FastCUT --gan_mode wgangp --lambda_gp 1", 2 * WARM_UP_STEPS + 6),
+            (CUT, WARMUP_STEPS + 2),
+            (f"{CUT} --CUT_mode FastCUT", 2 * WARMUP_STEPS + 6),
+            (f"{CUT} --netF reshape", WARMUP_STEPS + 2),
+            (f"{CUT} --normG batch --normD batch", WARMUP_STEPS + 2),
+            (f"{CYCLE_GAN} --pool_size 0", WARMUP_STEPS + 2),
+            (SINCUT, WARMUP_STEPS + 2),
+            (f"{SINCUT} --netG smallstylegan2", WARMUP_STEPS + 2),
+            (f"{CUT} --CUT_mode FastCUT --gan_mode wgangp --lambda_gp 1", 2 * WARMUP_STEPS + 6),
         ],
     )
     def test_equal_plain_ones(self, method: str, steps: int) -> None:
@@ -126,28 +126,28 @@ class TestRecordedSteps:
     def test_every_course_and_size_has_its_own(self) -> None:
         model = tiny_model(f"{CUT} --CUT_mode FastCUT")
         recorder = recorded(model)
-        for seed in range(8 * WARM_UP_STEPS):
+        for seed in range(8 * WARMUP_STEPS):
             take_step(model, size=1 + seed % 2, seed=seed)
-        flips = {key[1] for key, course in model.run_step.courses.items() if course.play}
+        flips = {key[1] for key, course in model.step_executor.courses.items() if course.play}
         assert flips == {(True,), (False,)}
         assert recorder.played > 4
 
-    def test_pictures_of_a_playback_are_turned_back_as_those_of_the_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_images_of_a_playback_are_turned_back_as_those_of_the_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A graph runs no Python: the playback of one course must not find what the recording of another has left."""
-        flips = [bool(seed % 2) for seed in range(2 * WARM_UP_STEPS + 8)]
+        flips = [bool(seed % 2) for seed in range(2 * WARMUP_STEPS + 8)]
         coming = iter(flips)
-        monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: next(coming))
+        monkeypatch.setattr("models.cut_model.sample_flip", lambda generator: next(coming))
         model = tiny_model(f"{CUT} --CUT_mode FastCUT")
-        model.draws = KeptDraws(model.host_generator)
-        model.run_step = RecordedSteps(model.compute_step, model.draws, Tape())
+        model.draws = GraphRNG(model.cpu_rng)
+        model.step_executor = CUDAGraphStep(model.compute_step, model.draws, Tape())
         for seed, flipped in enumerate(flips):
             take_step(model, seed=seed)
-            shown, upright = (visuals["fake_B"] for visuals in (model.get_current_visuals(), model.upright_visuals()))
+            shown, upright = (visuals["fake_B"] for visuals in (model.get_current_visuals(), model.visuals_for_display()))
             assert torch.equal(upright, shown.flip(3) if flipped else shown)
-        assert all(course.play for key, course in model.run_step.courses.items() if key[1])
+        assert all(course.play for key, course in model.step_executor.courses.items() if key[1])
 
     def test_learning_rate_changes_in_its_place(self) -> None:
-        """As an optimiser that is recorded has it."""
+        """As an optimizer that is recorded has it."""
         model = tiny_model(f"{CUT} --n_epochs 0 --n_epochs_decay 3")
         (group,) = model.optimizers["G"].param_groups
         place = group["lr"] = torch.tensor(group["lr"])
@@ -166,11 +166,11 @@ class TestRecordedSteps:
         """
         command = f"{method} {flags}"
         models = [tiny_model(f"{command} {graphs}", gpu_ids=0) for graphs in ("", "--cuda_graphs")]
-        for seed in range(3 * WARM_UP_STEPS + 4):
+        for seed in range(3 * WARMUP_STEPS + 4):
             for model in models:
                 take_step(model, size=2, seed=seed)
         plain, graphs = models
-        assert any(course.play for course in graphs.run_step.courses.values())
+        assert any(course.play for course in graphs.step_executor.courses.values())
         tolerance = {"rel": 0.05, "abs": 0.02} if "bf16" in flags else {"rel": 2e-3, "abs": 1e-3}
         for name in plain.loss_names:
             assert graphs.losses[name].item() == pytest.approx(plain.losses[name].item(), **tolerance)

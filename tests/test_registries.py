@@ -13,22 +13,22 @@ from models import MODELS, create_model
 from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
 from models.lr_schedules import SCHEDULES
-from models.networks import DISCRIMINATORS, GENERATORS, HEADS
-from models.networks.layers import INITIALISERS, NORMS, InstanceNorm
-from models.networks.stylegan2 import DoublingLayer
+from models.networks import DISCRIMINATORS, FEATURE_HEADS, GENERATORS
+from models.networks.layers import INIT_FUNCTIONS, NORMS, InstanceNorm
+from models.networks.stylegan2 import StyledUpsample
 from options import TestOptions, TrainOptions
-from options.saved_options import architecture_arguments, write_options
+from options.saved_options import save_options, saved_architecture_args
 from util.errors import UserError
 
 REGISTRIES = {
     "--model": MODELS,
     "--netG": GENERATORS,
     "--netD": DISCRIMINATORS,
-    "--netF": HEADS,
+    "--netF": FEATURE_HEADS,
     "--gan_mode": GAN_LOSSES,
     "--normG": NORMS,
     "--normD": NORMS,
-    "--init_type": INITIALISERS,
+    "--init_type": INIT_FUNCTIONS,
     "--lr_policy": SCHEDULES,
 }
 # Options with choices that are no registry of models/.
@@ -75,22 +75,22 @@ def test_every_choice_trains_and_translates(command: str, tmp_path: Path) -> Non
     assert 0 <= model.learning_rate <= rate
 
     model.save_networks("latest")
-    write_options(model.opt, tmp_path / "run")
+    save_options(model.opt, tmp_path / "run")
     tested = saved_run(model, command if command == "--model test" else "")
     for name, network in tested.networks.items():
         assert torch.equal(all_weights(network), all_weights(model.networks[name]))
 
-    picture = random_batch(model, 1)["A"].repeat(1, 1, 1, 2)
-    tested.set_input({"A": picture, "A_paths": ["a.png"]})
+    image = random_batch(model, 1)["A"].repeat(1, 1, 1, 2)
+    tested.set_input({"A": image, "A_paths": ["a.png"]})
     tested.test()
-    assert tested.get_current_visuals()["fake_B"].shape == picture.shape
+    assert tested.get_current_visuals()["fake_B"].shape == image.shape
 
 
 def saved_run(model: BaseModel, command: str) -> BaseModel:
     """The run that `model` saved, as test.py opens it."""
     run = as_arguments({"checkpoints_dir": model.opt.checkpoints_dir, "name": model.opt.name})
     own = ["--gpu_ids", "-1", *run, *command.split()]
-    recorded = architecture_arguments(TestOptions().parse(own))
+    recorded = saved_architecture_args(TestOptions().parse(own))
     tested = create_model(TestOptions().parse([*recorded, *own]))
     tested.load_networks("latest")
     return tested
@@ -110,7 +110,7 @@ def immovable(network: nn.Module) -> set[str]:
                 for (key, _), (_, following) in pairwise(layer.named_children())
                 if isinstance(following, InstanceNorm)
             }
-        if isinstance(layer, DoublingLayer) and layer.source is None:
+        if isinstance(layer, StyledUpsample) and layer.source is None:
             names.add(f"{path}.noise.weight")
     return names
 
@@ -159,17 +159,17 @@ class TestOneSidedTesting:
         command = "--model test --netG resnet_4blocks" + (f" --model_suffix {suffix}" if suffix else "")
         tested = translating_model(command, checkpoints_dir=tmp_path, name="run")
         tested.load_networks("latest")
-        picture = torch.rand(1, 3, 32, 32)
-        tested.set_input({"A": picture, "A_paths": ["a.png"]})
+        image = torch.rand(1, 3, 32, 32)
+        tested.set_input({"A": image, "A_paths": ["a.png"]})
         tested.test()
         assert list(tested.get_current_visuals()) == ["real_A", "fake_B"]
-        torch.testing.assert_close(tested.get_current_visuals()["fake_B"], model.networks[f"G{suffix}"](picture).detach())
+        torch.testing.assert_close(tested.get_current_visuals()["fake_B"], model.networks[f"G{suffix}"](image).detach())
 
     def test_does_not_train(self) -> None:
         with pytest.raises(UserError, match=r"--model test is for test\.py"):
             tiny_model("--model test --dataset_mode unaligned")
 
-    def test_names_the_picture_that_a_network_cannot_take(self) -> None:
+    def test_names_the_image_that_a_network_cannot_take(self) -> None:
         model = translating_model("--model test --netG unet_128")
         model.set_input({"A": torch.rand(1, 3, 100, 128), "A_paths": ["odd.png"]})
         with pytest.raises(UserError, match=r"^odd\.png: .* multiples of 128 pixels, not 128x100$"):

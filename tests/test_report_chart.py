@@ -6,7 +6,7 @@ from html import unescape
 
 import pytest
 
-from util.html.charts import MOST_POINTS, chart, curves, run_charts
+from util.html.charts import MAX_POINTS, chart, curves, run_charts
 
 RAMP = [(float(x), 2.0 * x) for x in range(5)]
 
@@ -72,7 +72,7 @@ def test_a_curve_of_one_value_is_drawn(value: float) -> None:
 def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
     curve = [(float(x), 100.0 if x == 51_234 else math.sin(x)) for x in range(100_000)]
     (line,) = drawn(chart("G", {"G": curve}))
-    assert len(line) <= 2 * MOST_POINTS
+    assert len(line) <= 2 * MAX_POINTS
     assert max(line, key=lambda point: point[1]) == pytest.approx((51_234, 100), rel=0.01)
     assert line == sorted(line, key=lambda point: point[0])
 
@@ -94,7 +94,7 @@ def test_the_best_value_is_marked_and_named(best, told: str) -> None:
     assert markup.count('class="best"') == 1
 
 
-def test_several_curves_have_a_legend_and_colours_of_their_own() -> None:
+def test_several_curves_have_a_legend_and_colors_of_their_own() -> None:
     markup = chart("FID", {"CUT": RAMP, "FastCUT": RAMP})
     assert "CUT" in markup and "FastCUT" in markup
     assert "curve-0" in markup and "curve-1" in markup

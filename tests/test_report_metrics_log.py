@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from util.loggers.base import Moment
+from util.loggers.base import TrainingPosition
 from util.train_log import MetricsLog, read_metrics
 
 
-def moment(epochs_done: float) -> Moment:
-    return Moment(int(epochs_done) + 1, epochs_done, round(epochs_done * 10))
+def position(epochs_done: float) -> TrainingPosition:
+    return TrainingPosition(int(epochs_done) + 1, epochs_done, round(epochs_done * 10))
 
 
 def losses(path) -> list[float]:
@@ -17,14 +17,14 @@ def losses(path) -> list[float]:
 def run(path, start: float, *reports: float) -> None:
     """A start of a run at `start`, which reports at these moments a loss equal to them."""
     log = MetricsLog(path)
-    log.forget_after(moment(start))
+    log.truncate_after(position(start))
     for epochs_done in reports:
-        log.add(moment(epochs_done), {"losses": {"G": epochs_done}})
+        log.add(position(epochs_done), {"losses": {"G": epochs_done}})
 
 
 def test_a_line_is_an_object_with_its_moment_and_what_was_reported(tmp_path) -> None:
     log = MetricsLog(tmp_path / "run" / "metrics.jsonl")
-    log.add(Moment(3, 2.5, 100), {"learning_rate": 0.0002, "losses": {"G": 1.0}})
+    log.add(TrainingPosition(3, 2.5, 100), {"learning_rate": 0.0002, "losses": {"G": 1.0}})
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line) == {
         "epoch": 3,
@@ -39,7 +39,7 @@ def test_a_line_is_an_object_with_its_moment_and_what_was_reported(tmp_path) -> 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_no_number_is_null(tmp_path, value: float) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.add(moment(1), {"losses": {"G": value, "D": 1.0}})
+    log.add(position(1), {"losses": {"G": value, "D": 1.0}})
     record = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
     assert record["losses"] == {"G": None, "D": 1.0}
 

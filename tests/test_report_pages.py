@@ -41,7 +41,7 @@ HOSTILE_NAMES = [
 ]
 
 
-def picture(shade: float = 0.0, height: int = 4, width: int = 6) -> torch.Tensor:
+def image(shade: float = 0.0, height: int = 4, width: int = 6) -> torch.Tensor:
     return torch.full((1, 3, height, width), shade)
 
 
@@ -51,11 +51,11 @@ def shade_of(path: Path) -> int:
 
 
 def results(tmp_path: Path, sources: list[str], root: Path = Path("/data/testA")) -> tuple[Path, Page]:
-    """A page over these sources; the n-th picture has the grey value n."""
+    """A page over these sources; the n-th image has the gray value n."""
     page = ResultsPage(tmp_path / "results", "cats", root, {"phase": "test", "epoch": "latest"})
     for number, source in enumerate(sources):
         shade = (number + 0.5) / 255 * 2 - 1
-        page.add(source, {"real_A": picture(shade), "fake_B": picture(shade)})
+        page.add(source, {"real_A": image(shade), "fake_B": image(shade)})
     page.save()
     path = tmp_path / "results" / "index.html"
     return path, read_page(path)
@@ -81,7 +81,7 @@ def test_results_lie_where_scripts_look_for_them_and_the_page_shows_them(tmp_pat
     assert [shade_of(linked_file(path, link)) for link in page.attributes("img", "src")] == [0, 0, 1, 1]
 
 
-def test_pictures_are_lazy_and_announce_their_size(tmp_path) -> None:
+def test_images_are_lazy_and_announce_their_size(tmp_path) -> None:
     _, page = results(tmp_path, ["/data/testA/cat.jpg"])
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     assert all((image["loading"], image["width"], image["height"]) == ("lazy", "6", "4") for image in images)
@@ -167,8 +167,8 @@ def test_a_relative_root_and_a_linked_source_keep_their_names(tmp_path, monkeypa
     Path("data").mkdir()
     Path("data/cat.jpg").symlink_to("/somewhere/17.jpg")
     page = ResultsPage(Path("out"), "cats", Path("data"), {})
-    page.add("data/cat.jpg", {"fake_B": picture()})
-    page.add(str(tmp_path / "data" / "." / "sub" / ".." / "dog.jpg"), {"fake_B": picture()})
+    page.add("data/cat.jpg", {"fake_B": image()})
+    page.add(str(tmp_path / "data" / "." / "sub" / ".." / "dog.jpg"), {"fake_B": image()})
     assert sorted(file.name for file in Path("out/images/fake_B").iterdir()) == ["cat.png", "dog.png"]
 
 
@@ -187,14 +187,14 @@ def test_a_page_is_replaced_in_one_stroke(tmp_path) -> None:
     page.save()
     before = (tmp_path / "index.html").read_text()
     (tmp_path / "reader").hardlink_to(tmp_path / "index.html")  # as a browser that has the old page open
-    page.add("/data/cat.jpg", {"fake_B": picture()})
+    page.add("/data/cat.jpg", {"fake_B": image()})
     page.save()
     assert (tmp_path / "reader").read_text() == before
     assert "cat.png" in (tmp_path / "index.html").read_text()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "index.html", "reader"]
 
 
-def test_a_test_of_fewer_pictures_leaves_none_of_the_one_before(tmp_path) -> None:
+def test_a_test_of_fewer_images_leaves_none_of_the_one_before(tmp_path) -> None:
     results(tmp_path, ["/data/testA/cat.jpg", "/data/testA/dog.jpg", "/data/testA/sub/a%20 #.jpg"])
     own = tmp_path / "results/images/fake_B/own.png"
     own.write_bytes(b"")
@@ -219,7 +219,7 @@ def test_nothing_is_removed_for_the_sake_of_a_page_of_others(tmp_path, link: str
 
 
 def visuals(shade: float = 0.0) -> dict[str, torch.Tensor]:
-    return {name: picture(shade) for name in ("real_A", "fake_B", "real_B", "idt_B")}
+    return {name: image(shade) for name in ("real_A", "fake_B", "real_B", "idt_B")}
 
 
 def headings(web_dir: Path) -> list[str]:
@@ -239,7 +239,7 @@ def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tm
     assert "10 of 400" in read.text_of("dd")
 
 
-def test_an_epoch_shown_twice_has_one_row_with_its_latest_pictures(tmp_path) -> None:
+def test_an_epoch_shown_twice_has_one_row_with_its_latest_images(tmp_path) -> None:
     page = TrainingPage(tmp_path, "cats", 1, 2)
     page.update(1, visuals(-1))
     page.update(1, visuals(1))

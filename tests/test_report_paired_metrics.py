@@ -8,10 +8,10 @@ def noise(seed: int, shape: tuple[int, ...] = (32, 40, 3)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def near(picture: np.ndarray, seed: int, most: int) -> np.ndarray:
-    """The picture with every value moved by at most so much."""
-    step = np.random.default_rng(seed).integers(-most, most + 1, picture.shape)
-    return np.clip(picture.astype(int) + step, 0, 255).astype(np.uint8)
+def near(image: np.ndarray, seed: int, most: int) -> np.ndarray:
+    """The image with every value moved by at most so much."""
+    step = np.random.default_rng(seed).integers(-most, most + 1, image.shape)
+    return np.clip(image.astype(int) + step, 0, 255).astype(np.uint8)
 
 
 def direct_psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -49,14 +49,14 @@ def test_ssim_is_what_the_paper_says(most: int) -> None:
     assert ssim(near(truth, 1, most), truth) == pytest.approx(direct_ssim(near(truth, 1, most), truth), abs=1e-9)
 
 
-def test_flat_pictures_leave_only_the_luminance_term() -> None:
+def test_flat_images_leave_only_the_luminance_term() -> None:
     dark, light = np.full((16, 16, 3), 50, np.uint8), np.full((16, 16, 3), 200, np.uint8)
     c1 = (0.01 * 255) ** 2
     assert ssim(dark, light) == pytest.approx((2 * 50 * 200 + c1) / (50**2 + 200**2 + c1))
     assert psnr(dark, light) == pytest.approx(20 * np.log10(255 / 150))
 
 
-def test_equal_pictures_score_highest() -> None:
+def test_equal_images_score_highest() -> None:
     assert psnr(noise(0), noise(0)) == np.inf
     assert ssim(noise(0), noise(0)) == pytest.approx(1)
 
@@ -67,7 +67,7 @@ def test_a_grey_plane_scores_as_one_channel() -> None:
     assert psnr(a, b) == pytest.approx(direct_psnr(a, b), rel=1e-6)
 
 
-def test_a_mean_is_taken_over_pictures() -> None:
+def test_a_mean_is_taken_over_images() -> None:
     truth = [noise(0), noise(1, (24, 24, 3))]
     results = [near(truth[0], 2, 5), near(truth[1], 3, 50)]
     score = mean_score(zip(results, truth, strict=True))

@@ -13,24 +13,24 @@ pytest.importorskip("tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
-from util.loggers.base import MOST_POINTS, LiveViews, Moment
-from util.loggers.tensorboard_logger import open_tensorboard
+from util.loggers.base import MOST_POINTS, LoggerGroup, TrainingPosition
+from util.loggers.tensorboard_logger import tensorboard_logger
 
 VISUALS = {"real_A": torch.ones(1, 3, 4, 6), "fake_B": -torch.ones(1, 1, 4, 6)}
 
 
-def at(images: int) -> Moment:
-    return Moment(1, images / 1000, images)
+def at(images: int) -> TrainingPosition:
+    return TrainingPosition(1, images / 1000, images)
 
 
 def show(folder: Path, images: range) -> list[str]:
     """A run that reports after these numbers of images; returns what its view had to say."""
     said: list[str] = []
-    view = open_tensorboard(folder)
+    view = tensorboard_logger(folder)
     view.start(said.append)
     for seen in images:
         view.plot("losses", at(seen), {"G": float(seen), "D": 0.5})
-        view.pictures(at(seen), VISUALS)
+        view.images(at(seen), VISUALS)
     view.close()
     assert view.thread and not view.thread.is_alive()
     return said
@@ -40,7 +40,7 @@ def events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"scalars": 0, IMAGES: 0}).Reload()
 
 
-def test_curves_and_pictures_arrive(tmp_path) -> None:
+def test_curves_and_images_arrive(tmp_path) -> None:
     assert show(tmp_path, range(1, 4)) == []
     read = events(tmp_path)
     assert [(event.step, event.value) for event in read.Scalars("losses/G")] == [(1, 1.0), (2, 2.0), (3, 3.0)]
@@ -68,7 +68,7 @@ def test_a_resumed_run_replaces_what_it_lives_through_again(tmp_path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     said: list[str] = []
-    view = open_tensorboard(tmp_path / "file" / "events")
+    view = tensorboard_logger(tmp_path / "file" / "events")
     view.start(said.append)
     view.plot("losses", at(1), {"G": 1.0})
     assert view.thread
@@ -83,10 +83,10 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # makes its import fail
     said: list[str] = []
-    view = LiveViews([open_tensorboard(tmp_path)])
+    view = LoggerGroup([tensorboard_logger(tmp_path)])
     view.start(said.append)
     view.plot("losses", at(1), {"G": 1.0})
-    view.pictures(at(1), VISUALS)
+    view.images(at(1), VISUALS)
     view.close()
     assert said == ["tensorboard is not installed: training goes on without it; `pip install tensorboard` brings it"]
     assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,9 @@ import pytest
 import torch
 from page_reader import read_page
 
-from util.loggers.base import LiveViews, Moment
-from util.report import step_times
-from util.visualizer import TrainingReport
+from util import visualizer
+from util.loggers.base import LoggerGroup, TrainingPosition
+from util.visualizer import Visualizer
 
 VISUALS = {"real_A": torch.zeros(1, 3, 4, 4), "fake_B": torch.zeros(1, 3, 4, 4)}
 
@@ -25,11 +25,11 @@ class RecordingView:
     def start(self, say: Callable[[str], None]) -> None:
         say("the view speaks")
 
-    def plot(self, chart: str, moment: Moment, values: Mapping[str, float]) -> None:
-        self.calls.append((chart, moment, dict(values)))
+    def plot(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
+        self.calls.append((chart, position, dict(values)))
 
-    def pictures(self, moment: Moment, visuals: Mapping[str, torch.Tensor]) -> None:
-        self.calls.append(("pictures", moment, list(visuals)))
+    def images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
+        self.calls.append(("pictures", position, list(visuals)))
 
     def close(self) -> None:
         self.calls.append(("close",))
@@ -48,19 +48,19 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(step_times, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+    monkeypatch.setattr(visualizer, "time", SimpleNamespace(perf_counter=clock.perf_counter))
     return clock
 
 
-def report_in(folder, live_view=None, first_epoch=1, web_page=True) -> TrainingReport:
-    return TrainingReport(
+def report_in(folder, live_view=None, first_epoch=1, web_page=True) -> Visualizer:
+    return Visualizer(
         folder / "cats",
         "cats",
         first_epoch,
         2,
         images_per_epoch=5,
         web_page=web_page,
-        live_view=live_view or LiveViews([]),
+        live_view=live_view or LoggerGroup([]),
     )
 
 
@@ -120,7 +120,7 @@ def test_losses_and_evaluations_are_figures_for_programs_and_curves_on_the_page(
         },
         {"epoch": 1, "epochs_done": 1.0, "images": 5, "evaluation": {"FID": 61.7}},
     ]
-    assert ("evaluation", Moment(1, 1.0, 5), {"FID": 61.7}) in view.calls
+    assert ("evaluation", TrainingPosition(1, 1.0, 5), {"FID": 61.7}) in view.calls
     assert read_page(tmp_path / "cats/web/index.html").text_of("b")[:2] == ["FID", "G"]
 
 
@@ -156,17 +156,17 @@ def test_a_continued_run_adds_to_log_and_page(tmp_path, clock) -> None:
     assert read_page(tmp_path / "cats/web/index.html").text_of("h2") == ["epoch 2", "epoch 1"]
 
 
-def test_the_live_view_gets_losses_over_epochs_and_every_picture(tmp_path, capsys, clock) -> None:
+def test_the_live_view_gets_losses_over_epochs_and_every_image(tmp_path, capsys, clock) -> None:
     view = RecordingView()
     with report_in(tmp_path, view, web_page=False) as report:
         for _ in report.epoch(2, batches(clock)):
             report.losses({"G": 1.0}, 0.0002)
         report.visuals(VISUALS, to_page=False)
     assert view.calls == [
-        ("losses", Moment(2, 1.4, 7), {"G": 1.0}),
-        ("losses", Moment(2, 1.8, 9), {"G": 1.0}),
-        ("losses", Moment(2, 2.0, 10), {"G": 1.0}),
-        ("pictures", Moment(2, 2.0, 10), ["real_A", "fake_B"]),
+        ("losses", TrainingPosition(2, 1.4, 7), {"G": 1.0}),
+        ("losses", TrainingPosition(2, 1.8, 9), {"G": 1.0}),
+        ("losses", TrainingPosition(2, 2.0, 10), {"G": 1.0}),
+        ("pictures", TrainingPosition(2, 2.0, 10), ["real_A", "fake_B"]),
         ("close",),
     ]
     assert capsys.readouterr().out.startswith("the view speaks\n")

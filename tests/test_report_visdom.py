@@ -13,38 +13,38 @@ pytest.importorskip("visdom")
 
 from visdom_servers import HANG_GUARD_SECONDS, free_port, no_server_line, silent_server, visdom_server, wait_until
 
-from util.loggers.base import MOST_POINTS, BackgroundView, LiveView, LiveViews, Moment
-from util.loggers.visdom_logger import open_visdom
-from util.report import background_view, visdom_board, visdom_screen
+from util.loggers import base, visdom_backend, visdom_client
+from util.loggers.base import MOST_POINTS, AsyncLogger, Logger, LoggerGroup, TrainingPosition
+from util.loggers.visdom_logger import visdom_logger
 
 PLOT_CALLS = 5000
 VISUALS = {"real_A": torch.zeros(1, 3, 16, 16), "fake_B": torch.ones(1, 1, 16, 16), "real_B": torch.zeros(1, 3, 8, 8)}
 
 
-def started(port: int, **settings: object) -> tuple[BackgroundView, list[str]]:
+def started(port: int, **settings: object) -> tuple[AsyncLogger, list[str]]:
     """A live view at that port, and what it says from now on."""
-    sink = open_visdom("cats", display_port=port, **settings)
-    assert isinstance(sink, BackgroundView)
+    sink = visdom_logger("cats", display_port=port, **settings)
+    assert isinstance(sink, AsyncLogger)
     said: list[str] = []
     sink.start(said.append)
     return sink, said
 
 
-def finish(sink: BackgroundView) -> None:
+def finish(sink: AsyncLogger) -> None:
     """Closes the view, and waits until it has shown everything."""
     sink.close()
     wait_until(lambda: not sink.thread.is_alive())
 
 
-def at(epoch: float) -> Moment:
+def at(epoch: float) -> TrainingPosition:
     """The moment that visdom's curves show at `epoch`, which begins at 1.0."""
-    return Moment(int(epoch), epoch - 1, round((epoch - 1) * 100))
+    return TrainingPosition(int(epoch), epoch - 1, round((epoch - 1) * 100))
 
 
-def plot_many(sink: LiveView) -> None:
+def plot_many(sink: Logger) -> None:
     for call in range(PLOT_CALLS):
         sink.plot("losses", at(1 + call / PLOT_CALLS), {"G_GAN": float(call), "D_real": 0.5})
-        sink.pictures(at(2), VISUALS)
+        sink.images(at(2), VISUALS)
 
 
 def window(port: int, name: str, env: str = "main") -> dict | None:
@@ -65,8 +65,8 @@ def curves(port: int, name: str) -> dict[str, list[float]]:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """No pauses between looks into the inbox or between attempts."""
-    monkeypatch.setattr(background_view, "SHOW_SECONDS", 0.02)
-    monkeypatch.setattr(visdom_screen, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(base, "FLUSH_INTERVAL", 0.02)
+    monkeypatch.setattr(visdom_backend, "RETRY_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +77,16 @@ def server_port(tmp_path_factory) -> int:
 
 
 @pytest.mark.usefixtures("quick")
-def test_curves_and_pictures_arrive_in_a_real_server(server_port: int) -> None:
+def test_curves_and_images_arrive_in_a_real_server(server_port: int) -> None:
     sink, said = started(server_port, display_id=7)
     sink.plot("losses", at(1.25), {"G_GAN": 1.0, "D_real": 2.0})
     wait_until(lambda: curves(server_port, "7_losses") == {"G_GAN": [1.0], "D_real": [2.0]})
     sink.plot("losses", at(1.5), {"G_GAN": 3.0, "D_real": float("nan")})
     sink.plot("losses", at(1.75), {"G_GAN": 4.0, "D_real": 5.0})
-    sink.pictures(at(2), VISUALS)
+    sink.images(at(2), VISUALS)
     finish(sink)
     assert curves(server_port, "7_losses") == {"G_GAN": [1.0, 3.0, 4.0], "D_real": [2.0, None, 5.0]}
-    shown = window(server_port, "7_pictures")
+    shown = window(server_port, "7_images")
     assert shown["title"] == "cats: real_A | fake_B | real_B"
     assert (shown["width"], shown["height"]) == (3 * 256, round(3 * 256 * 16 / 52))
     assert shown["content"]["src"].startswith("data:image/png;base64,")
@@ -95,9 +95,9 @@ def test_curves_and_pictures_arrive_in_a_real_server(server_port: int) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_no_columns_means_a_window_per_picture_and_no_id_means_the_runs_name(server_port: int) -> None:
+def test_no_columns_means_a_window_per_image_and_no_id_means_the_runs_name(server_port: int) -> None:
     sink, _ = started(server_port, display_ncols=0, display_winsize=100, display_env="other")
-    sink.pictures(at(2), VISUALS)
+    sink.images(at(2), VISUALS)
     finish(sink)
     for name in VISUALS:
         shown = window(server_port, f"cats_{name}", env="other")
@@ -138,11 +138,11 @@ def test_a_server_that_dies_midway_is_mentioned_once(tmp_path, capfd) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_long_curve_is_thinned_and_keeps_its_ends(server_port: int, monkeypatch) -> None:
-    monkeypatch.setattr(visdom_screen, "MOST_POINTS", 10)
+    monkeypatch.setattr(visdom_backend, "MOST_POINTS", 10)
     sink, _ = started(server_port, display_id=9)
     for step in range(100):
         sink.plot("losses", at(step), {"G": float(step)})
-        wait_until(lambda: not sink.inbox.points)
+        wait_until(lambda: not sink.queue.points)
     finish(sink)
     shown = curves(server_port, "9_losses")["G"]
     assert len(shown) <= 10 and shown == sorted(shown) and shown[-1] == 99
@@ -160,11 +160,11 @@ def test_a_refused_connection_is_mentioned_once_and_quietly(capfd) -> None:
 
 
 def test_a_silent_server_holds_up_its_thread_and_nobody_else(monkeypatch) -> None:
-    monkeypatch.setattr(visdom_board, "ANSWER_SECONDS", 100 * HANG_GUARD_SECONDS)
+    monkeypatch.setattr(visdom_client, "ANSWER_SECONDS", 100 * HANG_GUARD_SECONDS)
     with silent_server() as port:
         sink, said = started(port)
         plot_many(sink)  # whoever waits here for an answer waits until the test is killed
-        assert len(sink.inbox.points) == MOST_POINTS and len(sink.inbox.pictures) == 1
+        assert len(sink.queue.points) == MOST_POINTS and len(sink.queue.images) == 1
         sink.close()
         assert sink.thread.is_alive() and sink.thread.daemon
         assert said == []
@@ -173,7 +173,7 @@ def test_a_silent_server_holds_up_its_thread_and_nobody_else(monkeypatch) -> Non
 
 @pytest.mark.usefixtures("quick")
 def test_a_server_that_stays_silent_too_long_is_mentioned(monkeypatch) -> None:
-    monkeypatch.setattr(visdom_board, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(visdom_client, "ANSWER_SECONDS", 0.1)
     with silent_server() as port:
         sink, said = started(port)
         wait_until(lambda: bool(said))
@@ -211,8 +211,8 @@ def test_whatever_else_listens_there_is_survived(answer: bytes, capfd) -> None:
 
 @pytest.mark.parametrize("display_id", [0, -1])
 def test_zero_or_less_switches_the_view_off(display_id: int) -> None:
-    view = open_visdom("cats", display_id=display_id)
-    assert isinstance(view, LiveViews) and not view.views
+    view = visdom_logger("cats", display_id=display_id)
+    assert isinstance(view, LoggerGroup) and not view.views
     view.start(print)
     plot_many(view)
     view.close()

@@ -16,16 +16,16 @@ RUN = """
 import sys
 import threading
 import torch
-from util.report import visdom_board
+from util.loggers import visdom_client
 from util.loggers.base import Moment
-from util.loggers.visdom_logger import open_visdom
-visdom_board.ANSWER_SECONDS = 10_000
+from util.loggers.visdom_logger import visdom_logger
+visdom_client.ANSWER_SECONDS = 10_000
 said = threading.Event()
-view = open_visdom("cats", display_port=int(sys.argv[1]))
+view = visdom_logger("cats", display_port=int(sys.argv[1]))
 view.start(lambda line: (print(line), said.set()))
 for call in range(100):
     view.plot("losses", Moment(1, call, call), {"G": 1.0})
-    view.pictures(Moment(1, call, call), {"fake_B": torch.zeros(1, 3, 8, 8)})
+    view.images(Moment(1, call, call), {"fake_B": torch.zeros(1, 3, 8, 8)})
 if sys.argv[2] == "expecting a line":
     said.wait()
 view.close()
@@ -36,8 +36,8 @@ RUN_WITHOUT_VISDOM = """
 import sys
 sys.modules["visdom"] = None  # makes its import fail
 from util.loggers.base import Moment
-from util.loggers.visdom_logger import open_visdom
-view = open_visdom("cats")
+from util.loggers.visdom_logger import visdom_logger
+view = visdom_logger("cats")
 view.start(print)
 view.plot("losses", Moment(1, 0.5, 1), {"G": 1.0})
 view.close()

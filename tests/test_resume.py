@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from pictures import noise, two_domains
+from images import noise, two_domains
 from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, take_step
 from training_processes import STATE, kill, same_end
 
@@ -72,21 +72,21 @@ def test_a_run_is_resumed_in_another_memory_layout(tmp_path: Path, method: str, 
             assert {state[name].stride() for name in ("exp_avg", "exp_avg_sq")} == {parameter.stride()}
 
 
-def test_a_run_goes_on_with_the_pictures_that_it_began_with(tmp_path: Path, train) -> None:
+def test_a_run_goes_on_with_the_images_that_it_began_with(tmp_path: Path, train) -> None:
     data = two_domains(tmp_path / "many", n_A=5, n_B=3, size=(40, 32))
     going_on = [*arguments("fastcut", "grown"), "--save_latest_freq", "2"]
     assert train(tmp_path, *arguments("fastcut", "still")).status == 0
     assert train(tmp_path, *going_on, meanwhile=kill(signal.SIGTERM, after=1)).status == 143
     noise(40, 32).save(data / "trainA" / "0 a newcomer.png")
-    (data / "trainB" / "another \udcff.png").write_bytes(b"no picture")
+    (data / "trainB" / "another \udcff.png").write_bytes(b"no image")
     ended = train(tmp_path, *going_on, "--continue_train")
     assert ended.status == 0
-    assert "note: 2 pictures have come and 0 have gone since the run began; it goes on with those of then\n" in ended.told
+    assert "note: 2 images have come and 0 have gone since the run began; it goes on with those of then\n" in ended.told
     assert same_end(tmp_path, "still", "grown")
 
 
 @pytest.mark.slow
-def test_other_pictures_are_not_mistaken_for_those_of_the_run(folder: Path, tmp_path: Path, train) -> None:
+def test_other_images_are_not_mistaken_for_those_of_the_run(folder: Path, tmp_path: Path, train) -> None:
     going_on = [*arguments("cut", "moved"), "--continue_train"]
     assert train(folder, *arguments("cut", "moved"), "--n_epochs_decay", "0").status == 0
     data = two_domains(tmp_path / "other", n_A=6, n_B=2, size=(40, 32))
@@ -111,7 +111,7 @@ def test_another_beginning_that_is_asked_for_is_made(folder: Path, train, explic
     assert train(folder, *run, "--overwrite").status == 0
     ended = train(folder, *run, "--continue_train", *explicit)
     assert ended.status == 0
-    assert "; the optimisers start anew\n" in ended.told
+    assert "; the optimizers start anew\n" in ended.told
     epochs = {line.partition(",")[0] for line in ended.told.splitlines() if line.startswith("(epoch: ")}
     assert epochs == ({"(epoch: 2"} if "--epoch_count" in explicit else {"(epoch: 1", "(epoch: 2"})
 
@@ -122,7 +122,7 @@ def test_weights_without_a_state_are_started_from(folder: Path, train) -> None:
     (folder / "checkpoints" / "published" / STATE).unlink()
     ended = train(folder, *run, "--continue_train")
     assert ended.status == 0
-    assert "starting from the weights of published, latest; the optimisers start anew\n" in ended.told
+    assert "starting from the weights of published, latest; the optimizers start anew\n" in ended.told
 
 
 def test_weights_that_somebody_put_there_are_not_passed_over(folder: Path, train) -> None:

@@ -15,21 +15,21 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 import torch
-from pictures import fill, two_domains
+from images import fill, two_domains
 from PIL import Image
 from torch import nn
 from training_processes import Ended, TrainingProcesses
 
-from data.eval_data import JudgedPictures
+from data.eval_data import EvalDataset
 from models import create_model
 from options import TestOptions, TrainOptions
 from scripts.evaluate import evaluate, parse
 from test import test as translate
 from util.errors import UserError
-from util.metrics.evaluator import Judge
-from util.metrics.validation import RunEvaluation
+from util.metrics.evaluator import MetricEvaluator
+from util.metrics.validation import Validator
 from util.runtime.checkpoint import FILE_NAME
-from util.visualizer import TrainingReport
+from util.visualizer import Visualizer
 
 # Batch norm and dropout: what a pass of the training's own networks would leave traces in.
 NETWORKS = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--normG", "batch", "--no_dropout", "no"]
@@ -42,8 +42,8 @@ FIGURES = ["--paired", "--features", "thumbnail.pt2", "--evaluation_freq", "4"]
 class Thumbnail(nn.Module):
     """A feature network small enough for tests."""
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return nn.functional.adaptive_avg_pool2d(pictures.float(), 2).flatten(1)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def train() -> Iterator[Callable[..., Ended]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with pairs to test on, and a feature network."""
+    """A dataset with pairs to test on, and a feature network."""
     folder = tmp_path_factory.mktemp("judged")
     two_domains(folder / "data", n_A=5, n_B=3, size=(40, 32))
     two_domains(folder / "data", "test", n_A=6, n_B=8, size=(40, 32))
@@ -110,7 +110,7 @@ def test_the_end_of_a_run_tells_last_and_best(judged: tuple[Path, str]) -> None:
 
 
 def result_figures(folder: Path, name: str, *options: str) -> dict[str, float]:
-    """What evaluate.py finds in the pictures that test.py makes with the weights of a run."""
+    """What evaluate.py finds in the images that test.py makes with the weights of a run."""
     where = ["--checkpoints_dir", str(folder / "checkpoints"), "--results_dir", str(folder / "results"), "--name", name]
     architecture = [*CUT[:10], *SIZES, "--load_size", "32", "--gpu_ids", "-1"]
     opt = TestOptions().parse([*where, "--dataroot", str(folder / "data"), "--model", "cut", *architecture, *options])
@@ -204,15 +204,15 @@ def options_of(folder: Path, *arguments: str) -> list[str]:
 def test_what_fails_later_ends_the_judging_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_domains(tmp_path / "data", "test", n_A=5, n_B=4, size=(32, 32))
     opt = TrainOptions().parse(["--dataroot", str(data), *options_of(folder)[2:]])
-    judge = Judge([], paired=True, perceptual=None, seed=0)
+    judge = MetricEvaluator([], paired=True, perceptual=None, seed=0)
     generator = nn.Identity()
-    evaluation = RunEvaluation(judge, JudgedPictures(opt), {"G": generator}, lambda name: None, torch.device("cpu"))
-    with TrainingReport(tmp_path, "run", 1, 1, 5, web_page=False, live_view=NoView()) as report:
+    evaluation = Validator(judge, EvalDataset(opt), {"G": generator}, lambda name: None, torch.device("cpu"))
+    with Visualizer(tmp_path, "run", 1, 1, 5, web_page=False, live_view=NoView()) as report:
         evaluation.at(1, 4, report)
         evaluation.at(1, 8, report)
     told = capsys.readouterr().out
     assert told.count("note: the run cannot be judged, training goes on without: ") == 1
-    assert "has no picture named 04" in told
+    assert "has no image named 04" in told
 
 
 class NoView:
@@ -226,18 +226,18 @@ def test_pairs_side_by_side_in_one_file_are_judged_by_their_halves(tmp_path: Pat
         opt = TrainOptions().parse(
             options_of(tmp_path, "--dataroot", str(tmp_path), "--dataset_mode", "aligned", "--direction", direction)
         )
-        pictures = JudgedPictures(opt)
-        names = [name for _, name in pictures.sources()]
+        images = EvalDataset(opt)
+        names = [name for _, name in images.sources()]
         assert names == ["00", "01", "02", "03"]
         with Image.open(tmp_path / "test" / "02.png") as whole:
             half = np.asarray(whole)[:, left]
-        assert np.array_equal(list(pictures.truth_at(names, None))[2], half)
+        assert np.array_equal(list(images.truth_at(names, None))[2], half)
 
 
 def test_a_single_pair_has_nothing_to_be_judged_on(folder: Path) -> None:
     opt = TrainOptions().parse(["--dataroot", str(folder / "data"), "--model", "sincut"])
-    with pytest.raises(UserError, match="single pair of pictures has nothing to be judged on"):
-        JudgedPictures(opt)
+    with pytest.raises(UserError, match="single pair of images has nothing to be judged on"):
+        EvalDataset(opt)
 
 
 def test_averages_of_both_generators_of_cycle_gan_are_saved_and_tested(folder: Path, tmp_path: Path) -> None:

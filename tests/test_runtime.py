@@ -8,13 +8,13 @@ import torch
 
 from models import create_model
 from models.image_pool import ImagePool
-from models.lr_schedules import SCHEDULES, Epochs
+from models.lr_schedules import SCHEDULES, EpochPlan
 from options import TrainOptions
 from util.errors import UserError
-from util.files import make_output_folder
-from util.runtime.device import choose_device, describe_device, listed_gpus, usable_gpu_memory
+from util.files import prepare_output_dir
+from util.runtime.device import describe_device, parse_gpu_ids, select_device, usable_gpu_memory
 from util.runtime.image_counter import ImageCounter
-from util.runtime.rng import seeded
+from util.runtime.rng import fork_rng_seeded
 
 
 @pytest.fixture
@@ -34,33 +34,33 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 
 def test_auto_is_a_gpu_if_there_is_one(machine) -> None:
     machine(cuda=2)
-    assert choose_device("auto") == torch.device("cuda", 0)
+    assert select_device("auto") == torch.device("cuda", 0)
     machine(cuda=1, apple=True)
-    assert choose_device("auto") == torch.device("cuda", 0)
+    assert select_device("auto") == torch.device("cuda", 0)
     machine(apple=True)
-    assert choose_device("auto") == torch.device("mps")
+    assert select_device("auto") == torch.device("mps")
     machine()
-    assert choose_device("auto") == torch.device("cpu")
+    assert select_device("auto") == torch.device("cpu")
 
 
 def test_a_number_is_that_gpu_and_minus_one_the_cpu(machine) -> None:
     machine(cuda=10)
-    assert choose_device("0") == torch.device("cuda", 0)
-    assert choose_device("9") == torch.device("cuda", 9)
-    assert choose_device("-1") == torch.device("cpu")
-    assert choose_device("0,") == torch.device("cuda", 0)
+    assert select_device("0") == torch.device("cuda", 0)
+    assert select_device("9") == torch.device("cuda", 9)
+    assert select_device("-1") == torch.device("cpu")
+    assert select_device("0,") == torch.device("cuda", 0)
 
 
 def test_the_chosen_gpu_becomes_the_current_device(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     current = machine(cuda=4)
-    choose_device("-1")
+    select_device("-1")
     assert current == []
-    choose_device("3")
-    choose_device("auto")
+    select_device("3")
+    select_device("auto")
     assert current == [torch.device("cuda", 3), torch.device("cuda", 0)]
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    choose_device("0,2")
+    select_device("0,2")
     assert current[2:] == [torch.device("cuda", 2)]
 
 
@@ -98,32 +98,32 @@ def test_memory_that_the_caching_allocator_holds_unused_is_free() -> None:
 def test_a_device_that_is_not_there_is_refused(machine, gpu_ids: str, cuda: int, reason: str) -> None:
     machine(cuda=cuda)
     with pytest.raises(UserError) as refused:
-        choose_device(gpu_ids)
+        select_device(gpu_ids)
     assert str(refused.value) == reason
 
 
 def test_of_several_processes_each_gets_a_gpu_of_its_own(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(cuda=4)
-    assert listed_gpus("auto") == listed_gpus("-1") == []
-    assert listed_gpus("2,0,2") == [2, 0]
+    assert parse_gpu_ids("auto") == parse_gpu_ids("-1") == []
+    assert parse_gpu_ids("2,0,2") == [2, 0]
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose_device("auto") == torch.device("cuda", 1)
-    assert choose_device("2,0") == torch.device("cuda", 0)
-    assert choose_device("-1") == torch.device("cpu")
+    assert select_device("auto") == torch.device("cuda", 1)
+    assert select_device("2,0") == torch.device("cuda", 0)
+    assert select_device("-1") == torch.device("cpu")
     with pytest.raises(UserError, match=r"^--gpu_ids 3 names 1 GPU\(s\), too few for the processes started here"):
-        choose_device("3")
+        select_device("3")
     monkeypatch.setenv("LOCAL_RANK", "4")
     with pytest.raises(UserError, match=r"^this machine has 4 GPU\(s\), too few for the processes started here"):
-        choose_device("auto")
+        select_device("auto")
 
 
 def test_several_gpus_that_are_not_there_are_refused(machine) -> None:
     with pytest.raises(UserError, match=r"^--gpu_ids 0,1: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU$"):
-        listed_gpus("0,1")
+        parse_gpu_ids("0,1")
     machine(cuda=1)
     with pytest.raises(UserError, match=r"^--gpu_ids 0,1: this machine has 1 CUDA GPU\(s\)"):
-        listed_gpus("0,1")
+        parse_gpu_ids("0,1")
 
 
 def test_devices_have_names_for_people() -> None:
@@ -133,7 +133,7 @@ def test_devices_have_names_for_people() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_described_by_its_name() -> None:
-    assert describe_device(choose_device("0")) == f"GPU 0 ({torch.cuda.get_device_name(0)})"
+    assert describe_device(select_device("0")) == f"GPU 0 ({torch.cuda.get_device_name(0)})"
 
 
 def test_draws_follow_from_the_seed_and_leave_the_others_alone() -> None:
@@ -142,7 +142,7 @@ def test_draws_follow_from_the_seed_and_leave_the_others_alone() -> None:
     torch.manual_seed(3)
     drawn = []
     for seed in (1, 1, 2):
-        with seeded(seed):
+        with fork_rng_seeded(seed):
             drawn.append(torch.rand(4))
     assert torch.equal(torch.rand(4), expected)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
@@ -150,7 +150,7 @@ def test_draws_follow_from_the_seed_and_leave_the_others_alone() -> None:
 
 def test_the_others_draws_are_left_alone_after_a_failure() -> None:
     before = torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), seeded(1):
+    with pytest.raises(ZeroDivisionError), fork_rng_seeded(1):
         torch.rand(4)
         raise ZeroDivisionError
     assert torch.equal(torch.get_rng_state(), before)
@@ -161,7 +161,7 @@ def test_generators_of_gpus_are_not_seeded(monkeypatch: pytest.MonkeyPatch) -> N
         raise AssertionError("the GPUs' generators were seeded, and nobody puts them back")
 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", forbidden)
-    with seeded(1):
+    with fork_rng_seeded(1):
         torch.rand(4)
 
 
@@ -211,7 +211,7 @@ def test_nothing_is_crossed_before_the_first_image_or_between_steps() -> None:
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     for _ in range(2):
-        make_output_folder(folder, "--name")
+        prepare_output_dir(folder, "--name")
         assert list(folder.iterdir()) == []
 
 
@@ -219,29 +219,29 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_flags(tmp_path: Pat
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError) as refused:
-            make_output_folder(folder, "--checkpoints_dir and --name")
+            prepare_output_dir(folder, "--checkpoints_dir and --name")
         assert str(refused.value).startswith(f"nothing can be written to {folder} (")
         assert str(refused.value).endswith("; check --checkpoints_dir and --name")
 
 
-def rates(name: str, run: Epochs) -> list[float]:
+def rates(name: str, run: EpochPlan) -> list[float]:
     """The factors of a run's epochs, from its first to its last."""
     return [SCHEDULES[name](epoch, run) for epoch in range(run.first, run.constant + run.decay + 1)]
 
 
 def test_linear_ends_above_zero() -> None:
-    assert rates("linear", Epochs(1, 3, 4, 50)) == pytest.approx([1, 1, 1, 0.8, 0.6, 0.4, 0.2])
-    assert rates("linear", Epochs(1, 200, 200, 50))[-1] == pytest.approx(1 / 201)
-    assert rates("linear", Epochs(5, 3, 4, 50)) == pytest.approx([0.6, 0.4, 0.2])
-    assert rates("linear", Epochs(1, 3, 0, 50)) == [1, 1, 1]
+    assert rates("linear", EpochPlan(1, 3, 4, 50)) == pytest.approx([1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    assert rates("linear", EpochPlan(1, 200, 200, 50))[-1] == pytest.approx(1 / 201)
+    assert rates("linear", EpochPlan(5, 3, 4, 50)) == pytest.approx([0.6, 0.4, 0.2])
+    assert rates("linear", EpochPlan(1, 3, 0, 50)) == [1, 1, 1]
 
 
 def test_step_takes_a_tenth_per_stair() -> None:
-    assert rates("step", Epochs(1, 4, 3, 3)) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01])
+    assert rates("step", EpochPlan(1, 4, 3, 3)) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01])
 
 
 def test_cosine_falls_once_over_the_whole_run() -> None:
-    factors = rates("cosine", Epochs(1, 3, 5, 50))
+    factors = rates("cosine", EpochPlan(1, 3, 5, 50))
     assert factors == sorted(factors, reverse=True)
     assert len(set(factors)) == 8
     assert (factors[0], factors[4]) == (1, pytest.approx(0.5))
@@ -249,22 +249,22 @@ def test_cosine_falls_once_over_the_whole_run() -> None:
 
 
 def test_cosine_as_published_climbs_back() -> None:
-    factors = rates("cosine", Epochs(1, 4, 5, 50, cosine_climbs=True))
+    factors = rates("cosine", EpochPlan(1, 4, 5, 50, cosine_restarts=True))
     assert factors[::2] == pytest.approx([1, 0.5, 0, 0.5, 1])
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_can_be_chosen_starts_at_the_full_rate_and_stays_between(name: str) -> None:
     assert TrainOptions().parse(["--lr_policy", name]).lr_policy == name
-    for run in (Epochs(1, 5, 5, 2), Epochs(1, 1, 0, 1), Epochs(1, 5, 5, 2, cosine_climbs=True)):
+    for run in (EpochPlan(1, 5, 5, 2), EpochPlan(1, 1, 0, 1), EpochPlan(1, 5, 5, 2, cosine_restarts=True)):
         assert rates(name, run)[0] == 1
         assert all(0 <= factor <= 1 and math.isfinite(factor) for factor in rates(name, run))
-    assert rates(name, Epochs(1, 0, 0, 1)) == []
-    assert math.isfinite(SCHEDULES[name](1, Epochs(1, 0, 0, 1, cosine_climbs=True)))  # the scheduler asks all the same
+    assert rates(name, EpochPlan(1, 0, 0, 1)) == []
+    assert math.isfinite(SCHEDULES[name](1, EpochPlan(1, 0, 0, 1, cosine_restarts=True)))  # the scheduler asks all the same
 
 
-def pictures(first: int, count: int) -> torch.Tensor:
-    """(count, 1, 1, 1) pictures that can be told apart: first, first + 1 …"""
+def images(first: int, count: int) -> torch.Tensor:
+    """(count, 1, 1, 1) images that can be told apart: first, first + 1 …"""
     return torch.arange(first, first + count, dtype=torch.float32).reshape(-1, 1, 1, 1)
 
 
@@ -274,40 +274,40 @@ def pool(size: int, seed: int = 0) -> ImagePool:
 
 def test_a_pool_of_nothing_keeps_nothing() -> None:
     empty = pool(0)
-    assert torch.equal(empty.query(pictures(0, 3)), pictures(0, 3))
+    assert torch.equal(empty.query(images(0, 3)), images(0, 3))
     assert empty.images == []
 
 
 def test_a_pool_answers_with_what_it_is_asked_until_it_is_full() -> None:
     filling = pool(50)
     for first in range(0, 50, 5):
-        assert torch.equal(filling.query(pictures(first, 5)), pictures(first, 5))
-    assert [picture.item() for picture in filling.images] == list(range(50))
+        assert torch.equal(filling.query(images(first, 5)), images(first, 5))
+    assert [image.item() for image in filling.images] == list(range(50))
 
 
-def test_a_full_pool_exchanges_half_of_the_pictures_and_loses_none() -> None:
+def test_a_full_pool_exchanges_half_of_the_images_and_loses_none() -> None:
     full = pool(50)
-    full.query(pictures(0, 50))
-    answers = full.query(pictures(50, 1000))
+    full.query(images(0, 50))
+    answers = full.query(images(50, 1000))
     assert answers.shape == (1000, 1, 1, 1)
-    kept = [picture.item() for picture in full.images]
+    kept = [image.item() for image in full.images]
     assert sorted([*answers.flatten().tolist(), *kept]) == list(range(1050))
-    older = (answers != pictures(50, 1000)).sum().item()
+    older = (answers != images(50, 1000)).sum().item()
     assert 440 < older < 560  # about a half: four standard deviations
     assert len(kept) == 50
 
 
 def test_every_place_of_a_pool_is_used() -> None:
     full = pool(10)
-    full.query(pictures(0, 10))
-    full.query(pictures(10, 400))
-    assert min(picture.item() for picture in full.images) >= 10
+    full.query(images(0, 10))
+    full.query(images(10, 400))
+    assert min(image.item() for image in full.images) >= 10
 
 
 def test_a_pool_follows_from_its_generator_alone() -> None:
     def answers(seed: int) -> list[float]:
         shown = pool(5, seed)
-        return torch.cat([shown.query(pictures(first, 4)) for first in range(0, 80, 4)]).flatten().tolist()
+        return torch.cat([shown.query(images(first, 4)) for first in range(0, 80, 4)]).flatten().tolist()
 
     torch.manual_seed(0)
     before = torch.get_rng_state()

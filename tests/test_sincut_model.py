@@ -26,7 +26,7 @@ class TestWindows:
     def test_equal_whole_crops(self, command: str) -> None:
         """Encoding what single patches see, and encoding whole crops."""
         windows, whole = (double_model(f"{SINCUT} {command}") for _ in range(2))
-        whole._nce_terms = partial(CUTModel._nce_terms, whole)
+        whole._nce_losses = partial(CUTModel._nce_losses, whole)
         sides = [encoded_sizes(model) for model in (windows, whole)]
         assert_same_step(windows, whole)
         assert min(sides[0]) < 64
@@ -36,7 +36,7 @@ class TestWindows:
     def test_equal_the_published_passes(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Neither windows nor keys from the generator's own pass."""
         windows = double_model(f"{SINCUT} {command}")
-        monkeypatch.setattr("models.cut_model.mixes_images", lambda network: True)
+        monkeypatch.setattr("models.cut_model.is_batch_dependent", lambda network: True)
         published = double_model(f"{SINCUT} {command}")
         sides = encoded_sizes(published)
         assert_same_step(windows, published)
@@ -51,7 +51,7 @@ class TestWindows:
         ],
     )
     def test_are_left_where_they_do_not_help(self, command: str, expected: set, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("models.cut_model.draw_flip", lambda generator: True)
+        monkeypatch.setattr("models.cut_model.sample_flip", lambda generator: True)
         model = tiny_model(f"{SINCUT} {command}")
         sides = encoded_sizes(model)
         train(model, steps=1)
@@ -59,7 +59,7 @@ class TestWindows:
 
 
 class TestLosses:
-    def test_names_of_losses_and_pictures(self) -> None:
+    def test_names_of_losses_and_images(self) -> None:
         model = tiny_model(SINCUT)
         assert tuple(train(model, steps=1)) == (*CUT_NAMES, "NCE_Y", "D_R1", "idt")
         assert tuple(model.get_current_visuals()) == ("real_A", "fake_B", "real_B", "idt_B")
@@ -84,7 +84,7 @@ class TestLosses:
         for step in range(2):
             model.set_input(random_batch(model, seed=step))
             model.forward()
-            loss = model.discriminator_loss()
+            loss = model.compute_D_loss()
             expected = 3 * r1_penalty(model.D, model.real_B)
             assert expected > 0
             torch.testing.assert_close(model.losses["D_R1"], expected)
@@ -130,13 +130,13 @@ class TestNoise:
     @pytest.mark.parametrize("method", ["cut", "sincut", "cycle_gan", "test"])
     def test_of_a_translation_follows_from_the_seed(self, method: str) -> None:
         first, same = (self.noisy(translating_model(f"--model {method} --netG stylegan2 --ngf 1")) for _ in range(2))
-        pictures = []
+        images = []
         for index, model in enumerate((first, same, first)):
             torch.manual_seed(index)  # nothing may depend on it
             model.test()
-            pictures.append(model.fake_B)
-        assert torch.equal(pictures[0], pictures[1])
-        assert not torch.equal(pictures[0], pictures[2]), "drawn anew for every picture"
+            images.append(model.fake_B)
+        assert torch.equal(images[0], images[1])
+        assert not torch.equal(images[0], images[2]), "drawn anew for every image"
 
     @staticmethod
     def noisy(model: BaseModel) -> BaseModel:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from pictures import two_domains
+from images import two_domains
 from training_processes import Ended, kill, reported, same_end
 
 TINY = ["--netG", "resnet_4blocks", "--ngf", "1", "--ndf", "1", "--load_size", "36", "--crop_size", "32", "--netF_nc", "2"]
@@ -57,11 +57,11 @@ def dead_worker(after: int) -> Fault:
     return kill_one
 
 
-def corrupt_picture(data: Path, name: str, after: int) -> Fault:
-    """A file appears that is no picture; the run is stopped, so that it will meet the file when it goes on."""
+def corrupt_image(data: Path, name: str, after: int) -> Fault:
+    """A file appears that is no image; the run is stopped, so that it will meet the file when it goes on."""
 
     def appear(pid: int, output: Path) -> None:
-        (data / "trainA" / name).write_bytes(b"no picture")
+        (data / "trainA" / name).write_bytes(b"no image")
         kill(signal.SIGTERM, after)(pid, output)
 
     return appear
@@ -80,9 +80,9 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(
     while 0 not in statuses:
         after = draws.randrange(1, steps_between)
         faults = [
-            kill(signal.SIGTERM, after),  # first, so that the run has begun before there is a corrupt picture
+            kill(signal.SIGTERM, after),  # first, so that the run has begun before there is a corrupt image
             full_disk(small_disk, after),
-            corrupt_picture(data, f"zz_{len(statuses)}.png", after),
+            corrupt_image(data, f"zz_{len(statuses)}.png", after),
             dead_worker(after),
             kill(signal.SIGKILL, after),
         ]

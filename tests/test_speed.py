@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, random_batch, take_step, tiny_model
 
-from models.performance import Speed, chosen_speed
+from models.performance import PerformanceConfig, resolve_performance_config
 from options import TestOptions, TrainOptions
 from util.errors import UserError
 
@@ -101,7 +101,7 @@ class TestBfloat16:
             assert model.losses[name].item() == pytest.approx(plain.losses[name].item(), rel=0.1, abs=0.05), name
         for network in model.networks.values():
             assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
-        assert {picture.dtype for picture in model.get_current_visuals().values()} == {torch.float32}
+        assert {image.dtype for image in model.get_current_visuals().values()} == {torch.float32}
 
     def test_penalties_see_the_plain_discriminator(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
@@ -152,7 +152,9 @@ class TestCommandLines:
 
     def test_fast_leaves_what_is_given(self) -> None:
         cpu = torch.device("cpu")
-        chosen = chosen_speed(TrainOptions().parse(["--fast", "--precision", "fp32", "--accumulate", "3"]), cpu)
+        chosen = resolve_performance_config(
+            TrainOptions().parse(["--fast", "--precision", "fp32", "--accumulate", "3"]), cpu
+        )
         assert (chosen.precision, chosen.accumulate) == ("fp32", 3)
-        assert chosen_speed(TrainOptions().parse([]), cpu) == Speed()
-        assert chosen_speed(TestOptions().parse([]), cpu) == Speed()
+        assert resolve_performance_config(TrainOptions().parse([]), cpu) == PerformanceConfig()
+        assert resolve_performance_config(TestOptions().parse([]), cpu) == PerformanceConfig()

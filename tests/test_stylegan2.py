@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from conftest import OWN_GOLDEN
 from golden_cases import Case, assert_close, assert_gradients
-from stylegan2_parts import random_image, randomised, recorded_inputs, small_generator
+from stylegan2_parts import random_image, randomized, recorded_inputs, small_generator
 from torch import Tensor
 
 from models.networks.layers import init_weights
 from models.networks.stylegan2 import (
-    DoublingLayer,
     NoiseSource,
+    StyledUpsample,
     StyleGAN2Discriminator,
     StyleGAN2Generator,
     TiledStyleGAN2Discriminator,
@@ -63,7 +63,7 @@ def test_published_state_dict_at_full_size(name: str, network) -> None:
 
 
 class TestGenerator:
-    def test_weights_keep_their_own_initialisation(self) -> None:
+    def test_weights_keep_their_own_initialization(self) -> None:
         networks = []
         for init_type in ("xavier", "orthogonal"):
             torch.manual_seed(3)
@@ -74,19 +74,19 @@ class TestGenerator:
         weight = first["encoder.convs.4.conv1.0.weight"]
         assert weight.std().item() == pytest.approx(1, abs=0.1)
 
-    @pytest.mark.parametrize("downsamplings", [1, 2])
-    def test_sides_are_free(self, downsamplings: int) -> None:
-        generator = small_generator(downsamplings=downsamplings)
+    @pytest.mark.parametrize("n_downsampling", [1, 2])
+    def test_sides_are_free(self, n_downsampling: int) -> None:
+        generator = small_generator(n_downsampling=n_downsampling)
         output, features = generator(random_image(1, 3, 44, 20), (0, 1, 2, 5))
         assert output.shape == (1, 3, 44, 20)
-        assert [feature.shape[1] for feature in features] == generator.feature_widths((0, 1, 2, 5))
-        assert features[-1].shape[2:] == (44 // 2**downsamplings, 20 // 2**downsamplings)
+        assert [feature.shape[1] for feature in features] == generator.feature_channels((0, 1, 2, 5))
+        assert features[-1].shape[2:] == (44 // 2**n_downsampling, 20 // 2**n_downsampling)
 
-    def test_channels_of_pictures_are_free(self) -> None:
+    def test_channels_of_images_are_free(self) -> None:
         generator = StyleGAN2Generator(1, 4, ngf=1, size=32).double()
         assert generator(random_image(2, 1, 16, 16)).shape == (2, 4, 16, 16)
 
-    def test_memory_layout_of_the_picture_does_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_memory_layout_of_the_image_does_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         silence(monkeypatch)
         generator = small_generator()
         image = random_image(2, 3, 16, 16)
@@ -116,11 +116,11 @@ class TestGenerator:
     @pytest.mark.parametrize("layers", [(), (2, 0), (2, 2), (0, 6), (-1,)])
     def test_illegal_taps_are_refused_with_the_legal_ones(self, layers: Sequence[int]) -> None:
         with pytest.raises(ValueError, match="from 0 to 5"):
-            small_generator().feature_widths(layers)
+            small_generator().feature_channels(layers)
 
     def test_small_generator_has_fewer_taps(self) -> None:
         with pytest.raises(ValueError, match="from 0 to 3"):
-            small_generator(blocks=2).feature_widths((0, 2, 4))
+            small_generator(blocks=2).feature_channels((0, 2, 4))
 
 
 class TestNoise:
@@ -142,8 +142,8 @@ class TestNoise:
         self.translate(generator, seed=1)
         assert torch.equal(torch.get_rng_state(), state)
 
-    def test_is_one_draw_per_picture_and_position_times_the_strength(self) -> None:
-        layer = randomised(DoublingLayer(2, 3, NoiseSource()))
+    def test_is_one_draw_per_image_and_position_times_the_strength(self) -> None:
+        layer = randomized(StyledUpsample(2, 3, NoiseSource()))
         features = random_image(2, 2, 4, 4)
         drawn = torch.ones(2, 1, 8, 8, dtype=torch.float64)
         drawn[1] = -0.5
@@ -169,9 +169,9 @@ class TestNoise:
 
 
 class TestDiscriminator:
-    def test_penalty_on_its_gradient_can_be_minimised(self) -> None:
+    def test_penalty_on_its_gradient_can_be_minimized(self) -> None:
         """R1: the derivative of |dD/dx|^2 by the weights, against finite differences along a random direction."""
-        discriminator = randomised(StyleGAN2Discriminator(1, ndf=1, size=8))
+        discriminator = randomized(StyleGAN2Discriminator(1, ndf=1, size=8))
         parameters = list(discriminator.parameters())
 
         def penalty() -> Tensor:
@@ -194,7 +194,7 @@ class TestDiscriminator:
         assert slope.item() == pytest.approx(difference, rel=1e-5)
 
     @pytest.mark.parametrize("side", [64, 72, 76])
-    def test_scores_one_number_per_picture(self, side: int) -> None:
+    def test_scores_one_number_per_image(self, side: int) -> None:
         discriminator = StyleGAN2Discriminator(3, ndf=1, size=side).double()
         images = random_image(3, 3, side, side)
         scores = discriminator(images)
@@ -208,11 +208,11 @@ class TestDiscriminator:
             StyleGAN2Discriminator(3, ndf=1, size=32)(torch.zeros(1, 3, 32, 64))
 
     def test_tiles_are_judged_each_on_its_own(self) -> None:
-        discriminator = randomised(TiledStyleGAN2Discriminator(3, ndf=1, tile=16))
+        discriminator = randomized(TiledStyleGAN2Discriminator(3, ndf=1, tile=16))
         image = random_image(2, 3, 40, 32)
         scores = discriminator(image)
         assert scores.shape == (2 * 2 * 2, 1)
-        image[:, :, 16:32, 16:] = 0  # the last tile of each picture
+        image[:, :, 16:32, 16:] = 0  # the last tile of each image
         image[:, :, 32:] = 9  # left over
         changed = (discriminator(image) != scores).flatten().tolist()
         assert changed == [False, False, False, True] * 2

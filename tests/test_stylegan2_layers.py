@@ -3,16 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from stylegan2_parts import random_image, randomised
+from stylegan2_parts import random_image, randomized
 from torch import Tensor, nn
 
-from models.networks.stylegan2 import DoublingLayer
-from models.networks.stylegan2_layers import Blur, ConvLayer, HalvingSkip, ResBlock
+from models.networks.stylegan2 import StyledUpsample
+from models.networks.stylegan2_layers import Blur, ConvLayer, DownsampleSkip, ResBlock
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", [1, 2])
-def test_blur_is_a_weighted_sum_of_neighbours(padding: int, stride: int) -> None:
+def test_blur_is_a_weighted_sum_of_neighbors(padding: int, stride: int) -> None:
     features = random_image(2, 3, 7, 6)
     padded = F.pad(features, [padding] * 4)
     expected = torch.zeros(2, 3, padded.shape[2] - 3, padded.shape[3] - 3, dtype=torch.float64)
@@ -25,7 +25,7 @@ def test_blur_is_a_weighted_sum_of_neighbours(padding: int, stride: int) -> None
 
 
 def test_folded_gains_leave_the_value_alone() -> None:
-    layer = randomised(ConvLayer(2, 3, 3, downsample=True))
+    layer = randomized(ConvLayer(2, 3, 3, downsample=True))
     blur, convolution, bias = layer
     features = random_image(2, 2, 8, 8)
     response = F.conv2d(blur(features), convolution.weight / (2 * 9) ** 0.5, stride=2) + bias.bias
@@ -34,7 +34,7 @@ def test_folded_gains_leave_the_value_alone() -> None:
 
 
 def test_skip_blurs_before_it_drops_positions() -> None:
-    layer = randomised(HalvingSkip(2, 3))
+    layer = randomized(DownsampleSkip(2, 3))
     features = random_image(2, 2, 8, 8)
     blurred = Blur(padding=1).double()(features)
     expected = F.conv2d(blurred, layer[1].weight / 2**0.5, stride=2) * 0.7
@@ -48,15 +48,15 @@ def test_skip_blurs_before_it_drops_positions() -> None:
         Blur(padding=1, stride=2),
         ConvLayer(2, 2, 3),
         ConvLayer(2, 2, 3, downsample=True),
-        HalvingSkip(2, 2),
+        DownsampleSkip(2, 2),
         ResBlock(2, 2),
         ResBlock(2, 2, downsample=True),
-        DoublingLayer(2, 2, source=None),
+        StyledUpsample(2, 2, source=None),
     ],
     ids=["blur", "halving blur", "conv", "halving conv", "skip", "block", "halving block", "doubling"],
 )
 def test_first_and_second_derivatives(layer: nn.Module) -> None:
-    randomised(layer)
+    randomized(layer)
     features = random_image(1, 2, 4, 4).requires_grad_()
     tensors = {name: value.detach().requires_grad_() for name, value in layer.named_parameters() if "noise" not in name}
 
@@ -70,7 +70,7 @@ def test_first_and_second_derivatives(layer: nn.Module) -> None:
 
 @pytest.mark.parametrize("downsample", [False, True])
 def test_block_gives_the_same_without_gradients_and_keeps_its_input(downsample: bool) -> None:
-    block = randomised(ResBlock(3, 3, downsample))
+    block = randomized(ResBlock(3, 3, downsample))
     features = random_image(2, 3, 8, 8)
     kept = features.clone()
     expected = block(features).detach()

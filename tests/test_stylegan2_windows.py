@@ -1,4 +1,4 @@
-"""`StyleGAN2Generator.encode_at` looks at windows of the picture; nothing may tell that from the whole."""
+"""`StyleGAN2Generator.encode_patches` looks at windows of the image; nothing may tell that from the whole."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from models.networks.stylegan2 import StyleGAN2Generator
 def encode_whole(
     generator: StyleGAN2Generator, image: Tensor, layers: Sequence[int], positions: Sequence[Tensor]
 ) -> list[Tensor]:
-    """What `encode_at` is to give, from whole feature maps."""
+    """What `encode_patches` is to give, from whole feature maps."""
     maps = generator(image, layers, encode_only=True)
     return [features.flatten(2)[:, :, position] for features, position in zip(maps, positions, strict=True)]
 
 
-@pytest.mark.parametrize(("layer", "downsamplings"), [(0, 1), (1, 1), (2, 1), (3, 1), (3, 2)])
-def test_every_position_of_a_picture_has_its_features(layer: int, downsamplings: int) -> None:
-    generator = small_generator(downsamplings=downsamplings)
+@pytest.mark.parametrize(("layer", "n_downsampling"), [(0, 1), (1, 1), (2, 1), (3, 1), (3, 2)])
+def test_every_position_of_a_image_has_its_features(layer: int, n_downsampling: int) -> None:
+    generator = small_generator(n_downsampling=n_downsampling)
     image = random_image(2, 3, 32, 36)
     with torch.no_grad():
         whole = generator(image, (layer,), encode_only=True)[0].flatten(2)
-        alone = [generator.encode_at(image, (layer,), [torch.tensor([i])])[0] for i in range(whole.shape[2])]
+        alone = [generator.encode_patches(image, (layer,), [torch.tensor([i])])[0] for i in range(whole.shape[2])]
     torch.testing.assert_close(torch.cat(alone, 2), whole)
 
 
@@ -32,7 +32,7 @@ def test_gradients_are_those_of_the_whole() -> None:
     generator = small_generator()
     positions = [torch.tensor([0, 700]), torch.tensor([35]), torch.tensor([511])]
     gradients = []
-    for encode in (StyleGAN2Generator.encode_at, encode_whole):
+    for encode in (StyleGAN2Generator.encode_patches, encode_whole):
         image = random_image(2, 3, 32, 64).requires_grad_()
         loss = sum(vectors.square().sum() for vectors in encode(generator, image, (0, 2, 4), positions))
         gradients.append(torch.autograd.grad(loss, (image, *generator.encoder.parameters()), allow_unused=True))
@@ -57,6 +57,6 @@ def test_encodes_as_little_as_it_can(count: int, sides: tuple[int, int], encoded
     with torch.no_grad():
         expected = encode_whole(generator, image, (4,), positions)
         with recorded_inputs(generator.encoder.convs[0]) as shapes:
-            found = generator.encode_at(image, (4,), positions)
+            found = generator.encode_patches(image, (4,), positions)
     assert shapes == [encoded]
     torch.testing.assert_close(found, expected)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from generators import checkpoint
-from pictures import fill, noise
+from images import fill, noise
 from PIL import Image
 from programs import refuse, run, succeed
 
-from models.inference.image_io import plan_jobs, still_to_do
+from models.inference.image_io import pending_jobs, plan_jobs
 from scripts.translate import main
 
 TRANSLATE = "scripts/translate.py"
@@ -45,7 +45,7 @@ def test_a_mixed_folder_goes_through(tmp_path: Path, weights: str) -> None:
     expected = mixed(tmp_path / "in")
     finished = run(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out", "--batch_size", "3")
     assert finished.returncode == 1
-    assert finished.stdout.splitlines()[-1] == "11 of 13 pictures translated, 2 could not be: out"
+    assert finished.stdout.splitlines()[-1] == "11 of 13 images translated, 2 could not be: out"
     assert sorted(line.split(":")[0] for line in finished.stderr.splitlines()) == ["in/broken.png", "in/deep/empty.jpg"]
 
     results = {str(path.relative_to(tmp_path / "out")): path for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -65,13 +65,13 @@ def test_results_that_are_there_are_kept(tmp_path: Path, weights: str) -> None:
     (tmp_path / "out" / "00.png").write_bytes(b"mine")
     (tmp_path / "out" / "02.png").write_bytes(b"mine too")
     assert "2 of 3 results are there already (out/00.png, out/02.png)" in refuse(tmp_path, TRANSLATE, *line)
-    assert "1 of 3 pictures translated, 2 were there" in succeed(tmp_path, TRANSLATE, *line, "--resume")
+    assert "1 of 3 images translated, 2 were there" in succeed(tmp_path, TRANSLATE, *line, "--resume")
     assert (tmp_path / "out" / "00.png").read_bytes() == b"mine"
     jobs = plan_jobs(str(tmp_path / "in"), tmp_path / "out")
-    assert still_to_do(jobs, resume=False, overwrite=True) == jobs
+    assert pending_jobs(jobs, resume=False, overwrite=True) == jobs
 
 
-def test_patterns_and_single_pictures(tmp_path: Path, weights: str) -> None:
+def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
     for name in ("x/1.png", "x/2.jpg", "y/1.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         noise(8, 8).save(tmp_path / "in" / name)
@@ -88,10 +88,10 @@ def test_patterns_and_single_pictures(tmp_path: Path, weights: str) -> None:
     [
         (["--input", "in", "--output", "in"], "lies within --input"),
         (["--input", "in", "--output", "in/results"], "lies within --input"),
-        (["--input", "in/00.png", "--output", "in"], "is one of the pictures"),
-        (["--input", "link/00.png", "--output", "in/00.png"], "is one of the pictures"),
+        (["--input", "in/00.png", "--output", "in"], "is one of the images"),
+        (["--input", "link/00.png", "--output", "in/00.png"], "is one of the images"),
         (["--input", "gone", "--output", "out"], "no such file or folder"),
-        (["--input", "in/*.jpg", "--output", "out"], "matches no picture"),
+        (["--input", "in/*.jpg", "--output", "out"], "matches no image"),
         (["--input", "in", "--output", "out", "--gpu_ids", "99"], "--gpu_ids 99"),
         (["--input", "in", "--output", "out", "--short_side", "1000000000000"], "is not a number of pixels from 1 to 65535"),
         (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
@@ -109,16 +109,16 @@ def test_mistakes_are_refused_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (picture,) = fill(tmp_path / "in", 1)
+    (image,) = fill(tmp_path / "in", 1)
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    before = picture.read_bytes()
+    before = image.read_bytes()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["translate.py", "--checkpoint", weights, *arguments])
     with pytest.raises(SystemExit) as ending:
         main()
     (line,) = capsys.readouterr().err.splitlines()
     assert ending.value.code == 2 and line.startswith("error: ") and sentence in line
-    assert picture.read_bytes() == before and len(list((tmp_path / "in").iterdir())) == 1
+    assert image.read_bytes() == before and len(list((tmp_path / "in").iterdir())) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -149,7 +149,7 @@ def test_a_name_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: s
     ]
 
 
-def test_a_picture_is_not_enlarged_beyond_all_measure(tmp_path: Path, weights: str) -> None:
+def test_a_image_is_not_enlarged_beyond_all_measure(tmp_path: Path, weights: str) -> None:
     fill(tmp_path / "in", 1)
     line = ("--checkpoint", weights, "--input", "in", "--output", "out", "--short_side", "60000")
     finished = run(tmp_path, TRANSLATE, *line)

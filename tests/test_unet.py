@@ -24,7 +24,7 @@ def test_unet_256_is_one_halving_deeper() -> None:
 
 @pytest.mark.parametrize("halvings", [7, 8])
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-def test_every_norm_and_rectangular_pictures(norm: str, halvings: int) -> None:
+def test_every_norm_and_rectangular_images(norm: str, halvings: int) -> None:
     network = UnetGenerator(1, 4, ngf=1, halvings=halvings, norm=norm)
     side = 2**halvings
     output = network(torch.randn(1, 1, side, 2 * side))
@@ -33,7 +33,7 @@ def test_every_norm_and_rectangular_pictures(norm: str, halvings: int) -> None:
 
 
 def test_only_convolutions_in_front_of_an_instance_norm_keep_their_bias() -> None:
-    """The last one, which nothing normalises, has its own in any case."""
+    """The last one, which nothing normalizes, has its own in any case."""
     for norm in ("batch", "none"):
         network = UnetGenerator(3, 3, ngf=1, halvings=7, norm=norm)
         convolutions = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
@@ -41,7 +41,7 @@ def test_only_convolutions_in_front_of_an_instance_norm_keep_their_bias() -> Non
         assert network.model.model[3].bias is not None
 
 
-def test_innermost_features_and_the_first_convolution_are_not_normalised() -> None:
+def test_innermost_features_and_the_first_convolution_are_not_normalized() -> None:
     network = UnetGenerator(3, 3, ngf=1, halvings=7)
     norms = [layer for layer in network.modules() if isinstance(layer, InstanceNorm)]
     assert len(norms) == 5 + 6  # downwards all but first and last, upwards all but the last

@@ -1,4 +1,4 @@
-"""Videos: times, size, sound and colours survive; memory does not grow; flicker is measured and smoothed."""
+"""Videos: times, size, sound and colors survive; memory does not grow; flicker is measured and smoothed."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -26,10 +26,10 @@ def film(path: Path, width: int, height: int, codec: str = "libx264", sound: str
     """Writes a moving square over a ramp, with a tone; returns the times of its frames in milliseconds, which vary."""
     times = [40 * number + (50 if number > 5 else 0) for number in range(12)]
     with av.open(str(path), "w") as container:
-        pictures = container.add_stream(codec, rate=25)
-        pictures.width, pictures.height = width, height
-        pictures.pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
-        pictures.codec_context.time_base = MILLISECOND
+        images = container.add_stream(codec, rate=25)
+        images.width, images.height = width, height
+        images.pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
+        images.codec_context.time_base = MILLISECOND
         tone = container.add_stream(sound, rate=48000)
         for number, time in enumerate(times):
             pixels = np.zeros((height, width, 3), np.uint8)
@@ -37,8 +37,8 @@ def film(path: Path, width: int, height: int, codec: str = "libx264", sound: str
             pixels[10:18, 2 * number : 2 * number + 8] = 255
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = time, MILLISECOND
-            container.mux(pictures.encode(frame))
-        container.mux(pictures.encode(None))
+            container.mux(images.encode(frame))
+        container.mux(images.encode(None))
         wave = (np.sin(np.arange(24000) * 0.05) * 8000).astype(np.int16)[None]
         samples = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
         samples.rate, samples.pts = 48000, 0
@@ -69,7 +69,7 @@ def heard(path: Path) -> list[bytes]:
         ("b.mkv", (64, 48), "libx264", "aac"),
     ],
 )
-def test_times_size_sound_and_colours_survive(
+def test_times_size_sound_and_colors_survive(
     tmp_path: Path, name: str, size: tuple[int, int], codec: str, sound: str
 ) -> None:
     source, target = tmp_path / name, tmp_path / "out" / name
@@ -117,11 +117,11 @@ def test_where_nothing_stands_still_no_flicker_is_told(
 ) -> None:
     weights = checkpoint(tmp_path / "run")
     with av.open(str(tmp_path / "in.mp4"), "w") as container:
-        pictures = container.add_stream("libx264", rate=25)
-        pictures.width = pictures.height = 16
+        images = container.add_stream("libx264", rate=25)
+        images.width = images.height = 16
         frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
-        container.mux(pictures.encode(frame))  # a single one
-        container.mux(pictures.encode(None))
+        container.mux(images.encode(frame))  # a single one
+        container.mux(images.encode(None))
     line = ["translate.py", "--checkpoint", str(weights), "--input", str(tmp_path / "in.mp4"), "--gpu_ids", "-1"]
     monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / "out.mp4"), "--smooth", "0.8"])
     main()

@@ -5,8 +5,8 @@ import os
 import subprocess
 
 import pytest
+from images import two_domains
 from page_reader import read_page
-from pictures import two_domains
 from programs import ENVIRONMENT, command
 from visdom_servers import HANG_GUARD_SECONDS, silent_server
 

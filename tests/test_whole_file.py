@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from util.files import whole_file
+from util.files import atomic_write
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "page.html"
     for content in ("first", "second"):
         before = path.read_text() if path.exists() else None
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(content)
             assert unfinished.suffix == ".html"
             assert (path.read_text() if path.exists() else None) == before
@@ -22,7 +22,7 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
 def test_what_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("before")
-    with pytest.raises(ZeroDivisionError), whole_file(path) as unfinished:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as unfinished:
         unfinished.write_text("half of")
         1 / 0  # noqa: B018 - to fail
     assert path.read_text() == "before"

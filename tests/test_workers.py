@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import noise, two_domains
+from images import noise, two_domains
 from programs import ENVIRONMENT, Finished, command
 from test_faults import ENDLESS, RUN
 from torch.utils.data import Dataset

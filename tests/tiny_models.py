@@ -51,11 +51,11 @@ def random_batch(model: BaseModel, size: int = 2, seed: int = 0) -> dict:
     dtype = next(next(iter(model.networks.values())).parameters()).dtype
     draws = torch.Generator().manual_seed(seed)
 
-    def pictures(channels: int) -> Tensor:
+    def images(channels: int) -> Tensor:
         return torch.rand(size, channels, side, side, generator=draws, dtype=dtype) * 2 - 1
 
     paths = [f"{index}.png" for index in range(size)]
-    return {"A": pictures(opt.input_nc), "B": pictures(opt.output_nc), "A_paths": paths, "B_paths": paths}
+    return {"A": images(opt.input_nc), "B": images(opt.output_nc), "A_paths": paths, "B_paths": paths}
 
 
 def take_step(model: BaseModel, size: int = 1, seed: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 `TrainingProcesses` is for tests. Run as a program, this is a parent that imports train.py once. For each line of JSON on its
 standard input, {"folder", "arguments", "deadly"}, it forks a process that is `train.py arguments` in that folder, and
-answers with its number, and with its status when it has ended. Of its workers, those die that open a picture named `deadly`.
+answers with its number, and with its status when it has ended. Of its workers, those die that open an image named `deadly`.
 """
 
 import filecmp
@@ -50,7 +50,7 @@ class TrainingProcesses:
         deadly: str | None = None,
     ) -> Ended:
         """`train.py arguments` in `folder`, quietly and on the CPU, to its end; `meanwhile` gets the number of the process
-        and the file that it prints to. A worker process that opens a picture named `deadly` is killed."""
+        and the file that it prints to. A worker process that opens an image named `deadly` is killed."""
         (folder / "stdout").unlink(missing_ok=True)  # of the process before
         _, _, *rest = command("train.py", *arguments)
         self.parent.stdin.write(json.dumps({"folder": str(folder), "arguments": rest, "deadly": deadly}) + "\n")
@@ -89,7 +89,7 @@ def kill(number: int, after: int) -> Callable[[int, Path], None]:
 
 
 def same_end(folder: Path, one: str, other: str) -> bool:
-    """Whether two runs ended with the same weights, optimisers, pools and counters, byte for byte."""
+    """Whether two runs ended with the same weights, optimizers, pools and counters, byte for byte."""
     run_dir = folder / "checkpoints" / one
     files = [STATE, *sorted(path.name for path in run_dir.glob("latest_net_*.pth"))]
     assert len(files) > 1
@@ -98,7 +98,7 @@ def same_end(folder: Path, one: str, other: str) -> bool:
 
 
 def kill_workers_that_open(name: str) -> None:
-    """Has every process but this one killed that opens a picture of this name."""
+    """Has every process but this one killed that opens an image of this name."""
     import data.image_io
 
     open_at_once, program = data.image_io._open_at_once, os.getpid()

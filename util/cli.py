@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from util.errors import USAGE_STATUS
 
 
-class DefaultsWorthSaying(ArgumentDefaultsHelpFormatter):
+class ConciseDefaultsFormatter(ArgumentDefaultsHelpFormatter):
     """Help with the defaults of options, but not of those that have none, nor of switches."""
 
     def _get_help_string(self, action: Action) -> str | None:
@@ -14,11 +14,11 @@ class DefaultsWorthSaying(ArgumentDefaultsHelpFormatter):
         return action.help if nothing else super()._get_help_string(action)
 
 
-class OneSentenceParser(ArgumentParser):
+class CLIParser(ArgumentParser):
     """Says what is wrong in one sentence instead of after a page of usage, and takes no abbreviations: an abbreviation
     could come to mean another option in a later stage of parsing."""
 
-    def __init__(self, formatter_class: type[HelpFormatter] = DefaultsWorthSaying, **settings: Any) -> None:
+    def __init__(self, formatter_class: type[HelpFormatter] = ConciseDefaultsFormatter, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=formatter_class, **settings)
 
     def error(self, message: str) -> NoReturn:

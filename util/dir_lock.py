@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from util.errors import UserError
-from util.files import make_output_folder
+from util.files import prepare_output_dir
 
 fcntl: ModuleType | None
 try:
@@ -30,7 +30,7 @@ TEXT_BYTES = 1000
 
 
 @contextmanager
-def sole_use(folder: Path, flags: str) -> Iterator[bool]:
+def lock_dir(folder: Path, flags: str) -> Iterator[bool]:
     """Create `folder` and lock it within the body. Yield whether it is locked; not every network file system has locks.
 
     Folders that were created here are removed afterwards if they are still empty.
@@ -43,7 +43,7 @@ def sole_use(folder: Path, flags: str) -> Iterator[bool]:
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        make_output_folder(folder, flags)
+        prepare_output_dir(folder, flags)
         descriptor = _open_locked(folder / LOCK_FILE, flags)
         if descriptor is None:
             print(f"note: {folder}: this file system has no locks. Do not run two programs with this folder at a time.")

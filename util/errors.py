@@ -16,8 +16,8 @@ FAILURE_STATUS = 1
 USAGE_STATUS = 2
 DIVERGED_STATUS = 3
 SIGNALLED = 128  # added to the signal's number, as shells do
-UNREAD_STATUS = 141  # 128 + SIGPIPE
-REFUSED_BY_THE_FILE_SYSTEM = (
+SIGPIPE_STATUS = 141  # 128 + SIGPIPE
+FILESYSTEM_ERRNOS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
     *(errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG),
 )
@@ -35,11 +35,11 @@ class UserError(Exception):
     status = USAGE_STATUS
 
 
-class PictureSizeError(UserError, ValueError):
-    """A picture of a size that a network cannot take."""
+class ImageSizeError(UserError, ValueError):
+    """An image of a size that a network cannot take."""
 
 
-class MachineError(UserError):
+class EnvironmentFailure(UserError):  # noqa: N818
     """The machine has failed the program: a full disk, a process that died."""
 
     status = FAILURE_STATUS
@@ -65,7 +65,7 @@ def exit_on_user_error() -> Iterator[None]:
     - Ctrl-C, with 130; another stop signal, with 128 and its number
     - a reader of its output that has gone, such as `head`, with 141 and without a word, as it ends other programs
     """
-    heed_interrupts()
+    restore_sigint()
     try:
         try:
             yield
@@ -76,15 +76,15 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         _end(error.status, f"error: {error}")
     except BrokenPipeError:
-        if not _is_unread():
+        if not _stdout_closed():
             raise
-        sys.exit(UNREAD_STATUS)
+        sys.exit(SIGPIPE_STATUS)
     except (OSError, MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
             more = f", when {asked[1]} more were asked for" if asked else ""
-            _end(FAILURE_STATUS, f"error: memory has run out{more}: give smaller pictures, batches or networks")
-        if not isinstance(error, OSError) or error.errno not in REFUSED_BY_THE_FILE_SYSTEM:
+            _end(FAILURE_STATUS, f"error: memory has run out{more}: give smaller images, batches or networks")
+        if not isinstance(error, OSError) or error.errno not in FILESYSTEM_ERRNOS:
             raise
         _end(FAILURE_STATUS, f"error: cannot write {error.filename or 'a file'}: {error.strerror}")
     except Terminated as error:
@@ -92,7 +92,7 @@ def exit_on_user_error() -> Iterator[None]:
     except KeyboardInterrupt as error:
         _end(stop_status(error), "interrupted")
     finally:
-        _forsake_broken_outputs()
+        _discard_broken_streams()
 
 
 def stop_status(interruption: KeyboardInterrupt) -> int:
@@ -106,7 +106,7 @@ def _end(status: int, sentence: str) -> NoReturn:
     sys.exit(status)
 
 
-def _is_unread() -> bool:
+def _stdout_closed() -> bool:
     """Whether an output's reader has gone, by an empty line: what could not be printed may have been forgotten."""
     try:
         for stream in (sys.stdout, sys.stderr):
@@ -116,7 +116,7 @@ def _is_unread() -> bool:
     return False
 
 
-def _forsake_broken_outputs() -> None:
+def _discard_broken_streams() -> None:
     """Has what Python still prints when it ends go nowhere, where it cannot be printed: Python would end with a status of
     its own."""
     for stream in (sys.stdout, sys.stderr):
@@ -131,7 +131,7 @@ def _flush(stream: TextIO | None) -> None:
         stream.flush()
 
 
-def heed_interrupts() -> None:
+def restore_sigint() -> None:
     """Have Ctrl-C raise KeyboardInterrupt again, after `util.start`, and the other stop signals raise Terminated, unless
     they are ignored or handled."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

@@ -8,7 +8,7 @@ from typing import Any
 TRUE_WORDS = ("yes", "true", "t", "y", "1")
 FALSE_WORDS = ("no", "false", "f", "n", "0")
 # Nobody means more, and PyTorch, which counts with 64 bits, would fail far from the option.
-LARGEST: dict[Callable[[str], Any], float] = {int: 10**15, float: 1e100}
+MAX_VALUE: dict[Callable[[str], Any], float] = {int: 10**15, float: 1e100}
 
 
 def boolean(text: str) -> bool:
@@ -23,7 +23,7 @@ def boolean(text: str) -> bool:
 def _bounded(
     convert: Callable[[str], Any], accepts: Callable[[Any], bool], expected: str, largest: float | None = None
 ) -> Callable[[str], Any]:
-    most = LARGEST[convert] if largest is None else largest
+    most = MAX_VALUE[convert] if largest is None else largest
 
     def parse(text: str) -> Any:
         try:
@@ -42,14 +42,14 @@ def _bounded(
 positive_int = _bounded(int, lambda value: value >= 1, "a whole number of at least 1")
 non_negative_int = _bounded(int, lambda value: value >= 0, "a whole number of at least 0")
 seed = _bounded(int, lambda value: value >= 0, "a whole number of at least 0", 2**64 - 1)  # as PyTorch takes it
-halvings = _bounded(int, lambda value: 1 <= value <= 16, "a whole number from 1 to 16")  # more, no picture can take
-picture_side = _bounded(int, lambda value: 1 <= value <= 65535, "a number of pixels from 1 to 65535")
+num_downsampling = _bounded(int, lambda value: 1 <= value <= 16, "a whole number from 1 to 16")  # more, no image can take
+image_size = _bounded(int, lambda value: 1 <= value <= 65535, "a number of pixels from 1 to 65535")
 port = _bounded(int, lambda value: 0 <= value <= 65535, "a whole number from 0 to 65535")
 positive_float = _bounded(float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative_float = _bounded(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
-share = _bounded(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+unit_interval = _bounded(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 decay_rate = _bounded(float, lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
-scale_at_least_1 = _bounded(float, lambda value: 1 <= value < math.inf, "a number of at least 1")
+float_ge_1 = _bounded(float, lambda value: 1 <= value < math.inf, "a number of at least 1")
 
 
 def layer_list(text: str) -> str:

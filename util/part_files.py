@@ -20,23 +20,23 @@ REPLACE_TRIES = 5
 REPLACE_PAUSE = 0.1  # seconds between two tries
 
 
-def hidden_part(path: Path) -> Path:
+def hidden_temp_path(path: Path) -> Path:
     """Return a new hidden path beside `path` with the suffix of `path`, by which libraries choose a format."""
     return path.with_name(f".part.{_owner()}{path.suffix}")
 
 
-def named_part(path: Path) -> Path:
-    """Return a new path beside `path` that starts with the name of `path`, so that `parts_of` finds it."""
+def temp_path(path: Path) -> Path:
+    """Return a new path beside `path` that starts with the name of `path`, so that `temp_paths_of` finds it."""
     return path.with_name(f"{path.name}.{_owner()}.part")
 
 
-def parts_of(path: Path) -> list[Path]:
-    """Return the temporary files of `named_part` for `path`, including those of releases that named no owner."""
+def temp_paths_of(path: Path) -> list[Path]:
+    """Return the temporary files of `temp_path` for `path`, including those of releases that named no owner."""
     pattern = re.compile(rf"{re.escape(path.name)}(?:\.{OWNER})?\.part")
     return [file for file in path.parent.glob("*.part") if pattern.fullmatch(file.name)]
 
 
-def remove_left_over(files: Iterable[Path], alone: bool) -> None:
+def remove_stale_temp_files(files: Iterable[Path], alone: bool) -> None:
     """Remove the temporary files among `files` whose process has ended. Other files are left alone.
 
     Args:

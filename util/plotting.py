@@ -9,7 +9,7 @@ from util.errors import UserError
 
 
 @contextmanager
-def drawing(path: Path, width: float, height: float) -> Iterator[Any]:
+def figure_to_file(path: Path, width: float, height: float) -> Iterator[Any]:
     """Yields a figure of matplotlib, `width` by `height` inches, and writes to `path` what the body has drawn on it.
 
     Raises UserError where matplotlib is not installed, or does not know the ending of `path`.

@@ -10,24 +10,24 @@ from util.signals import STOP_SIGNALS, Terminated, is_free
 # Handled even if ignored before: shells start background jobs with SIGINT ignored.
 ALWAYS = (signal.SIGINT, signal.SIGTERM)
 # Seconds that a step may wait for its batch after a stop signal. Docker sends SIGKILL 10 seconds after SIGTERM.
-PATIENCE = 4.0
+TIMEOUT = 4.0
 PATIENCE_OF_A_GROUP = 20.0  # a process that stops alone breaks the step of the others
 
 
 class DeferredInterrupt:
-    """In the body, a first stop signal is only noted, for `raise_if_asked`. A second Ctrl-C interrupts at once, unless
-    `ignores_more`, as in a group of processes. Other signals that follow are ignored.
+    """In the body, a first stop signal is only noted, for `raise_if_requested`. A second Ctrl-C interrupts at once, unless
+    `ignore_repeats`, as in a group of processes. Other signals that follow are ignored.
 
     Python would raise KeyboardInterrupt in the middle of a step. To be entered in the main thread.
     """
 
-    def __init__(self, ignores_more: bool = False) -> None:
-        self.ignores_more = ignores_more
+    def __init__(self, ignore_repeats: bool = False) -> None:
+        self.ignore_repeats = ignore_repeats
         self.asked = False
-        self.asked_twice = False
+        self.forced = False
         self._number: int = signal.SIGINT
         self._asked_at = 0.0
-        self._patience = PATIENCE_OF_A_GROUP if ignores_more else PATIENCE
+        self._patience = PATIENCE_OF_A_GROUP if ignore_repeats else TIMEOUT
         self._presses = 0  # of Ctrl-C
 
     def __enter__(self) -> Self:
@@ -40,26 +40,26 @@ class DeferredInterrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is None:
-            self.raise_if_asked()
+            self.raise_if_requested()
 
-    def raise_if_asked(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, Terminated after another stop signal."""
         if self.asked:
             self.stop()
 
     def raise_if_overdue(self) -> None:
-        """Raise as `raise_if_asked` if the signal is too old. To be called while waiting between steps."""
+        """Raise as `raise_if_requested` if the signal is too old. To be called while waiting between steps."""
         if self.asked and time.monotonic() - self._asked_at > self._patience:
             self.stop()
 
     def stop(self) -> NoReturn:
-        """Raise as `raise_if_asked`, even if only another process was asked."""
+        """Raise as `raise_if_requested`, even if only another process was asked."""
         raise KeyboardInterrupt if self._number == signal.SIGINT else Terminated(self._number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._presses += number == signal.SIGINT
         if not self.asked:
             self.asked, self._number, self._asked_at = True, number, time.monotonic()
-        elif self._presses > 1 and number == signal.SIGINT and not self.ignores_more:
-            self.asked_twice = True
+        elif self._presses > 1 and number == signal.SIGINT and not self.ignore_repeats:
+            self.forced = True
             self.stop()

@@ -5,7 +5,7 @@ from types import FrameType
 from typing import NoReturn
 
 # SIGINT is Ctrl-C. A terminal that closes and a broken ssh connection send SIGHUP. Slurm, PBS, LSF and torchrun send
-# SIGTERM. A limit of processor time sends SIGXCPU. Grid Engine (SIGUSR1, SIGUSR2), LSF (SIGUSR2) and `sbatch --signal`
+# SIGTERM. A limit of CPU time sends SIGXCPU. Grid Engine (SIGUSR1, SIGUSR2), LSF (SIGUSR2) and `sbatch --signal`
 # warn by a user signal, which would end the program by default. SIGQUIT keeps its meaning: end at once with a core dump.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
 STOP_SIGNALS = tuple(signal.Signals[name] for name in NAMES if hasattr(signal, name))  # Windows has only the first two

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from util.files import whole_file
-from util.loggers.base import Moment
+from util.files import atomic_write
+from util.loggers.base import TrainingPosition
 
 
 class MetricsLog:
@@ -27,16 +27,16 @@ class MetricsLog:
         self.path = path
         self.records = list(read_metrics(path))
 
-    def forget_after(self, moment: Moment) -> None:
+    def truncate_after(self, position: TrainingPosition) -> None:
         """Takes the reports of later moments out of the file: a run that is resumed goes back to where its weights were
         saved, and what it lives through once more shall not be told twice. A run that begins anew forgets all."""
-        self.records = [record for record in self.records if record["epochs_done"] <= moment.epochs_done]
-        with whole_file(self.path) as unfinished:
+        self.records = [record for record in self.records if record["epochs_done"] <= position.epochs_done]
+        with atomic_write(self.path) as unfinished:
             unfinished.write_text("".join(map(_line, self.records)), encoding="utf-8")
 
-    def add(self, moment: Moment, report: Mapping[str, Any]) -> None:
+    def add(self, position: TrainingPosition, report: Mapping[str, Any]) -> None:
         """Appends a report. The file is opened anew each time, so that a killed run has lost nothing."""
-        record = _finite({**asdict(moment), **report})
+        record = _finite({**asdict(position), **report})
         self.records.append(record)
         with self.path.open("a", encoding="utf-8") as log:
             log.write(_line(record))

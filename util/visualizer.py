@@ -8,15 +8,15 @@ from typing import Any, Self
 
 import torch
 
-from util.html.training_page import NoTrainingPage, TrainingPage
-from util.loggers.base import LiveView, Moment
+from util.html.training_page import NullTrainingPage, TrainingPage
+from util.loggers.base import Logger, TrainingPosition
 from util.progress import Progress
 from util.runtime.distributed import world_size
 from util.train_log import LossLog, MetricsLog, format_losses
-from util.visualizer import StepTimes
+from util.visualizer import StepTimer
 
 
-class TrainingReport:
+class Visualizer:
     """Reports on the epochs of a run, from `first_epoch` to `last_epoch`, counted from 1.
 
     Writes `<run_dir>/loss_log.txt`, `<run_dir>/metrics.jsonl` and, if wanted, `<run_dir>/web/index.html`.
@@ -26,9 +26,9 @@ class TrainingReport:
         name: of the run.
         first_epoch, last_epoch: greater than 1 the first where another run is continued.
         images_per_epoch: that the bar counts on; an epoch may turn out shorter.
-        web_page: whether to keep a page of pictures.
-        live_view: where to show the run while it lasts; `LiveViews([])` for nowhere.
-        picture_width: shown width of a picture on the page in pixels, roughly.
+        web_page: whether to keep a page of images.
+        live_view: where to show the run while it lasts; `LoggerGroup([])` for nowhere.
+        image_width: shown width of an image on the page in pixels, roughly.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class TrainingReport:
         last_epoch: int,
         images_per_epoch: int,
         web_page: bool,
-        live_view: LiveView,
-        picture_width: int = 256,
+        live_view: Logger,
+        image_width: int = 256,
     ) -> None:
         self.images_per_epoch = images_per_epoch
         self.live_view = live_view
         self.page = (
-            TrainingPage(run_dir / "web", name, first_epoch, last_epoch, picture_width) if web_page else NoTrainingPage()
+            TrainingPage(run_dir / "web", name, first_epoch, last_epoch, image_width) if web_page else NullTrainingPage()
         )
         self.log = LossLog(run_dir / "loss_log.txt")
         self.metrics = MetricsLog(run_dir / "metrics.jsonl")
         self.progress = Progress(first_epoch, last_epoch, images_per_epoch)
-        self.times = StepTimes()
+        self.times = StepTimer()
         self.current_epoch = first_epoch
         self.images = 0  # of the current epoch
 
@@ -67,27 +67,27 @@ class TrainingReport:
         that share a batch. `images_done` come before them, where a run goes on in the midst of an epoch."""
         self.current_epoch = epoch
         self.images = images_done
-        self.metrics.forget_after(self._moment())
+        self.metrics.truncate_after(self._moment())
         self.progress.start_epoch(epoch, images_done)
         self.times.begin()
         for batch in batches:
             images = len(batch["A"]) * world_size()
             self.images += images
-            self.times.data_came(images)
+            self.times.data_ready(images)
             yield batch
-            self.times.step_done()
+            self.times.step_end()
             self.progress.advance(images)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """To be entered within a step: the time that the body takes counts neither as work nor as waiting."""
-        self.times.step_done()
+        self.times.step_end()
         yield
         self.times.begin()
 
     def losses(self, losses: Mapping[str, float], learning_rate: float) -> None:
         """Reports the losses of the current step: a line on the console and in the log, and their curves."""
-        seconds, data_seconds = self.times.take_means()
+        seconds, data_seconds = self.times.pop_averages()
         line = format_losses(self.current_epoch, self.images, seconds, data_seconds, losses)
         self.progress.show_losses(losses)
         self.say(line)
@@ -111,10 +111,10 @@ class TrainingReport:
         self.live_view.plot("evaluation", self._moment(), figures)
 
     def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:
-        """Shows the first picture of each tensor (N, C, H, W) in [-1, 1]: live, and on the page when asked."""
+        """Shows the first image of each tensor (N, C, H, W) in [-1, 1]: live, and on the page when asked."""
         if not visuals:  # the run goes on at the very end of an epoch, and has taken no step yet
             return
-        self.live_view.pictures(self._moment(), visuals)
+        self.live_view.images(self._moment(), visuals)
         if to_page:
             self.page.update(self.current_epoch, visuals, self.metrics.records)
 
@@ -122,6 +122,6 @@ class TrainingReport:
         """Prints a line without breaking the bar."""
         self.progress.say(line)
 
-    def _moment(self) -> Moment:
+    def _moment(self) -> TrainingPosition:
         images = (self.current_epoch - 1) * self.images_per_epoch + self.images
-        return Moment(self.current_epoch, images / self.images_per_epoch, images)
+        return TrainingPosition(self.current_epoch, images / self.images_per_epoch, images)

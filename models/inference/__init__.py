@@ -1,4 +1,4 @@
-"""Using trained generators: on pictures of any size, on folders, on videos, in other runtimes, in the browser.
+"""Using trained generators: on images of any size, on folders, on videos, in other runtimes, in the browser.
 
 `from models import Translator` is what other programs need of it.
 """

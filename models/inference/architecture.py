@@ -30,7 +30,7 @@ STYLEGAN2_BY_BLOCKS = {6: "stylegan2", 2: "smallstylegan2"}
 STYLEGAN2_SIZES = tuple(2**power for power in range(2, 13))  # pixels that its layers may have been laid out for
 
 
-def infer_options(state: Mapping[str, Tensor]) -> Options | None:
+def infer_architecture(state: Mapping[str, Tensor]) -> Options | None:
     """The options of the generator whose state dict this is; None where it is of no family known here.
 
     Shapes tell everything that evaluation needs. They do not tell a U-Net's dropout, which is off then.
@@ -45,13 +45,13 @@ def infer_options(state: Mapping[str, Tensor]) -> Options | None:
     return None
 
 
-def known_options(
+def resolve_architecture(
     state: Mapping[str, Tensor], record: Mapping[str, Any], given: Mapping[str, Any], path: object
 ) -> Namespace:
     """The options that build the generator of `state`: what is `given`, over what the shapes tell, over the `record` of
     the training. Raises UserError where the three together do not name a generator."""
     recorded = {name: value for name, value in record.items() if name in DEFAULTS and value is not None}
-    inferred = infer_options(state)
+    inferred = infer_architecture(state)
     if inferred is None and "netG" not in {**recorded, **given}:
         raise UserError(
             f"{path} holds the weights of no generator known here, and no train_opt.json lies beside it; say what it was "

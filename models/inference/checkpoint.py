@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from models.inference.checkpoint import known_options
+from models.inference.checkpoint import resolve_architecture
 from models.networks import GENERATORS
-from models.networks.factory import generator_settings, planned
+from models.networks.factory import dry_build_on_meta, generator_config
 from util.errors import UserError, is_out_of_memory
-from util.runtime.weights import SAFETENSORS, load_plain_state, read_safetensors, read_state
+from util.runtime.weights import SAFETENSORS, load_state, read_safetensors, read_state
 
 WEIGHTS = (".pth", SAFETENSORS)  # a .pt is a program that export.py wrote
 HUB_WEIGHTS, HUB_OPTIONS = "model.safetensors", "config.json"
-RUN_OPTIONS = "train_opt.json"  # what train.py leaves beside the weights
-PREFERRED = ("G", "G_A")  # of a run's generators, when none is asked for
+OPTIONS_FILE = "train_opt.json"  # what train.py leaves beside the weights
+DEFAULT_NETWORKS = ("G", "G_A")  # of a run's generators, when none is asked for
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ def load_generator(
     file = find_weights(path, epoch, network)
     state = read_safetensors(file) if file.suffix == SAFETENSORS else read_state(file)
     record = _read_options(file.parent)
-    options = known_options(state, record, given or {}, file)
-    settings = generator_settings(options, options.input_nc, options.output_nc)
+    options = resolve_architecture(state, record, given or {}, file)
+    settings = generator_config(options, options.input_nc, options.output_nc)
     try:
-        planned(lambda: GENERATORS[options.netG](settings), "--ngf", options.ngf)
+        dry_build_on_meta(lambda: GENERATORS[options.netG](settings), "--ngf", options.ngf)
     except (ValueError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         raise UserError(f"{file}: {options.netG} cannot be built like this: {error}") from None
     generator = GENERATORS[options.netG](settings)
-    load_plain_state(generator, state, file)
+    load_state(generator, state, file)
     return LoadedGenerator(generator.eval().requires_grad_(False), file, options, record)
 
 
@@ -73,7 +73,7 @@ def find_weights(path: Path, epoch: str = "latest", network: str | None = None) 
         raise UserError(f"there is no {path}; give a file such as latest_net_G.pth, or the folder of a run")
     if network is None and (path / HUB_WEIGHTS).is_file():
         return path / HUB_WEIGHTS
-    for name in PREFERRED if network is None else (network,):
+    for name in DEFAULT_NETWORKS if network is None else (network,):
         for suffix in WEIGHTS:
             file = path / f"{epoch}_net_{name}{suffix}"
             if file.is_file():
@@ -95,7 +95,7 @@ def list_checkpoints(path: Path) -> list[Path]:
 
 def _read_options(folder: Path) -> Mapping[str, Any]:
     """The options beside the weights; empty where there are none. Raises UserError where the file is damaged."""
-    for name in (HUB_OPTIONS, RUN_OPTIONS):
+    for name in (HUB_OPTIONS, OPTIONS_FILE):
         try:
             options = json.loads((folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:

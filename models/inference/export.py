@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from models.inference.noise import NoNoise, set_noise
+from models.inference.noise import ZeroNoise, set_noise_source
 from util.errors import UserError
 
-INPUT, OUTPUT = "picture", "translation"
+INPUT, OUTPUT = "image", "translation"
 TOLERANCE = 1e-3  # in [-1, 1]; an eighth of a level of 0…255
 TOLERANCE_8_BIT = 1  # level: truncation turns the smallest difference into one
 #: Batch, and sides in multiples of what the generator takes, that an export is compared at.
@@ -25,22 +25,22 @@ Run = Callable[[Tensor], Tensor]
 
 
 class ExportableGenerator(nn.Module):
-    """A generator as a function of pictures alone: without noise, and for `uint8` with everything around it inside.
+    """A generator as a function of images alone: without noise, and for `uint8` with everything around it inside.
 
-    float: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]. uint8: (N, H, W, C) -> (N, H, W, C'), as picture libraries
+    float: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]. uint8: (N, H, W, C) -> (N, H, W, C'), as image libraries
     have them. Sides are multiples of what the generator takes.
     """
 
     def __init__(self, generator: nn.Module, uint8: bool) -> None:
         super().__init__()
-        set_noise(generator, NoNoise())
+        set_noise_source(generator, ZeroNoise())
         self.generator = generator.eval()
         self.uint8 = uint8
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         if not self.uint8:
-            return self.generator(picture)
-        translation = self.generator((picture.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5)
+            return self.generator(image)
+        translation = self.generator((image.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5)
         return ((translation + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -60,7 +60,7 @@ def export_generator(
 
     Args:
         kind: a key of `EXPORTERS`.
-        uint8: pictures (N, H, W, C) of bytes in and out, instead of (N, C, H, W) in [-1, 1].
+        uint8: images (N, H, W, C) of bytes in and out, instead of (N, C, H, W) in [-1, 1].
         check: run the file at several sizes, and compare.
     Returns:
         The largest difference from the original, in [-1, 1] or in levels; not a number without `check`. The file is at
@@ -93,9 +93,9 @@ def largest_difference(run: Run, exportable: ExportableGenerator, input_nc: int,
     """Between `run` and the original, over several sizes and batches."""
     difference = 0.0
     for batch, rows, columns in CHECKED_SHAPES:
-        picture = example(batch, rows * multiple, columns * multiple, input_nc, exportable.uint8)
-        expected = exportable(picture)
-        found = run(picture)
+        image = example(batch, rows * multiple, columns * multiple, input_nc, exportable.uint8)
+        expected = exportable(image)
+        found = run(image)
         if found.shape != expected.shape or found.dtype != expected.dtype:
             return float("inf")
         difference = max(difference, float((found.double() - expected.double()).abs().max()))
@@ -103,24 +103,24 @@ def largest_difference(run: Run, exportable: ExportableGenerator, input_nc: int,
 
 
 def example(batch: int, height: int, width: int, channels: int, uint8: bool) -> Tensor:
-    """A picture of noise, the same each time."""
+    """An image of noise, the same each time."""
     noise = torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(height * width))
     return (noise * 255).to(torch.uint8).permute(0, 2, 3, 1) if uint8 else noise * 2 - 1
 
 
-def _traced(exportable: nn.Module, picture: Tensor, multiple: int) -> ExportedProgram:
+def _traced(exportable: nn.Module, image: Tensor, multiple: int) -> ExportedProgram:
     """The program with sides and batch left open."""
     height, width = multiple * Dim("rows", min=2), multiple * Dim("columns", min=2)
-    first = 1 if picture.dtype == torch.uint8 else 2
+    first = 1 if image.dtype == torch.uint8 else 2
     shapes = {0: Dim("batch", min=1), first: height, first + 1: width}
-    return torch.export.export(exportable, (picture,), dynamic_shapes=(shapes,))
+    return torch.export.export(exportable, (image,), dynamic_shapes=(shapes,))
 
 
-def _write_onnx(exportable: nn.Module, picture: Tensor, multiple: int, path: Path) -> None:
+def _write_onnx(exportable: nn.Module, image: Tensor, multiple: int, path: Path) -> None:
     _needed("onnx", "onnxscript")
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
-            _traced(exportable, picture, multiple),
+            _traced(exportable, image, multiple),
             f=str(path),
             dynamo=True,
             external_data=False,
@@ -134,24 +134,24 @@ def _load_onnx(path: Path) -> Run:
     (onnxruntime,) = _needed("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def run(picture: Tensor) -> Tensor:
-        (translation,) = session.run(None, {INPUT: np.ascontiguousarray(picture.numpy())})
+    def run(image: Tensor) -> Tensor:
+        (translation,) = session.run(None, {INPUT: np.ascontiguousarray(image.numpy())})
         return torch.from_numpy(translation)
 
     return run
 
 
-def _write_exported(exportable: nn.Module, picture: Tensor, multiple: int, path: Path) -> None:
-    torch.export.save(_traced(exportable, picture, multiple), path)
+def _write_exported(exportable: nn.Module, image: Tensor, multiple: int, path: Path) -> None:
+    torch.export.save(_traced(exportable, image, multiple), path)
 
 
 def _load_exported(path: Path) -> Run:
     return torch.export.load(path).module()
 
 
-def _write_torchscript(exportable: nn.Module, picture: Tensor, multiple: int, path: Path) -> None:
+def _write_torchscript(exportable: nn.Module, image: Tensor, multiple: int, path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):  # tracing calls itself deprecated; sizes are checked below
-        torch.jit.trace(exportable, (picture,), check_trace=False).save(str(path))
+        torch.jit.trace(exportable, (image,), check_trace=False).save(str(path))
 
 
 def _load_torchscript(path: Path) -> Run:

@@ -22,16 +22,16 @@ tags: [image-to-image, unpaired, contrastive-unpaired-translation]
 ---
 # {name}
 
-A generator that translates pictures, trained with {method} ([paper](https://arxiv.org/abs/2007.15651)) on unpaired pictures
+A generator that translates images, trained with {method} ([paper](https://arxiv.org/abs/2007.15651)) on unpaired images
 of two domains{data}.
 
 ```python
 from models import Translator
 translator = Translator.from_checkpoint("path/to/this/folder")
-translation = translator(picture)  # a PIL image, an array or a tensor
+translation = translator(image)  # a PIL image, an array or a tensor
 ```
 
-It takes {input_nc} channels, gives {output_nc}, and takes pictures of any size. Its values are pictures in [-1, 1].
+It takes {input_nc} channels, gives {output_nc}, and takes images of any size. Its values are images in [-1, 1].
 
 ## Figures
 
@@ -71,7 +71,7 @@ def model_card(loaded: LoadedGenerator, name: str, figures: Mapping[str, float])
     )
 
 
-def last_figures(reports: list[dict[str, Any]]) -> dict[str, float]:
+def latest_metrics(reports: list[dict[str, Any]]) -> dict[str, float]:
     """The latest value of each number in the groups of a training's reports, as "losses G_GAN"."""
     figures: dict[str, float] = {}
     for report in reports:

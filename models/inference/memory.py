@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 # A layer needs its input, its output and working copies at once. Measured: 3.3 times the largest feature map for
 # resnet_9blocks, 3.6 times for smallstylegan2.
-LARGEST_MAPS_AT_ONCE = 4
-BYTES_PER_ELEMENT = 4 * LARGEST_MAPS_AT_ONCE  # of the largest feature map, in float32
-PROBE_SIDE = 256  # pixels; a multiple of what any generator asks for
+LIVE_ACTIVATIONS = 4
+BYTES_PER_ELEMENT = 4 * LIVE_ACTIVATIONS  # of the largest feature map, in float32
+PROBE_SIZE = 256  # pixels; a multiple of what any generator asks for
 # GPU kernels such as reflection_pad2d index a tensor with 32-bit integers, and a layer may pad its maps by a few pixels.
 LARGEST_GPU_MAP = int(0.95 * 2**31)  # elements
 
@@ -28,13 +28,13 @@ def elements_per_pixel(generator: nn.Module, input_nc: int) -> float:
 
     hooks = [layer.register_forward_hook(note) for layer in generator.modules()]
     state = {key: value.to("meta") for key, value in generator.state_dict().items()}
-    image = torch.empty(1, input_nc, PROBE_SIDE, PROBE_SIDE, device="meta")
+    image = torch.empty(1, input_nc, PROBE_SIZE, PROBE_SIZE, device="meta")
     try:
         torch.func.functional_call(generator, state, (image,))
     finally:
         for hook in hooks:
             hook.remove()
-    return largest / PROBE_SIDE**2
+    return largest / PROBE_SIZE**2
 
 
 def largest_map(device: torch.device) -> int:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.networks.stylegan2 import DoublingLayer, NoiseSource, StyleGAN2Generator
+from models.networks.stylegan2 import NoiseSource, StyledUpsample, StyleGAN2Generator
 
-KEPT_FIELDS = 8  # one for each doubling, and no more than a few pictures' worth
+MAX_CACHED_NOISE = 8  # one for each doubling, and no more than a few images' worth
 
 
 @dataclass(frozen=True)
-class View:
-    """The part of a picture that a pass sees, in pixels; the picture itself is `whole` = (height, width)."""
+class CropView:
+    """The part of an image that a pass sees, in pixels; the image itself is `whole` = (height, width)."""
 
     whole: tuple[int, int]
     top: int
@@ -22,21 +22,21 @@ class View:
 
 
 class SeededNoise(NoiseSource):
-    """Noise that follows from the seed and the position in the picture alone: every picture gets the same."""
+    """Noise that follows from the seed and the position in the image alone: every image gets the same."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed = seed
         self._fields: dict[tuple[int, int], Tensor] = {}  # by height and width
-        self.look_at_whole(0, 0)
+        self.set_full_view(0, 0)
 
-    def look_at(self, view: View) -> None:
-        """Says which part of a picture the next pass sees."""
+    def set_view(self, view: CropView) -> None:
+        """Says which part of an image the next pass sees."""
         self.view = view
 
-    def look_at_whole(self, height: int, width: int) -> None:
-        """Says that the next pass sees a whole picture of this size."""
-        self.view = View((height, width), 0, 0, height, width)
+    def set_full_view(self, height: int, width: int) -> None:
+        """Says that the next pass sees a whole image of this size."""
+        self.view = CropView((height, width), 0, 0, height, width)
 
     def draw(self, features: Tensor) -> Tensor:
         """The noise at the viewed part, for (N, C, H, W): (N, 1, H, W)."""
@@ -49,25 +49,25 @@ class SeededNoise(NoiseSource):
     def _field(self, height: int, width: int) -> Tensor:
         """The noise of a whole map."""
         if (height, width) not in self._fields:
-            if len(self._fields) >= KEPT_FIELDS:
+            if len(self._fields) >= MAX_CACHED_NOISE:
                 self._fields.clear()
             generator = torch.Generator().manual_seed(self.seed)
             self._fields[height, width] = torch.randn(height, width, generator=generator)
         return self._fields[height, width]
 
 
-class NoNoise(NoiseSource):
-    """Its mean instead of the noise: for exported networks, which shall be functions of the picture."""
+class ZeroNoise(NoiseSource):
+    """Its mean instead of the noise: for exported networks, which shall be functions of the image."""
 
     def draw(self, features: Tensor) -> Tensor:
         return torch.zeros_like(features[:, :1])
 
 
-def set_noise(generator: nn.Module, source: NoiseSource) -> None:
+def set_noise_source(generator: nn.Module, source: NoiseSource) -> None:
     """Puts the source in place of the generator's own, where it injects noise at all."""
     if not isinstance(generator, StyleGAN2Generator):
         return
     generator.noise_source = source
     for layer in generator.modules():
-        if isinstance(layer, DoublingLayer) and layer.source is not None:
+        if isinstance(layer, StyledUpsample) and layer.source is not None:
             layer.source = source

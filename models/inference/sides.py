@@ -1,4 +1,4 @@
-"""Which sides of pictures a generator accepts, and how pictures of other sides come to them."""
+"""Which sides of images a generator accepts, and how images of other sides come to them."""
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,18 @@ RESNET_MULTIPLE = 4  # it halves twice
 RESNET_LEAST = 8  # pixels; its reflections at a quarter of the size need two positions
 
 
-def accepted_sides(generator: nn.Module) -> tuple[int, int]:
+def accepted_sizes(generator: nn.Module) -> tuple[int, int]:
     """What sides must be multiples of, and their least, in pixels."""
     if isinstance(generator, UnetGenerator):
         return generator.multiple, generator.multiple
     if isinstance(generator, StyleGAN2Generator):
-        return 2**generator.downsamplings, 2**generator.downsamplings
+        return 2**generator.n_downsampling, 2**generator.n_downsampling
     return RESNET_MULTIPLE, RESNET_LEAST
 
 
-def pad_to_multiple(batch: Tensor, multiple: int, least: int) -> Tensor:
+def reflect_pad_to_multiple(batch: Tensor, multiple: int, least: int) -> Tensor:
     """(N, C, H, W), reflected at its lower and right borders until both sides are multiples of `multiple`, and at least
-    `least`. The reflection goes to and fro as often as it takes, so that one pixel is enough of a picture.
+    `least`. The reflection goes to and fro as often as it takes, so that one pixel is enough of an image.
     """
     height, width = (max(least, -(-side // multiple) * multiple) for side in batch.shape[2:])
     if (height, width) == tuple(batch.shape[2:]):

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVEL = 2 / 255  # one of 256 levels in [-1, 1]
-STILL = 2 * LEVEL  # a smaller change of the source is none
-MOTION = 8 * LEVEL  # a change of the source at which smoothing falls to 1/e
+STATIC_THRESHOLD = 2 * LEVEL  # a smaller change of the source is none
+MOTION_SCALE = 8 * LEVEL  # a change of the source at which smoothing falls to 1/e
 NEIGHBOURHOOD = 5  # pixels; motion is judged by their mean, which noise of single pixels does not move
 
 
@@ -59,10 +59,10 @@ class TemporalSmoothing:
         result, still = translation, None
         if self._last_source is not None and self._last_result is not None:
             change = (source - self._last_source).abs().mean(0)
-            still = change < STILL
+            still = change < STATIC_THRESHOLD
             if self.strength:
                 motion = F.avg_pool2d(change[None], NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False)
-                kept = self.strength * torch.exp(-((motion / MOTION) ** 2))
+                kept = self.strength * torch.exp(-((motion / MOTION_SCALE) ** 2))
                 result = torch.lerp(translation, self._last_result, kept)
         self.before.add(translation, still)
         self.after.add(result, still)

@@ -1,4 +1,4 @@
-"""A trained generator as a function of pictures: `Translator.from_checkpoint(path)(picture)`."""
+"""A trained generator as a function of images: `Translator.from_checkpoint(path)(image)`."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -13,29 +13,29 @@ from torch import Tensor, nn
 from data.image_io import MAX_PIXELS
 from models.inference.checkpoint import load_generator
 from models.inference.image_io import (
-    Samples,
-    image_of_samples,
+    ImageArray,
+    from_output,
+    from_pil,
     resize,
-    samples_of_image,
-    tensor_of_samples,
-    translated_samples,
+    to_pil,
+    to_tensor_from_array,
 )
-from models.inference.memory import BYTES_PER_ELEMENT, PROBE_SIDE, elements_per_pixel, images_at_once, largest_map
-from models.inference.noise import SeededNoise, set_noise
-from models.inference.sides import accepted_sides, pad_to_multiple
+from models.inference.memory import BYTES_PER_ELEMENT, PROBE_SIZE, elements_per_pixel, images_at_once, largest_map
+from models.inference.noise import SeededNoise, set_noise_source
+from models.inference.sides import accepted_sizes, reflect_pad_to_multiple
 from models.inference.tiling import DEFAULT_TILE, Tiler
 from util.errors import UserError
-from util.runtime.device import AUTO, choose_device, free_memory, in_gib
+from util.runtime.device import AUTO, format_gib, free_memory, select_device
 
-Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
+ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 
 
 class Translator:
     """A generator in evaluation mode: batch norm uses its running statistics, nothing is dropped, and noise follows from
-    the seed, so that a picture's translation depends on nothing but the picture.
+    the seed, so that an image's translation depends on nothing but the image.
 
-    Any size is taken and given back: pictures are reflected at their lower and right borders up to the multiple that the
-    network needs, and cropped again. Pictures that do not fit into memory are computed in tiles, with the same values.
+    Any size is taken and given back: images are reflected at their lower and right borders up to the multiple that the
+    network needs, and cropped again. Images that do not fit into memory are computed in tiles, with the same values.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class Translator:
             generator: maps (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1].
             bf16: compute in bfloat16 where that is safe; faster on hardware that has it, and less exact.
             tile: side of tiles in pixels, to be used always; None: tiles where memory asks for them.
-            memory: bytes that may be used; None: most of what is free at each picture.
+            memory: bytes that may be used; None: most of what is free at each image.
             short_side: pixels that the shorter side is resized to first; None: never resize.
             seed: of the noise that StyleGAN2 generators inject.
             scratch: folder for the feature maps of tiles, where memory does not do; None: the system's.
-            say: told when a picture is computed in tiles, and why.
+            say: told when an image is computed in tiles, and why.
         """
         #: Where the generator came from, for people.
         self.origin = type(generator).__name__
-        self.device = device or choose_device(AUTO)
+        self.device = device or select_device(AUTO)
         self.generator = generator.to(self.device).eval().requires_grad_(False)
         self.input_nc = input_nc
         self.bf16 = bf16
@@ -73,10 +73,10 @@ class Translator:
         self.short_side = short_side
         self.scratch = scratch
         self.say = say
-        self.multiple, self.least = accepted_sides(generator)
+        self.multiple, self.least = accepted_sizes(generator)
         self.noise = SeededNoise(seed)
-        set_noise(self.generator, self.noise)
-        self.noise.look_at_whole(PROBE_SIDE, PROBE_SIDE)
+        set_noise_source(self.generator, self.noise)
+        self.noise.set_full_view(PROBE_SIZE, PROBE_SIZE)
         self.largest_map = largest_map(self.device)
         self.pixel_elements = elements_per_pixel(self.generator, input_nc)
 
@@ -100,36 +100,36 @@ class Translator:
         Raises UserError where there is no such checkpoint or device.
         """
         loaded = load_generator(Path(path), epoch, network, architecture)
-        translator = cls(loaded.network, loaded.options.input_nc, choose_device(gpu_ids), **settings)
+        translator = cls(loaded.network, loaded.options.input_nc, select_device(gpu_ids), **settings)
         translator.origin = loaded.describe()
         return translator
 
-    def __call__(self, picture: Picture) -> Picture:
-        """The translation of one picture, of the same kind and size.
+    def __call__(self, image: ImageT) -> ImageT:
+        """The translation of one image, of the same kind and size.
 
         Args:
-            picture: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]) of uint8 or uint16 (C: gray 1,
-                colour 3, with alpha 4), or a tensor (C, H, W) or (N, C, H, W) in [-1, 1].
+            image: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]) of uint8 or uint16 (C: gray 1,
+                color 3, with alpha 4), or a tensor (C, H, W) or (N, C, H, W) in [-1, 1].
         """
-        if isinstance(picture, Tensor):
-            batch = picture if picture.ndim == 4 else picture[None]
-            translation = self.translate(batch.float()).to(picture.device)
-            return translation if picture.ndim == 4 else translation[0]
-        if isinstance(picture, Image.Image):
-            return image_of_samples(self.translate_samples(samples_of_image(picture)))
-        result = self.translate_samples(_samples_of_array(picture))
-        planes = result.colour if result.alpha is None else np.dstack([result.colour, result.alpha])
-        return planes[:, :, 0] if picture.ndim == 2 and planes.shape[2] == 1 else planes
+        if isinstance(image, Tensor):
+            batch = image if image.ndim == 4 else image[None]
+            translation = self.translate(batch.float()).to(image.device)
+            return translation if image.ndim == 4 else translation[0]
+        if isinstance(image, Image.Image):
+            return to_pil(self.translate_samples(from_pil(image)))
+        result = self.translate_samples(_samples_of_array(image))
+        planes = result.color if result.alpha is None else np.dstack([result.color, result.alpha])
+        return planes[:, :, 0] if image.ndim == 2 and planes.shape[2] == 1 else planes
 
-    def translate_samples(self, samples: Samples) -> Samples:
-        """The translation of one picture, with its alpha."""
-        return translated_samples(self.translate(tensor_of_samples(samples, self.input_nc)[None])[0], samples)
+    def translate_samples(self, samples: ImageArray) -> ImageArray:
+        """The translation of one image, with its alpha."""
+        return from_output(self.translate(to_tensor_from_array(samples, self.input_nc)[None])[0], samples)
 
     def translate(self, batch: Tensor) -> Tensor:
-        """The translations (N, C', H, W) of pictures (N, C, H, W) in [-1, 1], on the device that computes; on the CPU where
+        """The translations (N, C', H, W) of images (N, C, H, W) in [-1, 1], on the device that computes; on the CPU where
         they were computed in tiles. With `short_side` they have another size.
 
-        Raises UserError where there is not memory enough, or where `short_side` makes a picture larger than any file's.
+        Raises UserError where there is not memory enough, or where `short_side` makes an image larger than any file's.
         """
         if self.short_side is not None:
             scale = self.short_side / min(batch.shape[2:])
@@ -139,24 +139,24 @@ class Translator:
             batch = resize(batch, height, width)
         height, width = batch.shape[2:]
         with torch.inference_mode(), self._precision():
-            padded = pad_to_multiple(batch, self.multiple, self.least)
-            at_once = self.fitting(*padded.shape[2:])
+            padded = reflect_pad_to_multiple(batch, self.multiple, self.least)
+            at_once = self.max_batch_size(*padded.shape[2:])
             tile = self._tile_for(*padded.shape[2:], at_once)
-            translation = self._whole(padded, at_once) if tile is None else self._in_tiles(padded, tile)
+            translation = self._whole(padded, at_once) if tile is None else self._tiled(padded, tile)
         return translation[:, :, :height, :width].float()
 
-    def fitting(self, height: int, width: int) -> int:
+    def max_batch_size(self, height: int, width: int) -> int:
         """Return the number of images of this size that one pass can take: 0 if even one is too large for the memory, or
         for the 32-bit indices of GPU kernels."""
         return images_at_once(height * width * self.pixel_elements, self._budget(), self.largest_map)
 
     def _whole(self, batch: Tensor, at_once: int) -> Tensor:
-        self.noise.look_at_whole(*batch.shape[2:])
+        self.noise.set_full_view(*batch.shape[2:])
         return torch.cat([self.generator(part.to(self.device, non_blocking=True)) for part in batch.split(max(1, at_once))])
 
-    def _in_tiles(self, batch: Tensor, tile: int) -> Tensor:
+    def _tiled(self, batch: Tensor, tile: int) -> Tensor:
         tiler = Tiler(self.generator, self.multiple, self.noise, tile, self.memory, self.scratch)
-        return torch.cat([tiler(picture[None].cpu()) for picture in batch])
+        return torch.cat([tiler(image[None].cpu()) for image in batch])
 
     def _tile_for(self, height: int, width: int, at_once: int) -> int | None:
         """Return the side of the tiles, or None for an image in one piece."""
@@ -169,7 +169,7 @@ class Translator:
             why = f"in one piece would need a feature map of {elements:.2g} elements, too many for the kernels of a GPU"
         else:
             needed, budget = elements * BYTES_PER_ELEMENT, self._budget()
-            why = f"in one piece would take about {in_gib(needed)}, and {in_gib(budget)} may be used"
+            why = f"in one piece would take about {format_gib(needed)}, and {format_gib(budget)} may be used"
         self.say(f"{width}x{height} pixels {why}: computing it in tiles of {DEFAULT_TILE} pixels")
         return DEFAULT_TILE
 
@@ -180,11 +180,11 @@ class Translator:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def _samples_of_array(array: np.ndarray) -> Samples:
+def _samples_of_array(array: np.ndarray) -> ImageArray:
     if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
         raise ValueError(f"expected an array (H, W[, C]) of uint8 or uint16, not {array.dtype} {array.shape}")
     planes = array.reshape(*array.shape[:2], -1)
     if planes.shape[2] not in (1, 2, 3, 4):
         raise ValueError(f"expected 1 to 4 channels, not {planes.shape[2]}")
     has_alpha = planes.shape[2] in (2, 4)
-    return Samples(planes[:, :, :-1], planes[:, :, -1]) if has_alpha else Samples(planes)
+    return ImageArray(planes[:, :, :-1], planes[:, :, -1]) if has_alpha else ImageArray(planes)

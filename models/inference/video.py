@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.inference.image_io import Samples, tensor_of_samples, translated_samples
+from models.inference.image_io import ImageArray, from_output, to_tensor_from_array
 from models.inference.translator import Translator
 from models.inference.video import TemporalSmoothing
 from util.errors import UserError
-from util.files import whole_file
+from util.files import atomic_write
 
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 # What each container is written with; quality 18 of x264, and 24 of VP9, do not show.
 CODECS = {".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "row-mt": "1"})}
 DEFAULT_CODEC = ("libx264", {"crf": "18"})
-BT709 = 1  # the colours of high definition, by the number that containers give them
+BT709 = 1  # the colors of high definition, by the number that containers give them
 
 
 class VideoError(Exception):
@@ -69,7 +69,7 @@ def translate_video(
     Args:
         smoothing: 0 to 1, how much of the frame before shows where the source stands still; see `TemporalSmoothing`.
     Raises:
-        VideoError: the file is damaged, has no pictures, or its container does not take them.
+        VideoError: the file is damaged, has no images, or its container does not take them.
         UserError: PyAV is not installed.
     """
     av = pyav()
@@ -77,20 +77,20 @@ def translate_video(
     frames = 0
     try:
         with (
-            whole_file(target) as unfinished,
+            atomic_write(target) as unfinished,
             av.open(str(source)) as reader,
             av.open(str(unfinished), "w") as writer,
         ):
             if not reader.streams.video:
-                raise VideoError("it has no pictures")
+                raise VideoError("it has no images")
             output = _Output(writer, reader, CODECS.get(target.suffix.lower(), DEFAULT_CODEC))
-            decoded = _pictures(reader, output)
+            decoded = _images(reader, output)
             while batch := list(islice(decoded, batch_size)):
-                samples = [Samples(_upright(frame)) for frame in batch]
-                sources = torch.stack([tensor_of_samples(sample, translator.input_nc) for sample in samples])
+                samples = [ImageArray(_upright(frame)) for frame in batch]
+                sources = torch.stack([to_tensor_from_array(sample, translator.input_nc) for sample in samples])
                 translations = translator.translate(sources).cpu()
                 for frame, sample, before, after in zip(batch, samples, sources, translations, strict=True):
-                    output.write_picture(translated_samples(smooth(before, after), sample).colour, frame)
+                    output.write_image(from_output(smooth(before, after), sample).color, frame)
                     on_frame()
                 frames += len(batch)
             output.close()
@@ -100,7 +100,7 @@ def translate_video(
 
 
 class _Output:
-    """The container that is written. The track of pictures is made when the first picture is there: before that, its size is
+    """The container that is written. The track of images is made when the first image is there: before that, its size is
     not known, and sound has to wait."""
 
     def __init__(self, writer: Any, source: Any, codec: tuple[str, dict[str, str]]) -> None:
@@ -111,10 +111,10 @@ class _Output:
         self.waiting: list[Any] = []
         self.track: Any = None
 
-    def write_picture(self, picture: np.ndarray, like: Any) -> None:
+    def write_image(self, image: np.ndarray, like: Any) -> None:
         """Writes (H, W, 1 or 3) uint8 at the time of the frame `like`."""
         av = pyav()
-        frame = av.VideoFrame.from_ndarray(np.repeat(picture, 3 // picture.shape[2], axis=2), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.repeat(image, 3 // image.shape[2], axis=2), format="rgb24")
         if self.track is None:
             self.track = self._track(frame.width, frame.height)
             self.writer.mux(self.waiting)
@@ -133,7 +133,7 @@ class _Output:
     def close(self) -> None:
         """Writes what the encoder still holds."""
         if self.track is None:
-            raise VideoError("not one of its pictures can be read")
+            raise VideoError("not one of its images can be read")
         self.writer.mux(self.track.encode(None))
 
     def _track(self, width: int, height: int) -> Any:
@@ -141,18 +141,18 @@ class _Output:
         track = self.writer.add_stream(name, rate=self.source.average_rate or self.source.base_rate, options=options)
         track.width, track.height = width, height
         track.codec_context.time_base = self.source.time_base
-        # Halved colour, which every player knows, needs even sides.
+        # Halved color, which every player knows, needs even sides.
         track.pix_fmt = "yuv420p" if name != "libx264" or width % 2 == height % 2 == 0 else "yuv444p"
         track.codec_context.colorspace = BT709
         return track
 
 
-def _pictures(reader: Any, output: _Output) -> Iterator[Any]:
+def _images(reader: Any, output: _Output) -> Iterator[Any]:
     """The decoded frames, in the order of their times; sound is copied on the way."""
-    pictures = reader.streams.video[0]
-    pictures.thread_type = "AUTO"
-    for packet in reader.demux(pictures, *reader.streams.audio):
-        if packet.stream is pictures:
+    images = reader.streams.video[0]
+    images.thread_type = "AUTO"
+    for packet in reader.demux(images, *reader.streams.audio):
+        if packet.stream is images:
             yield from packet.decode()
         elif packet.dts is not None:  # the last packet of a stream is an empty one
             output.write_sound(packet)

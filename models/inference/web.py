@@ -1,4 +1,4 @@
-"""A page in the browser: drop a picture, see it before and after, download the translation.
+"""A page in the browser: drop an image, see it before and after, download the translation.
 
 Nothing of the machine can be read through it: there are no paths in its requests, only the number of a checkpoint, and it
 serves nothing but one page and what was just uploaded.
@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from data.image_io import PictureError, open_upright
-from models.inference.image_io import Samples, image_of_samples, samples_of_image
+from data.image_io import ImageError, open_exif_transposed
+from models.inference.image_io import ImageArray, from_pil, to_pil
 from models.inference.translator import Translator
 from util.errors import UserError
 
@@ -49,7 +49,7 @@ def create_app(
         checkpoints: what loads each translator, by the name that the page shows.
         hosts: names that the page may be called by; another page's scripts cannot reach it by a name of their own.
         max_bytes: largest file that is taken.
-        max_pixels: largest picture that is taken.
+        max_pixels: largest image that is taken.
     """
     names = list(checkpoints)
     load = lru_cache(KEPT_TRANSLATORS)(lambda name: checkpoints[name]())
@@ -87,7 +87,7 @@ def create_app(
 async def _answer(request: Request, max_bytes: int, work: Callable[[bytes], bytes]) -> Response:
     """A PNG of what `work` makes of the uploaded file; a sentence where it is refused."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        return _refusal(403, "another page must not send pictures here")
+        return _refusal(403, "another page must not send images here")
     try:
         upload = await _receive(request, max_bytes)
         return Response(await run_in_threadpool(work, upload), media_type="image/png", headers=HEADERS)
@@ -106,22 +106,22 @@ async def _receive(request: Request, max_bytes: int) -> bytes:
     return bytes(upload)
 
 
-def _read(upload: bytes, max_pixels: int) -> Samples:
+def _read(upload: bytes, max_pixels: int) -> ImageArray:
     with TemporaryDirectory() as folder:  # Windows does not open a NamedTemporaryFile a second time
         file = Path(folder, "upload")
         file.write_bytes(upload)
         try:
-            with open_upright(str(file)) as image:
+            with open_exif_transposed(str(file)) as image:
                 if image.width * image.height > max_pixels:
-                    raise PictureError(f"{image.width}x{image.height} are more than {max_pixels / 10**6:.0f} megapixels")
-                return samples_of_image(image)
-        except PictureError as error:
+                    raise ImageError(f"{image.width}x{image.height} are more than {max_pixels / 10**6:.0f} megapixels")
+                return from_pil(image)
+        except ImageError as error:
             raise UploadRefusedError(415, f"this cannot be translated: {error}") from None
 
 
-def _png(samples: Samples) -> bytes:
+def _png(samples: ImageArray) -> bytes:
     file = io.BytesIO()
-    image_of_samples(samples).save(file, "PNG", icc_profile=samples.icc_profile)
+    to_pil(samples).save(file, "PNG", icc_profile=samples.icc_profile)
     return file.getvalue()
 
 

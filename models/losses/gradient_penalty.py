@@ -3,26 +3,26 @@
 import torch
 from torch import Tensor, nn
 
-from util.runtime.distributed import own_rows, world_size
+from util.runtime.distributed import local_shard, world_size
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018): the squared norm of the score's gradient at real pictures (N, C, H, W), averaged over
+    """R1 (Mescheder et al., 2018): the squared norm of the score's gradient at real images (N, C, H, W), averaged over
     the batch; a scalar that can be differentiated."""
-    return _gradient_at(discriminator, real).square().sum(dim=1).mean()
+    return _input_gradient(discriminator, real).square().sum(dim=1).mean()
 
 
 def wgan_gp_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
-    """WGAN-GP (Gulrajani et al., 2017, equation 3): the squared distance of the gradient's norm from 1, at pictures drawn
+    """WGAN-GP (Gulrajani et al., 2017, equation 3): the squared distance of the gradient's norm from 1, at images drawn
     uniformly between real and fake ones (N, C, H, W each); a scalar that can be differentiated."""
-    shares = torch.rand(len(real) * world_size(), 1, 1, 1, generator=generator, device=generator.device)
-    share = own_rows(shares).to(real)
-    between = torch.lerp(fake, real, share)
-    return (torch.linalg.vector_norm(_gradient_at(discriminator, between), dim=1) - 1).square().mean()
+    alphas = torch.rand(len(real) * world_size(), 1, 1, 1, generator=generator, device=generator.device)
+    alpha = local_shard(alphas).to(real)
+    interpolates = torch.lerp(fake, real, alpha)
+    return (torch.linalg.vector_norm(_input_gradient(discriminator, interpolates), dim=1) - 1).square().mean()
 
 
-def _gradient_at(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """The gradient of the sum of all scores with respect to `images`, one row per picture: (N, C*H*W)."""
+def _input_gradient(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of the sum of all scores with respect to `images`, one row per image: (N, C*H*W)."""
     images = images.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return gradient.flatten(1)

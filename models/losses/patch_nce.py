@@ -7,30 +7,30 @@ from torch import Tensor
 
 # What the negatives' diagonal is filled with: the positive has a logit of its own, so there it must not count again.
 # exp(-10 / 0.07) is nothing beside any cosine similarity.
-NO_NEGATIVE = -10.0
+MASK_LOGIT = -10.0
 
 
 def patch_nce(
-    queries: Tensor, keys: Tensor, groups: int, temperature: float, more_negatives: Tensor | None = None
+    queries: Tensor, keys: Tensor, num_groups: int, temperature: float, extra_negatives: Tensor | None = None
 ) -> Tensor:
     """The cross-entropy of finding each query's own key among all keys of its group.
 
     `queries` and `keys` are (groups * S, C) unit vectors, row i of one belonging to row i of the other. A group is a
-    picture, whose S patches are each other's negatives, or the whole minibatch (`groups` = 1). `more_negatives` are M keys
+    image, whose S patches are each other's negatives, or the whole minibatch (`num_groups` = 1). `extra_negatives` are M keys
     more, (M, C), that are none of any query's. Returns the loss of every query, (groups * S,); guessing gives ln (S + M).
     No gradient reaches the keys.
     """
     keys = keys.detach()
     positives = (queries * keys).sum(dim=1, keepdim=True)
 
-    grouped_queries, grouped_keys = queries.unflatten(0, (groups, -1)), keys.unflatten(0, (groups, -1))
+    grouped_queries, grouped_keys = queries.unflatten(0, (num_groups, -1)), keys.unflatten(0, (num_groups, -1))
     negatives = torch.bmm(grouped_queries, grouped_keys.transpose(1, 2))
-    own = torch.eye(negatives.shape[1], dtype=torch.bool, device=negatives.device)
-    negatives = negatives.masked_fill(own, NO_NEGATIVE).flatten(0, 1)
+    diagonal = torch.eye(negatives.shape[1], dtype=torch.bool, device=negatives.device)
+    negatives = negatives.masked_fill(diagonal, MASK_LOGIT).flatten(0, 1)
 
-    if more_negatives is not None:
-        negatives = torch.cat((negatives, queries @ more_negatives.detach().T), dim=1)
+    if extra_negatives is not None:
+        negatives = torch.cat((negatives, queries @ extra_negatives.detach().T), dim=1)
 
     logits = torch.cat((positives, negatives), dim=1) / temperature
-    first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-    return F.cross_entropy(logits, first, reduction="none")
+    targets = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    return F.cross_entropy(logits, targets, reduction="none")

@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-class TappedGenerator(nn.Module, ABC):
+class EncoderGenerator(nn.Module, ABC):
     """A generator with taps: `G(x)` is the translation, `G(x, layers)` the translation and the features at these layers,
     `G(x, layers, encode_only=True)` the features alone."""
 
     #: Whether what a stage computes on the way is computed again for its gradient, instead of being kept in memory.
-    recomputes: bool = False
+    gradient_checkpointing: bool = False
 
-    def run_stage(self, stage: Callable[..., Any], features: Tensor, *arguments: Any) -> Any:
+    def checkpointed(self, stage: Callable[..., Any], features: Tensor, *arguments: Any) -> Any:
         """`stage(features, *arguments)`, a part of the generator that draws nothing but dropout."""
-        if not (self.recomputes and torch.is_grad_enabled()):
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return stage(features, *arguments)
         drops = any(isinstance(layer, nn.Dropout) for layer in self.modules())
         return checkpoint(stage, features, *arguments, use_reentrant=False, preserve_rng_state=drops)
 
     @abstractmethod
-    def feature_widths(self, layers: Sequence[int]) -> list[int]:
+    def feature_channels(self, layers: Sequence[int]) -> list[int]:
         """Channels of the feature maps tapped at `layers`. Raises ValueError where these are no legal taps."""
 
 
-def check_taps(layers: Sequence[int], entries: int) -> None:
+def validate_nce_layers(layers: Sequence[int], entries: int) -> None:
     """Raises ValueError unless `layers` are strictly increasing indices below `entries`, and at least one."""
     legal = f"taps are strictly increasing numbers from 0 to {entries - 1}"
     if not layers:

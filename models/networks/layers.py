@@ -1,4 +1,4 @@
-"""The normalisation layers that --normG and --normD choose from."""
+"""The normalization layers that --normG and --normD choose from."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from torch.autograd.function import once_differentiable
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation without learned parameters: every channel of every picture to mean 0 and variance 1.
+    """Instance normalization without learned parameters: every channel of every image to mean 0 and variance 1.
 
     Computed as a group norm with one channel to a group, which is the same function. PyTorch's own instance norm returns
-    a wrong input gradient on the CPU for a single picture whose gradient comes in channels-last strides; this one does
+    a wrong input gradient on the CPU for a single image whose gradient comes in channels-last strides; this one does
     not, and its forward pass takes half the time there.
     """
 
@@ -25,7 +25,7 @@ class InstanceNorm(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return F.group_norm(image, self.channels, eps=self.eps)
 
-    def then_relu(self, image: Tensor) -> Tensor:
+    def fused_relu(self, image: Tensor) -> Tensor:
         """relu(norm(image)), which keeps no more for the backward pass than the norm alone.
 
         Not so in bfloat16, whose means are too coarse to tell from the image what was positive; nor where there is no
@@ -40,15 +40,15 @@ class InstanceNorm(nn.Module):
 
 
 class _NormReLU(Function):
-    """A normalised value is positive where the value lies above the mean: there is no need to keep the result."""
+    """A normalized value is positive where the value lies above the mean: there is no need to keep the result."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, eps: float) -> Tensor:
         if not (image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)):
             image = image.contiguous()  # the kernels take it for granted
-        normalised, mean, rstd = torch.native_group_norm(image, None, None, *_sizes(image), eps)
+        normalized, mean, rstd = torch.native_group_norm(image, None, None, *_sizes(image), eps)
         ctx.save_for_backward(image, mean, rstd)
-        return normalised.relu_()
+        return normalized.relu_()
 
     @staticmethod
     @once_differentiable
@@ -62,15 +62,15 @@ class _NormReLU(Function):
 
 
 def _sizes(image: Tensor) -> tuple[int, int, int, int]:
-    """Pictures, channels, pixels and groups, for a group norm with one channel to a group."""
-    pictures, channels, height, width = image.shape
-    return pictures, channels, height * width, channels
+    """Images, channels, pixels and groups, for a group norm with one channel to a group."""
+    images, channels, height, width = image.shape
+    return images, channels, height * width, channels
 
 
 NORMS: dict[str, type[nn.Module]] = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}
 
 
-def keeps_bias(norm: str) -> bool:
+def use_bias(norm: str) -> bool:
     """Whether a convolution in front of this norm has a bias, as it has in the published checkpoints.
 
     In front of an instance norm the bias is dead weight, but its key is part of the file format.
@@ -78,8 +78,8 @@ def keeps_bias(norm: str) -> bool:
     return norm == "instance"
 
 
-def mixes_images(network: nn.Module) -> bool:
-    """Whether a picture's result depends on what else is in the batch, or on a random draw of the pass.
+def is_batch_dependent(network: nn.Module) -> bool:
+    """Whether an image's result depends on what else is in the batch, or on a random draw of the pass.
 
     Where it does not, passes over several batches can be joined into one, and features be used again, with equal results.
     """

@@ -15,40 +15,40 @@ class ReflectionPad(nn.Module):
     and takes twice as long there.
     """
 
-    def __init__(self, margin: int) -> None:
+    def __init__(self, padding: int) -> None:
         super().__init__()
-        self.margin = margin
+        self.padding = padding
 
     def forward(self, features: Tensor) -> Tensor:
-        return _Reflect.apply(features, self.margin) if features.requires_grad else reflect(features, self.margin)
+        return _Reflect.apply(features, self.padding) if features.requires_grad else reflect(features, self.padding)
 
     def extra_repr(self) -> str:
-        return str(self.margin)
+        return str(self.padding)
 
 
-def reflect(features: Tensor, margin: int) -> Tensor:
+def reflect(features: Tensor, padding: int) -> Tensor:
     """The padding by itself."""
-    return F.pad(features, (margin,) * 4, mode="reflect")
+    return F.pad(features, (padding,) * 4, mode="reflect")
 
 
 class _Reflect(Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, margin: int) -> Tensor:
-        ctx.margin = margin
-        return reflect(features, margin)
+    def forward(ctx: Any, features: Tensor, padding: int) -> Tensor:
+        ctx.padding = padding
+        return reflect(features, padding)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         for axis in (2, 3):
-            gradient = _fold(gradient, ctx.margin, axis)
+            gradient = _fold(gradient, ctx.padding, axis)
         return gradient, None
 
 
-def _fold(gradient: Tensor, margin: int, axis: int) -> Tensor:
+def _fold(gradient: Tensor, padding: int, axis: int) -> Tensor:
     """Adds the gradient of the reflected margins to the pixels they mirror, along one axis."""
-    side = gradient.shape[axis] - 2 * margin
-    before, inner, after = gradient.split((margin, side, margin), axis)
+    side = gradient.shape[axis] - 2 * padding
+    before, inner, after = gradient.split((padding, side, padding), axis)
     inner = inner.clone()
-    inner.narrow(axis, 1, margin).add_(before.flip(axis))
-    inner.narrow(axis, side - 1 - margin, margin).add_(after.flip(axis))
+    inner.narrow(axis, 1, padding).add_(before.flip(axis))
+    inner.narrow(axis, side - 1 - padding, padding).add_(after.flip(axis))
     return inner

@@ -1,4 +1,4 @@
-"""netF, the heads between the encoder and PatchNCE: pick positions of a feature map, project them, normalise them.
+"""netF, the heads between the encoder and PatchNCE: pick positions of a feature map, project them, normalize them.
 
 CUT, section 3: H_l, a two-layer MLP for every tapped layer l, maps the encoder's features to z_l = H_l(G_enc^l(x)).
 """
@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def draw_positions(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def sample_patch_ids(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` different positions of the map (N, C, H, W), as row-major indices into H*W; all of them where it is smaller.
 
-    The same positions serve every picture of the batch.
+    The same positions serve every image of the batch.
     """
     height, width = features.shape[-2:]
     return torch.randperm(height * width, generator=generator, device=generator.device)[:count]
@@ -24,8 +24,8 @@ def opposite(positions: Tensor, width: int) -> Tensor:
     return positions + (width - 1) - 2 * (positions % width)
 
 
-def normalise(vectors: Tensor, epsilon: float = 1e-7) -> Tensor:
-    """(N, C) -> x / (||x|| + epsilon). Not `F.normalize`: freshly initialised heads give vectors so short that the epsilon
+def normalize(vectors: Tensor, epsilon: float = 1e-7) -> Tensor:
+    """(N, C) -> x / (||x|| + epsilon). Not `F.normalize`: freshly initialized heads give vectors so short that the epsilon
     counts, and here their gradient stays finite at zero."""
     return vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + epsilon)
 
@@ -45,8 +45,8 @@ class PatchSampler(nn.Module):
                 self.add_module(f"mlp_{index}", mlp)
 
     def draw(self, features: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
-        """New positions for every feature map, `count` of each (see `draw_positions`)."""
-        return [draw_positions(feature, count, generator) for feature in features]
+        """New positions for every feature map, `count` of each (see `sample_patch_ids`)."""
+        return [sample_patch_ids(feature, count, generator) for feature in features]
 
     def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
         """Feature maps (N, C_i, H_i, W_i) at positions (S_i,) -> (N, C_i, S_i); of maps that are `mirrored` left to right,
@@ -56,14 +56,14 @@ class PatchSampler(nn.Module):
         return [feature.flatten(2).index_select(2, where) for feature, where in zip(features, positions, strict=True)]
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
-        """Gathered patches (N, C_i, S_i) -> unit vectors (N*S_i, nc), picture by picture."""
+        """Gathered patches (N, C_i, S_i) -> unit vectors (N*S_i, nc), image by image."""
         vectors = [patch.transpose(1, 2).flatten(0, 1) for patch in patches]
         if self.project:
             vectors = [self.get_submodule(f"mlp_{index}")(vector) for index, vector in enumerate(vectors)]
-        return [normalise(vector) for vector in vectors]
+        return [normalize(vector) for vector in vectors]
 
 
-class GridPooling(PatchSampler):
+class ReshapeF(PatchSampler):
     """`--netF reshape`: every map averaged down to a 4x4 grid, whose cells are the patches; nothing is drawn or learned."""
 
     GRID = 4

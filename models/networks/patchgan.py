@@ -4,8 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.layers import NORMS, Downsample, keeps_bias
-from util.errors import PictureSizeError
+from models.networks.layers import NORMS, Downsample, use_bias
+from util.errors import ImageSizeError
 
 
 class PatchGAN(nn.Module):
@@ -18,7 +18,7 @@ class PatchGAN(nn.Module):
         self, input_nc: int, ndf: int = 64, n_layers: int = 3, norm: str = "instance", antialias: bool = True
     ) -> None:
         super().__init__()
-        bias = keeps_bias(norm)
+        bias = use_bias(norm)
 
         def halving(inputs: int, outputs: int, *between: nn.Module, bias: bool) -> list[nn.Module]:
             if antialias:
@@ -41,10 +41,10 @@ class PatchGAN(nn.Module):
         return self.model(image)
 
 
-class TiledPatchGAN(PatchGAN):
+class PatchDiscriminator(PatchGAN):
     """A two-layer PatchGAN that judges tiles of 16 pixels each on its own; what is left over at the far edges is not seen.
 
-    (N, input_nc, H, W) -> (N * tiles, 1, h, w). Raises PictureSizeError for pictures below one tile.
+    (N, input_nc, H, W) -> (N * tiles, 1, h, w). Raises ImageSizeError for images below one tile.
     """
 
     TILE = 16
@@ -53,15 +53,15 @@ class TiledPatchGAN(PatchGAN):
         super().__init__(input_nc, ndf, n_layers=2, norm=norm, antialias=antialias)
 
     def forward(self, image: Tensor) -> Tensor:
-        return super().forward(cut_into_tiles(image, self.TILE))
+        return super().forward(to_patches(image, self.TILE))
 
 
-def cut_into_tiles(image: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) -> (N * tiles, C, side, side), row by row; raises PictureSizeError where not one tile fits."""
+def to_patches(image: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) -> (N * tiles, C, side, side), row by row; raises ImageSizeError where not one tile fits."""
     height, width = image.shape[-2:]
     rows, columns = height // side, width // side
     if not rows * columns:
-        raise PictureSizeError(f"a picture of {width}x{height} is smaller than one tile of {side}x{side}")
+        raise ImageSizeError(f"an image of {width}x{height} is smaller than one tile of {side}x{side}")
     image = image[..., : rows * side, : columns * side]
     tiles = image.unflatten(3, (columns, side)).unflatten(2, (rows, side))
     return tiles.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
@@ -72,7 +72,7 @@ class PixelDiscriminator(nn.Module):
 
     def __init__(self, input_nc: int, ndf: int = 64, norm: str = "instance") -> None:
         super().__init__()
-        bias = keeps_bias(norm)
+        bias = use_bias(norm)
         self.net = nn.Sequential(
             nn.Conv2d(input_nc, ndf, 1),
             nn.LeakyReLU(0.2, inplace=True),

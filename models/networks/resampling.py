@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Sides of maps up to which two products with small matrices beat a depthwise convolution on the CPU.
-LONGEST_MATRIX_SIDE = 512
+MAX_MATMUL_SIZE = 512
 
 
 def _binomial_filter(taps: list[float], channels: int, total: float) -> Tensor:
@@ -31,9 +31,9 @@ class Resampler(nn.Module, ABC):
     filt: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
-        learns_on_cpu = features.requires_grad and features.device.type == "cpu"
+        cpu_training = features.requires_grad and features.device.type == "cpu"
         # PyTorch 2.14 compiles the gradient of replicated borders for another layout than it gets on a CPU, and stops there.
-        if learns_on_cpu and (max(features.shape[2:]) <= LONGEST_MATRIX_SIDE or torch.compiler.is_compiling()):
+        if cpu_training and (max(features.shape[2:]) <= MAX_MATMUL_SIZE or torch.compiler.is_compiling()):
             height, width = features.shape[2:]
             maps = features.flatten(0, 1)
             from_rows = torch.bmm(self._matrix(height).expand(len(maps), -1, -1), maps)

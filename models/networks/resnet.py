@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.base import TappedGenerator, check_taps
-from models.networks.layers import NORMS, Downsample, InstanceNorm, ReflectionPad, Upsample, keeps_bias
+from models.networks.base import EncoderGenerator, validate_nce_layers
+from models.networks.layers import NORMS, Downsample, InstanceNorm, ReflectionPad, Upsample, use_bias
 from models.networks.winograd import Conv3x3
 
 
@@ -19,7 +19,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels: int, norm: str, dropout: bool) -> None:
         super().__init__()
-        bias = keeps_bias(norm)
+        bias = use_bias(norm)
         self.conv_block = nn.Sequential(
             ReflectionPad(1),
             Conv3x3(channels, channels, bias=bias),
@@ -33,13 +33,13 @@ class ResnetBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         residual = features
-        for _, step in steps(self.conv_block, range(len(self.conv_block))):
-            residual = step(residual)
+        for _, layer in fused_layers(self.conv_block, range(len(self.conv_block))):
+            residual = layer(residual)
         return residual.add_(features)
 
 
-class ResnetGenerator(TappedGenerator):
-    """Translates pictures (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; H and W are multiples of 4.
+class ResnetGenerator(EncoderGenerator):
+    """Translates images (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; H and W are multiples of 4.
 
     `norm` is a key of `NORMS`; `antialias` and `antialias_up` choose blurred over strided and transposed convolutions;
     `dropout` adds a layer of it to every residual block.
@@ -57,20 +57,20 @@ class ResnetGenerator(TappedGenerator):
         antialias_up: bool = True,
     ) -> None:
         super().__init__()
-        bias = keeps_bias(norm)
+        bias = use_bias(norm)
         entries: list[nn.Module] = []
-        starts: list[int] = []  # of stages, each the entries up to the next change of size
-        self.entry_widths: list[int] = []
+        stage_starts: list[int] = []  # of stages, each the entries up to the next change of size
+        self.layer_channels: list[int] = []
 
         def add(width: int, *layers: nn.Module) -> None:
             entries.extend(layers)
-            self.entry_widths.extend([width] * len(layers))
+            self.layer_channels.extend([width] * len(layers))
 
-        starts.append(len(entries))
+        stage_starts.append(len(entries))
         add(input_nc, ReflectionPad(3))
         add(ngf, nn.Conv2d(input_nc, ngf, 7, bias=bias), NORMS[norm](ngf), nn.ReLU(inplace=True))
         for width in (2 * ngf, 4 * ngf):
-            starts.append(len(entries))
+            stage_starts.append(len(entries))
             if antialias:
                 add(width, Conv3x3(width // 2, width, bias=bias, margin=1))
             else:
@@ -79,26 +79,26 @@ class ResnetGenerator(TappedGenerator):
             if antialias:
                 add(width, Downsample(width))
         for _ in range(blocks):
-            starts.append(len(entries))
+            stage_starts.append(len(entries))
             add(4 * ngf, ResnetBlock(4 * ngf, norm, dropout))
         for width in (2 * ngf, ngf):
-            starts.append(len(entries))
+            stage_starts.append(len(entries))
             if antialias_up:
                 add(2 * width, Upsample(2 * width))
                 add(width, Conv3x3(2 * width, width, bias=bias, margin=1))
             else:
                 add(width, nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias))
             add(width, NORMS[norm](width), nn.ReLU(inplace=True))
-        starts.append(len(entries))
+        stage_starts.append(len(entries))
         add(ngf, ReflectionPad(3))
         add(output_nc, nn.Conv2d(ngf, output_nc, 7), nn.Tanh())
         self.model = nn.Sequential(*entries)
-        self.stages = [range(*ends) for ends in pairwise([*starts, len(entries)])]
+        self.stages = [range(*ends) for ends in pairwise([*stage_starts, len(entries)])]
 
-    def feature_widths(self, layers: Sequence[int]) -> list[int]:
+    def feature_channels(self, layers: Sequence[int]) -> list[int]:
         """Channels of the feature maps tapped at `layers`. Raises ValueError where these are no legal taps."""
-        check_taps(layers, len(self.model))
-        return [self.entry_widths[layer] for layer in layers]
+        validate_nce_layers(layers, len(self.model))
+        return [self.layer_channels[layer] for layer in layers]
 
     def forward(
         self, image: Tensor, layers: Sequence[int] = (), encode_only: bool = False
@@ -111,7 +111,7 @@ class ResnetGenerator(TappedGenerator):
         """
         features: list[Tensor] = []
         for stage in self.stages:
-            image, tapped = self.run_stage(self._run, image, stage, layers, encode_only)
+            image, tapped = self.checkpointed(self._run, image, stage, layers, encode_only)
             features += tapped
             if encode_only and layers[-1] in stage:
                 return features
@@ -122,35 +122,35 @@ class ResnetGenerator(TappedGenerator):
     ) -> tuple[Tensor, list[Tensor]]:
         """What the entries of a stage make of their input, and the features tapped on the way."""
         tapped = []
-        for index, step in steps(self.model, stage, apart=layers):
-            image = step(image)
+        for index, layer in fused_layers(self.model, stage, unfused=layers):
+            image = layer(image)
             if index in layers:
                 tapped.append(image)
                 if index == layers[-1]:
                     if encode_only:
                         break
-                    if self._feeds_relu(index):
+                    if self._followed_by_inplace_relu(index):
                         image = image.clone()
         return image, tapped
 
-    def _feeds_relu(self, index: int) -> bool:
+    def _followed_by_inplace_relu(self, index: int) -> bool:
         following = (entry for entry in self.model[index + 1 :] if not isinstance(entry, nn.Identity))
         return isinstance(next(following, None), nn.ReLU)
 
 
-def steps(
-    layers: nn.Sequential, indices: Sequence[int], apart: Collection[int] = ()
+def fused_layers(
+    layers: nn.Sequential, indices: Sequence[int], unfused: Collection[int] = ()
 ) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
     """The layers at `indices` with their indices, in order; an instance norm and the ReLU after it are one step, under the
-    ReLU's index, unless the norm's index is in `apart`."""
+    ReLU's index, unless the norm's index is in `unfused`."""
     waiting: InstanceNorm | None = None
     for index in indices:
         layer = layers[index]
         following = layers[index + 1] if index + 1 < len(layers) else None
         if waiting is not None:
-            yield index, waiting.then_relu
+            yield index, waiting.fused_relu
             waiting = None
-        elif isinstance(layer, InstanceNorm) and isinstance(following, nn.ReLU) and index not in apart:
+        elif isinstance(layer, InstanceNorm) and isinstance(following, nn.ReLU) and index not in unfused:
             waiting = layer
         else:
             yield index, layer

@@ -1,4 +1,4 @@
-"""StyleGAN2's residual discriminator (Karras et al., 2020), without its minibatch statistics: one score for a picture.
+"""StyleGAN2's residual discriminator (Karras et al., 2020), without its minibatch statistics: one score for an image.
 
 R1 differentiates it twice.
 """
@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.patchgan import cut_into_tiles
-from models.networks.stylegan2_layers import ActivatedLinear, ConvLayer, EqualizedLinear, ResBlock, channels_last
-from util.errors import PictureSizeError
+from models.networks.patchgan import to_patches
+from models.networks.stylegan2_layers import ConvLayer, EqualizedLinear, FusedLeakyLinear, ResBlock, channels_last
+from util.errors import ImageSizeError
 
 FINAL_SIDE = 4  # of the feature maps that the linear layers read
 
@@ -25,7 +25,7 @@ class StyleGAN2Discriminator(nn.Module):
     """(N, input_nc, size, size) in [-1, 1] -> (N, 1) unbounded scores.
 
     Maps are halved until their side is 4, as often as it takes from `size` rounded to a power of two. Raises
-    PictureSizeError for a `size`, and later for pictures, where this does not lead to 4.
+    ImageSizeError for a `size`, and later for images, where this does not lead to 4.
     """
 
     def __init__(self, input_nc: int, ndf: int, size: int) -> None:
@@ -42,7 +42,7 @@ class StyleGAN2Discriminator(nn.Module):
         )
         self.final_conv = ConvLayer(widths[-1], widths[-1], 3)
         self.final_linear = nn.Sequential(
-            ActivatedLinear(widths[-1] * FINAL_SIDE**2, widths[-1]), EqualizedLinear(widths[-1], 1)
+            FusedLeakyLinear(widths[-1] * FINAL_SIDE**2, widths[-1]), EqualizedLinear(widths[-1], 1)
         )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ class StyleGAN2Discriminator(nn.Module):
     def _check(self, height: int, width: int) -> None:
         if any(side // self.reduction != FINAL_SIDE for side in (height, width)):
             least = FINAL_SIDE * self.reduction
-            raise PictureSizeError(
-                f"this StyleGAN2 discriminator halves pictures until {FINAL_SIDE}x{FINAL_SIDE} is left: their sides "
+            raise ImageSizeError(
+                f"this StyleGAN2 discriminator halves images until {FINAL_SIDE}x{FINAL_SIDE} is left: their sides "
                 f"must have {least} to {least + self.reduction - 1} pixels, not {width}x{height}"
             )
 
@@ -62,7 +62,7 @@ class StyleGAN2Discriminator(nn.Module):
 class TiledStyleGAN2Discriminator(StyleGAN2Discriminator):
     """Judges tiles of `tile` pixels each on its own, (N, input_nc, H, W) -> (N * tiles, 1).
 
-    What is left over at the far edges is not seen. Raises PictureSizeError for pictures below one tile.
+    What is left over at the far edges is not seen. Raises ImageSizeError for images below one tile.
     """
 
     def __init__(self, input_nc: int, ndf: int, tile: int) -> None:
@@ -70,4 +70,4 @@ class TiledStyleGAN2Discriminator(StyleGAN2Discriminator):
         self.tile = tile
 
     def forward(self, image: Tensor) -> Tensor:
-        return super().forward(cut_into_tiles(image, self.tile))
+        return super().forward(to_patches(image, self.tile))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 SLOPE = 0.2  # of the leaky ReLU's negative side
 ACTIVATION_GAIN = math.sqrt(2)  # keeps the variance through a leaky ReLU
-MERGE_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two
+RESIDUAL_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two
 
 
 def activate(features: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Blur(nn.Module):
         return F.conv2d(features, kernels, bias, self.stride, self.padding, groups=channels)
 
 
-class ActivationBias(nn.Module):
+class Bias(nn.Module):
     """The bias of sqrt(2) * leaky_relu(x + bias); whoever computes x adds it on the way."""
 
     def __init__(self, channels: int) -> None:
@@ -56,7 +56,7 @@ class ActivationBias(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution with an equalised learning rate: weights from N(0, 1), scaled by 1/sqrt(fan-in) when they are used.
+    """A convolution with an equalized learning rate: weights from N(0, 1), scaled by 1/sqrt(fan-in) when they are used.
 
     `gain` multiplies the scale, not the bias.
     """
@@ -73,7 +73,7 @@ class EqualizedConv2d(nn.Module):
 
 
 class EqualizedLinear(nn.Module):
-    """A linear layer with an equalised learning rate, (N, inputs) -> (N, outputs)."""
+    """A linear layer with an equalized learning rate, (N, inputs) -> (N, outputs)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class EqualizedLinear(nn.Module):
         return F.linear(features, self.weight * self.scale, self.bias)
 
 
-class ActivatedLinear(EqualizedLinear):
+class FusedLeakyLinear(EqualizedLinear):
     """sqrt(2) * leaky_relu(linear(x))."""
 
     def forward(self, features: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class ConvLayer(nn.Sequential):
             if downsample
             else [EqualizedConv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)]
         )
-        super().__init__(*convolution, ActivationBias(outputs))
+        super().__init__(*convolution, Bias(outputs))
 
     def forward(self, features: Tensor, gain: float = 1.0) -> Tensor:
         *blur, convolution, bias = self
@@ -112,7 +112,7 @@ class ConvLayer(nn.Sequential):
         return activate(convolution(features, gain, bias(gain)))
 
 
-class HalvingSkip(nn.Sequential):
+class DownsampleSkip(nn.Sequential):
     """gain * conv(blur(x)) with a 1x1 convolution of stride 2; only the positions that it reads are blurred."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -131,16 +131,16 @@ class ResBlock(nn.Module):
         self.conv1 = ConvLayer(inputs, inputs, 3)
         self.conv2 = ConvLayer(inputs, outputs, 3, downsample)
         if downsample:
-            self.skip = HalvingSkip(inputs, outputs)
+            self.skip = DownsampleSkip(inputs, outputs)
         self.downsample = downsample
 
     def forward(self, features: Tensor) -> Tensor:
-        residual = self.conv2(self.conv1(features), MERGE_GAIN)
+        residual = self.conv2(self.conv1(features), RESIDUAL_GAIN)
         if self.downsample:
-            return self.skip(features, MERGE_GAIN).add_(residual)
+            return self.skip(features, RESIDUAL_GAIN).add_(residual)
         if torch.is_grad_enabled():
-            return torch.add(residual, features, alpha=MERGE_GAIN)
-        return residual.add_(features, alpha=MERGE_GAIN)  # backpropagation would need the residual
+            return torch.add(residual, features, alpha=RESIDUAL_GAIN)
+        return residual.add_(features, alpha=RESIDUAL_GAIN)  # backpropagation would need the residual
 
 
 def channels_last(features: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.stylegan2_layers import ACTIVATION_GAIN, ActivationBias, Blur, activate
-from util.runtime.distributed import own_rows, world_size
+from models.networks.stylegan2_layers import ACTIVATION_GAIN, Bias, Blur, activate
+from util.runtime.distributed import local_shard, world_size
 
 
 class NoiseSource:
@@ -24,7 +24,7 @@ class NoiseSource:
         batch, _, height, width = features.shape
         device = features.device if self.generator is None else self.generator.device
         noise = torch.randn(batch * world_size(), 1, height, width, generator=self.generator, device=device)
-        return own_rows(noise).to(features)
+        return local_shard(noise).to(features)
 
 
 class NoiseInjection(nn.Module):
@@ -35,7 +35,7 @@ class NoiseInjection(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
 
-class DoublingConv(nn.Module):
+class UpsampleConv(nn.Module):
     """A transposed 3x3 convolution of stride 2 and a blur: (N, C, H, W) -> (N, C', 2H, 2W).
 
     The modulated convolution of StyleGAN2 where there is no style: nothing modulates the weights, they are only
@@ -58,7 +58,7 @@ class DoublingConv(nn.Module):
         return self.blur(features, bias)
 
 
-class DoublingLayer(nn.Module):
+class StyledUpsample(nn.Module):
     """sqrt(2) * leaky_relu(conv(x) + strength * noise + bias): (N, C, H, W) -> (N, C', 2H, 2W).
 
     Without a `source` nothing is injected, and the strength is not learned.
@@ -66,9 +66,9 @@ class DoublingLayer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, source: NoiseSource | None) -> None:
         super().__init__()
-        self.conv = DoublingConv(inputs, outputs)
+        self.conv = UpsampleConv(inputs, outputs)
         self.noise = NoiseInjection()
-        self.activate = ActivationBias(outputs)
+        self.activate = Bias(outputs)
         self.source = source
         self.noise.requires_grad_(source is not None)
 

@@ -1,4 +1,4 @@
-"""Windows of a picture that are just large enough to compute an encoder's features at single positions."""
+"""Windows of an image that are just large enough to compute an encoder's features at single positions."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """How far a position of a feature map sees: `margin` positions in every direction, `stride` pixels apart."""
 
     stride: int
@@ -24,17 +24,17 @@ class Reach:
         return self.positions * self.stride
 
     def fits(self, height: int, width: int) -> bool:
-        """Whether a window can be cut from a picture of this size such that it is encoded as the whole picture is."""
+        """Whether a window can be cut from an image of this size such that it is encoded as the whole image is."""
         strides = height % self.stride == width % self.stride == 0
         return strides and min(height, width) >= self.pixels
 
 
-def cut_windows(image: Tensor, positions: Tensor, reach: Reach) -> tuple[Tensor, Tensor]:
+def crop_receptive_fields(image: Tensor, positions: Tensor, reach: ReceptiveField) -> tuple[Tensor, Tensor]:
     """The windows around `positions` (P,), row-major indices into the feature map of `image` (N, C, H, W).
 
-    Returns the windows (N * P, C, S, S), picture by picture, and where in each window's own feature map its position
-    lies, (P,). A window never leaves the picture: at a border it is moved inwards, so that the border's padding is the
-    picture's own. The other sides' padding is wrong, but lies too far away to be seen.
+    Returns the windows (N * P, C, S, S), image by image, and where in each window's own feature map its position
+    lies, (P,). A window never leaves the image: at a border it is moved inwards, so that the border's padding is the
+    image's own. The other sides' padding is wrong, but lies too far away to be seen.
     """
     stride, side = reach.stride, reach.positions
     map_height, map_width = image.shape[2] // stride, image.shape[3] // stride

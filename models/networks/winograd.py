@@ -1,6 +1,6 @@
 """3x3 convolutions by Winograd's minimal filtering, which take a quarter of the multiplications.
 
-Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), F(4x4, 3x3): pictures are cut into tiles of 6x6
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), F(4x4, 3x3): images are cut into tiles of 6x6
 that overlap by 2, each gives 4x4 results. With small matrices B, G and A, both axes at once,
 
     results = A [(G kernel) * (B tile)],
@@ -28,10 +28,10 @@ TILE = OUT + KERNEL - 1
 # 3e-6 of the largest result, a third of what the usual 0, 1, -1, 2, -2 have.
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 # From where on it pays: below, transforming takes longer than the multiplications that it saves.
-LEAST_CHANNELS = 128
-LEAST_TILES = 64
+MIN_CHANNELS = 128
+MIN_TILES = 64
 # Tiles that are worked on at a time, so that their transforms stay small beside the feature maps.
-TILES_AT_ONCE = 256
+CHUNK_TILES = 256
 
 
 class Conv3x3(nn.Conv2d):
@@ -48,14 +48,14 @@ class Conv3x3(nn.Conv2d):
         return super().forward(features)
 
     def _is_suited(self, features: Tensor) -> bool:
-        learns_on_cpu = features.device.type == "cpu" and features.requires_grad and torch.is_grad_enabled()
+        cpu_training = features.device.type == "cpu" and features.requires_grad and torch.is_grad_enabled()
         precise = features.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-        if not (learns_on_cpu and precise) or torch.compiler.is_compiling():
+        if not (cpu_training and precise) or torch.compiler.is_compiling():
             return False
         height, width = (side + 2 * self.margin - KERNEL + 1 for side in features.shape[2:])
         whole_tiles = height % OUT == width % OUT == 0
         tiles = len(features) * height * width / OUT**2
-        return whole_tiles and tiles >= LEAST_TILES and min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
+        return whole_tiles and tiles >= MIN_TILES and min(self.in_channels, self.out_channels) >= MIN_CHANNELS
 
 
 class Transforms(NamedTuple):
@@ -93,7 +93,7 @@ class _WinogradConvolution(Function):
         for band in _bands(features.shape, output.shape, margin):
             results = torch.bmm(kernels, _transform_tiles(band.of(features), matrices))
             results = (matrices.result @ results.flatten(1)).unflatten(0, (OUT, OUT))
-            grid = _as_grid(output[:, :, band.results])
+            grid = _tile_view(output[:, :, band.results])
             grid.copy_(results.view(grid.shape))
         return output if bias is None else output.add_(bias[:, None, None])
 
@@ -108,12 +108,12 @@ class _WinogradConvolution(Function):
         features_gradient = torch.zeros_like(features)
         for band in _bands(features.shape, gradient.shape, ctx.margin):
             source = band.of(features)
-            results = matrices.result.T @ _as_grid(gradient[:, :, band.results]).reshape(OUT * OUT, -1)
+            results = matrices.result.T @ _tile_view(gradient[:, :, band.results]).reshape(OUT * OUT, -1)
             results = results.unflatten(1, (len(weight), -1))
             share = torch.bmm(results, _transform_tiles(source, matrices).transpose(1, 2))
             kernels_gradient = share if kernels_gradient is None else kernels_gradient.add_(share)
             tiles = matrices.tile.T @ torch.bmm(kernels.transpose(1, 2), results).flatten(1)
-            band.add_to(features_gradient, _add_up_tiles(tiles, source.shape))
+            band.add_to(features_gradient, _scatter_add_tiles(tiles, source.shape))
         assert kernels_gradient is not None  # there is at least one band
         weight_gradient = (matrices.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
         bias_gradient = gradient.sum((0, 2, 3)) if ctx.has_bias else None
@@ -132,7 +132,7 @@ def _transform_tiles(features: Tensor, matrices: Transforms) -> Tensor:
     return (matrices.tile @ tiles.reshape(TILE**2, -1)).unflatten(1, (features.shape[1], -1))
 
 
-def _add_up_tiles(tiles: Tensor, shape: torch.Size) -> Tensor:
+def _scatter_add_tiles(tiles: Tensor, shape: torch.Size) -> Tensor:
     """(36, C * tiles) -> (N, C, H, W) = `shape`: the tiles in their places, added where they overlap."""
     batch, channels, height, width = shape
     rows, columns = (height - KERNEL + 1) // OUT, (width - KERNEL + 1) // OUT
@@ -145,12 +145,12 @@ def _add_up_tiles(tiles: Tensor, shape: torch.Size) -> Tensor:
     return sums.permute(3, 2, 4, 0, 5, 1).flatten(4, 5).flatten(2, 3)[..., :height, :width]
 
 
-def _as_grid(results: Tensor) -> Tensor:
-    """(N, C, H, W) -> a view of the same as (4, 4, C, N, H / 4, W / 4): position in the tile, channel, picture, tile."""
+def _tile_view(results: Tensor) -> Tensor:
+    """(N, C, H, W) -> a view of the same as (4, 4, C, N, H / 4, W / 4): position in the tile, channel, image, tile."""
     return results.unflatten(3, (-1, OUT)).unflatten(2, (-1, OUT)).permute(3, 5, 1, 0, 2, 4)
 
 
-class Band(NamedTuple):
+class RowChunk(NamedTuple):
     """Some rows of the results, and the rows of the features (N, C, H, W) that they are computed from; with the zeros around
     these, left, right, above and below."""
 
@@ -170,12 +170,12 @@ class Band(NamedTuple):
         rows += share[:, :, above : above + rows.shape[2], left : left + rows.shape[3]]
 
 
-def _bands(features: torch.Size, results: torch.Size, margin: int) -> Iterator[Band]:
+def _bands(features: torch.Size, results: torch.Size, margin: int) -> Iterator[RowChunk]:
     """Horizontal bands of some tiles each, for features and results of these shapes, (N, C, H, W)."""
     batch, _, height, width = results
-    rows = OUT * max(1, TILES_AT_ONCE * OUT // (width * batch))
+    rows = OUT * max(1, CHUNK_TILES * OUT // (width * batch))
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         first, last = top - margin, bottom + KERNEL - 1 - margin
         inside = slice(max(first, 0), min(last, features[2]))
-        yield Band(slice(top, bottom), inside, (margin, margin, inside.start - first, last - inside.stop))
+        yield RowChunk(slice(top, bottom), inside, (margin, margin, inside.start - first, last - inside.stop))

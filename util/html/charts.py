@@ -1,4 +1,4 @@
-"""Curves as a drawing inside a page: SVG without a script, in the colours of page.css."""
+"""Curves as a drawing inside a page: SVG without a script, in the colors of page.css."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +9,9 @@ from dominate import svg, tags
 
 WIDTH, HEIGHT = 360, 165  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 22  # margins around the curves, for the labels of the axes
-MOST_POINTS = 300  # of a curve; more than that are summed up in as many groups
-SMOOTHED_SHARE = 0.06  # of a curve that each point of its smooth version is the mean of
-COLOURS = 6  # that page.css has for curves
+MAX_POINTS = 300  # of a curve; more than that are summed up in as many groups
+SMOOTHING_WINDOW = 0.06  # of a curve that each point of its smooth version is the mean of
+COLORS = 6  # that page.css has for curves
 
 Curve = Sequence[tuple[float, float | None]]  # (x, y) in order of x; None where there is no number
 
@@ -47,7 +47,7 @@ def chart(
 
 
 def _legend(name: str, place: int, points: Sequence[tuple[float, float]], best: Callable | None) -> tags.html_tag:
-    entry = tags.span(cls=f"legend curve-{place % COLOURS}")
+    entry = tags.span(cls=f"legend curve-{place % COLORS}")
     if name:
         entry.add(tags.i(), f"{name} ")
     entry.add(_number(points[-1][1]))
@@ -61,8 +61,8 @@ class _Axes:
     """Maps values to the drawing. Attributes: x, y: (lowest, highest) value shown."""
 
     def __init__(self, points: Sequence[tuple[float, float]], shown: Sequence[float]) -> None:
-        self.x = _widened(points[0][0] if len(points) == 1 else min(x for x, _ in points), max(x for x, _ in points))
-        self.y = _widened(min(shown), max(shown))
+        self.x = _pad_range(points[0][0] if len(points) == 1 else min(x for x, _ in points), max(x for x, _ in points))
+        self.y = _pad_range(min(shown), max(shown))
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Where a value lies; one outside the axes lies on their edge."""
@@ -78,7 +78,7 @@ def _drawing(
     smooth: bool,
     best: Callable | None,
 ) -> svg.svg:
-    raw = {name: _thinned(curve) for name, curve in curves.items()}
+    raw = {name: _downsample(curve) for name, curve in curves.items()}
     smoothed = {name: _moving_mean(curve) for name, curve in raw.items()} if smooth else {}
     values = [y for curve in raw.values() for _, y in curve if y is not None]
     # A single wild step shall not press all the others flat.
@@ -92,7 +92,7 @@ def _drawing(
     drawing["data-area"] = f"{LEFT} {HEIGHT - BOTTOM} {WIDTH - RIGHT} {TOP}"
     drawing.add(_grid(axes))
     for place, name in enumerate(curves):
-        group = svg.g(cls=f"curve-{place % COLOURS}")
+        group = svg.g(cls=f"curve-{place % COLORS}")
         if smooth:
             group.add(_lines(axes, raw[name], "faint"))
         group.add(_lines(axes, smoothed.get(name, raw[name]), "line"))
@@ -131,12 +131,12 @@ def _lines(axes: _Axes, curve: Curve, kind: str) -> list[svg.html_tag]:
     return lines
 
 
-def _thinned(curve: Curve) -> Curve:
-    """At most 2 * MOST_POINTS points: of each group of neighbours the lowest and the highest, so that peaks stay."""
-    if len(curve) <= MOST_POINTS:
+def _downsample(curve: Curve) -> Curve:
+    """At most 2 * MOST_POINTS points: of each group of neighbors the lowest and the highest, so that peaks stay."""
+    if len(curve) <= MAX_POINTS:
         return [(x, y if y is not None and math.isfinite(y) else None) for x, y in curve]
     thinned: list[tuple[float, float | None]] = []
-    for group in np.array_split(np.arange(len(curve)), MOST_POINTS):
+    for group in np.array_split(np.arange(len(curve)), MAX_POINTS):
         points = [curve[place] for place in group]
         numbers = [(y, x) for x, y in points if y is not None and math.isfinite(y)]
         ends = sorted({min(numbers), max(numbers)}, key=lambda end: end[1]) if numbers else []
@@ -146,7 +146,7 @@ def _thinned(curve: Curve) -> Curve:
 
 def _moving_mean(curve: Curve) -> Curve:
     """The mean around each point, over a fixed share of the curve."""
-    reach = int(len(curve) * SMOOTHED_SHARE / 2)
+    reach = int(len(curve) * SMOOTHING_WINDOW / 2)
     numbers = np.array([np.nan if y is None else y for _, y in curve], dtype=float)
     there = ~np.isnan(numbers)
     sums = np.concatenate([[0.0], np.cumsum(np.where(there, numbers, 0.0))])
@@ -167,7 +167,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(n * step, 12) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _widened(low: float, high: float) -> tuple[float, float]:
+def _pad_range(low: float, high: float) -> tuple[float, float]:
     """The range, or a little room around it where it is a single value."""
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high

@@ -7,13 +7,13 @@ from pathlib import Path, PurePath
 from PIL import Image
 
 from util.errors import UserError
-from util.html.page import Picture, card, write_page
+from util.html.page import PageImage, image_row, write_page
 
 SOURCE, RESULT = "real_A", "fake_B"
 
 
 def write_comparison(page: Path, runs: Mapping[str, Path], truth: Path | None) -> int:
-    """Writes a page whose rows are the inputs that any of the runs has translated. The pictures stay where they are: the
+    """Writes a page whose rows are the inputs that any of the runs has translated. The images stay where they are: the
     page links to them.
 
     Args:
@@ -23,34 +23,32 @@ def write_comparison(page: Path, runs: Mapping[str, Path], truth: Path | None) -
     Returns:
         the number of rows. Raises UserError where a folder holds no results.
     """
-    results = {label: _pictures(folder / "images" / RESULT) for label, folder in runs.items()}
-    sources = {name: file for folder in runs.values() for name, file in _pictures(folder / "images" / SOURCE).items()}
-    for label, pictures in results.items():
-        if not pictures:
-            raise UserError(
-                f"{runs[label]} has no pictures in images/{RESULT}; name the folder of a page that test.py wrote"
-            )
+    results = {label: _images(folder / "images" / RESULT) for label, folder in runs.items()}
+    sources = {name: file for folder in runs.values() for name, file in _images(folder / "images" / SOURCE).items()}
+    for label, images in results.items():
+        if not images:
+            raise UserError(f"{runs[label]} has no images in images/{RESULT}; name the folder of a page that test.py wrote")
     answers = _answers(truth) if truth else {}
 
     names = sorted(set().union(*results.values()))
     cards = []
     for name in names:
-        shown = {"input": sources.get(name), **{label: pictures.get(name) for label, pictures in results.items()}}
+        shown = {"input": sources.get(name), **{label: images.get(name) for label, images in results.items()}}
         shown["truth"] = answers.get(str(PurePath(name).with_suffix("")))
-        cards.append(card(name, [_picture(what, file, page.parent) for what, file in shown.items() if file]))
+        cards.append(image_row(name, [_image(what, file, page.parent) for what, file in shown.items() if file]))
     write_page(
         page,
         title=" · ".join(runs),
-        facts={"inputs": str(len(names)), **{label: f"{len(pictures)} results" for label, pictures in results.items()}},
+        facts={"inputs": str(len(names)), **{label: f"{len(images)} results" for label, images in results.items()}},
         cards=cards,
         visuals=1 + len(runs) + bool(truth),
-        picture_width=256,
+        image_width=256,
     )
     return len(names)
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder by their paths in it, with forward slashes."""
+def _images(folder: Path) -> dict[str, Path]:
+    """The images below a folder by their paths in it, with forward slashes."""
     return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.png"))}
 
 
@@ -60,10 +58,10 @@ def _answers(folder: Path) -> dict[str, Path]:
     return {str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def _picture(what: str, file: Path, page_folder: Path) -> Picture:
+def _image(what: str, file: Path, page_folder: Path) -> PageImage:
     try:
         with Image.open(file) as image:
             width, height = image.size
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error}); was the test interrupted?") from None
-    return Picture(what, PurePath(os.path.relpath(file, page_folder)).as_posix(), width, height)
+    return PageImage(what, PurePath(os.path.relpath(file, page_folder)).as_posix(), width, height)

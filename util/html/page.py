@@ -1,4 +1,4 @@
-"""What all pages share: a skeleton, charts, cards of pictures, a viewer, writing in one stroke.
+"""What all pages share: a skeleton, charts, cards of images, a viewer, writing in one stroke.
 
 Pages stand alone: style and script are inside, nothing is fetched from elsewhere, and no other script can run. Without
 scripts they can be read all the same.
@@ -17,19 +17,19 @@ import dominate
 from dominate import tags
 from dominate.util import raw
 
-from util.files import whole_file
+from util.files import atomic_write
 
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 # Should a name ever get past the escaping, a browser still runs this one script alone.
 POLICY = f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'; object-src 'none'; base-uri 'none'"
 SMALL = 128  # pixels; what is smaller is enlarged without blurring it
-MOST_COLUMNS = 4  # more visuals than this share further lines of their card
+MAX_COLUMNS = 4  # more visuals than this share further lines of their card
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of a card: what it shows, its file relative to the page with forward slashes, its size in pixels."""
+class PageImage:
+    """An image of a card: what it shows, its file relative to the page with forward slashes, its size in pixels."""
 
     visual: str
     file: str
@@ -41,11 +41,11 @@ class dialog(tags.html_tag):  # noqa: N801
     """The element that dominate lacks."""
 
 
-def card(heading: str, pictures: Sequence[Picture]) -> str:
-    """The markup of one row of a page: a heading over pictures, each a link to its file. Any text is escaped."""
+def image_row(heading: str, images: Sequence[PageImage]) -> str:
+    """The markup of one row of a page: a heading over images, each a link to its file. Any text is escaped."""
     return tags.article(
         tags.h2(heading),
-        tags.div((_figure(picture, heading) for picture in pictures), cls="pictures"),
+        tags.div((_figure(image, heading) for image in images), cls="pictures"),
     ).render(pretty=False)
 
 
@@ -55,7 +55,7 @@ def write_page(
     facts: Mapping[str, str],
     cards: Iterable[str],
     visuals: int,
-    picture_width: int,
+    image_width: int,
     charts: Sequence[str] = (),
 ) -> None:
     """Writes a page; a reader finds the old one or the new one, never a part.
@@ -64,9 +64,9 @@ def write_page(
         path: the file, in an existing folder.
         title: of the page.
         facts: names and values shown under the title.
-        cards: markup from `card`, in order.
-        visuals: pictures in a card.
-        picture_width: the width in pixels that pictures are shown at, roughly: they share the width of the window.
+        cards: markup from `image_row`, in order.
+        visuals: images in a card.
+        image_width: the width in pixels that images are shown at, roughly: they share the width of the window.
         charts: markup from `chart`, in order, shown above the cards.
     """
     document = dominate.document(title=title)
@@ -77,8 +77,8 @@ def write_page(
         tags.meta(name="viewport", content="width=device-width, initial-scale=1")
         tags.style(raw(STYLE))
         tags.script(raw(SCRIPT))
-    lines = math.ceil(visuals / MOST_COLUMNS)
-    layout = f"--columns: {math.ceil(visuals / lines)}; --picture-width: {picture_width}px"
+    lines = math.ceil(visuals / MAX_COLUMNS)
+    layout = f"--columns: {math.ceil(visuals / lines)}; --picture-width: {image_width}px"
     document.body.add(
         tags.header(
             tags.h1(title),
@@ -89,24 +89,24 @@ def write_page(
         tags.main(raw("\n".join(cards)), style=layout),
         _viewer(),
     )
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         # "replace": the title may hold bytes of a command line that are no UTF-8.
         unfinished.write_text(document.render(pretty=False), encoding="utf-8", errors="replace")
 
 
-def _figure(picture: Picture, heading: str) -> tags.figure:
-    link = quote(os.fsencode(picture.file))  # a name that is no valid text as well
-    image = tags.img(
+def _figure(image: PageImage, heading: str) -> tags.figure:
+    link = quote(os.fsencode(image.file))  # a name that is no valid text as well
+    img = tags.img(
         src=link,
-        alt=f"{picture.visual} of {heading}",
-        width=picture.width,
-        height=picture.height,
+        alt=f"{image.visual} of {heading}",
+        width=image.width,
+        height=image.height,
         loading="lazy",
         decoding="async",
     )
-    if picture.width < SMALL:
-        image["class"] = "small"
-    return tags.figure(tags.a(image, href=link), tags.figcaption(picture.visual))
+    if image.width < SMALL:
+        img["class"] = "small"
+    return tags.figure(tags.a(img, href=link), tags.figcaption(image.visual))
 
 
 def _charts(charts: Sequence[str]) -> tags.html_tag:
@@ -126,7 +126,7 @@ def _tools() -> tags.html_tag:
 
 
 def _viewer() -> tags.html_tag:
-    """A card in large, two of its pictures on either side of a divider; closed until the script opens it."""
+    """A card in large, two of its images on either side of a divider; closed until the script opens it."""
     keys = ("← →", "pictures"), ("↑ ↓", "divider"), ("space", "swap"), ("esc", "back")
     return dialog(
         tags.div(
@@ -146,5 +146,5 @@ def _viewer() -> tags.html_tag:
         ),
         tags.p((part for key, meaning in keys for part in (tags.kbd(key), f" {meaning} ")), cls="keys"),
         id="viewer",
-        aria_label="two pictures compared",
+        aria_label="two images compared",
     )

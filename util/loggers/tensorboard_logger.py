@@ -4,22 +4,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from util.loggers.base import BackgroundView, Pictures, Point
+from util.loggers.base import AsyncLogger, Images, ScalarEvent
 
 CLOSE_SECONDS = 10.0  # for the last events to be written
 
 
-def open_tensorboard(directory: Path) -> BackgroundView:
+def tensorboard_logger(directory: Path) -> AsyncLogger:
     """A live view that writes events into `directory`, which `tensorboard --logdir` then shows."""
 
-    def open_screen(say: Callable[[str], None]) -> TensorBoardScreen:
-        return TensorBoardScreen(directory)
+    def open_backend(say: Callable[[str], None]) -> TensorBoardBackend:
+        return TensorBoardBackend(directory)
 
-    return BackgroundView("tensorboard", open_screen, CLOSE_SECONDS)
+    return AsyncLogger("tensorboard", open_backend, CLOSE_SECONDS)
 
 
-class TensorBoardScreen:
-    """A `Screen` that writes events, at the number of images trained on. Raises ImportError without TensorBoard."""
+class TensorBoardBackend:
+    """A `LoggerBackend` that writes events, at the number of images trained on. Raises ImportError without TensorBoard."""
 
     def __init__(self, directory: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # optional, so that it may be missing
@@ -28,9 +28,9 @@ class TensorBoardScreen:
         self.make_writer = SummaryWriter
         self.writer: Any = None
 
-    def show(self, points: Sequence[Point], pictures: Pictures | None) -> None:
-        """Writes the points and the pictures."""
-        moments = [point.moment.images for point in points] + ([pictures[0].images] if pictures else [])
+    def show(self, points: Sequence[ScalarEvent], images: Images | None) -> None:
+        """Writes the points and the images."""
+        moments = [point.position.images for point in points] + ([images[0].images] if images else [])
         if not moments:
             return
         if self.writer is None:
@@ -38,11 +38,11 @@ class TensorBoardScreen:
             self.writer = self.make_writer(str(self.directory), purge_step=min(moments))
         for point in points:
             for name, value in point.values.items():
-                self.writer.add_scalar(f"{point.chart}/{name}", value, point.moment.images)
-        if pictures:
-            moment, by_name = pictures
+                self.writer.add_scalar(f"{point.chart}/{name}", value, point.position.images)
+        if images:
+            position, by_name = images
             for name, pixels in by_name.items():
-                self.writer.add_image(name, pixels, moment.images, dataformats="HWC" if pixels.ndim == 3 else "HW")
+                self.writer.add_image(name, pixels, position.images, dataformats="HWC" if pixels.ndim == 3 else "HW")
         self.writer.flush()
 
     def close(self) -> None:

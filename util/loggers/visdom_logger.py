@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from util.loggers.base import BackgroundView, LiveView, LiveViews, Screen
+from util.loggers.base import AsyncLogger, Logger, LoggerBackend, LoggerGroup
 
 CLOSE_SECONDS = 2.0  # for the last things to be shown
 
@@ -18,8 +18,8 @@ class VisdomSettings:
         env: visdom environment that the windows lie in.
         title: of the run, in the titles of its windows.
         window: begins the ids of its windows; runs with the same id share them.
-        columns: pictures per row of the one picture window; 0 gives every picture a window of its own.
-        picture_width: shown width of a picture in pixels.
+        columns: images per row of the one image window; 0 gives every image a window of its own.
+        image_width: shown width of an image in pixels.
     """
 
     server: str
@@ -28,10 +28,10 @@ class VisdomSettings:
     title: str
     window: str
     columns: int
-    picture_width: int
+    image_width: int
 
 
-def open_visdom(
+def visdom_logger(
     name: str,
     display_id: int | None = None,
     display_server: str = "http://localhost",
@@ -39,24 +39,24 @@ def open_visdom(
     display_env: str = "main",
     display_ncols: int = 4,
     display_winsize: int = 256,
-) -> LiveView:
+) -> Logger:
     """The live view that the published options describe.
 
     Args:
         name: of the run; titles its windows, and tells them from another run's where `display_id` is None.
         display_id: id of the windows; 0 or less switches the view off.
         display_server, display_port, display_env: where the windows lie. The server is never started from here.
-        display_ncols: pictures per row; 0 gives every picture a window of its own.
-        display_winsize: shown width of a picture in pixels.
+        display_ncols: images per row; 0 gives every image a window of its own.
+        display_winsize: shown width of an image in pixels.
     """
     if display_id is not None and display_id <= 0:
-        return LiveViews([])
+        return LoggerGroup([])
     window = name if display_id is None else str(display_id)
     settings = VisdomSettings(display_server, display_port, display_env, name, window, display_ncols, display_winsize)
 
-    def open_screen(say: Callable[[str], None]) -> Screen:
-        from util.loggers.visdom_backend import VisdomScreen
+    def open_backend(say: Callable[[str], None]) -> LoggerBackend:
+        from util.loggers.visdom_backend import VisdomBackend
 
-        return VisdomScreen(settings, say)
+        return VisdomBackend(settings, say)
 
-    return BackgroundView("visdom", open_screen, CLOSE_SECONDS)
+    return AsyncLogger("visdom", open_backend, CLOSE_SECONDS)

@@ -12,26 +12,26 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from util.loggers.base import BackgroundView, Pictures, Point
+from util.loggers.base import AsyncLogger, Images, ScalarEvent
 
 CLOSE_SECONDS = 15.0  # for the upload to be finished; afterwards it goes on without the run
 WRITER = Path(__file__).with_name("wandb_writer.py")
 
 
-def open_wandb(run_dir: Path, name: str) -> BackgroundView:
+def wandb_logger(run_dir: Path, name: str) -> AsyncLogger:
     """A live view on W&B, in the project that WANDB_PROJECT names, or "CUT".
 
     WANDB_MODE=offline uploads nothing: `wandb sync` does so later, from `<run_dir>/wandb`.
     """
 
-    def open_screen(say: Callable[[str], None]) -> WandbScreen:
-        return WandbScreen(run_dir, name)
+    def open_backend(say: Callable[[str], None]) -> WandbBackend:
+        return WandbBackend(run_dir, name)
 
-    return BackgroundView("wandb", open_screen, CLOSE_SECONDS)
+    return AsyncLogger("wandb", open_backend, CLOSE_SECONDS)
 
 
-class WandbScreen:
-    """A `Screen` that hands everything to a process which talks to W&B. Raises ImportError where wandb is not installed."""
+class WandbBackend:
+    """A `LoggerBackend` that hands everything to a process which talks to W&B. Raises ImportError where wandb is not installed."""
 
     def __init__(self, run_dir: Path, name: str) -> None:
         if find_spec("wandb") is None:
@@ -40,15 +40,15 @@ class WandbScreen:
         self.command = [sys.executable, "-P", str(WRITER), str(run_dir), name]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def show(self, points: Sequence[Point], pictures: Pictures | None) -> None:
-        """Sends the points and the pictures. Raises OSError where the process has ended."""
+    def show(self, points: Sequence[ScalarEvent], images: Images | None) -> None:
+        """Sends the points and the images. Raises OSError where the process has ended."""
         if self.process is None:
             self._start()
         for point in points:
-            self._send(point.moment.images, {f"{point.chart}/{name}": value for name, value in point.values.items()}, {})
-        if pictures:
-            moment, by_name = pictures
-            self._send(moment.images, {}, by_name)
+            self._send(point.position.images, {f"{point.chart}/{name}": value for name, value in point.values.items()}, {})
+        if images:
+            position, by_name = images
+            self._send(position.images, {}, by_name)
         assert self.process
         if self.process.poll() is not None:
             raise self._ended()

@@ -1,6 +1,6 @@
 """The process between a run and Weights & Biases: `wandb_writer.py RUN_DIR NAME`, see wandb_view.py.
 
-Reads pickled (images, values by name, uint8 pictures by name) from standard input until that ends.
+Reads pickled (images, values by name, uint8 images by name) from standard input until that ends.
 """
 
 import json
@@ -22,10 +22,10 @@ def main() -> None:
     run.define_metric("*", step_metric="images")
     while True:
         try:
-            images, values, pictures = pickle.load(sys.stdin.buffer)
+            images, values, visuals = pickle.load(sys.stdin.buffer)
         except (EOFError, pickle.UnpicklingError):  # the run has ended, perhaps in the midst of a message
             break
-        run.log({"images": images, **values, **{name: wandb.Image(pixels) for name, pixels in pictures.items()}})
+        run.log({"images": images, **values, **{name: wandb.Image(pixels) for name, pixels in visuals.items()}})
     run.finish()
 
 

@@ -13,32 +13,32 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.metrics.distances import (
+    K_NEAREST,
     KID_SUBSETS,
-    NEIGHBOURS,
+    check_min_images,
     frechet_distance,
-    kernel_distance,
+    kid,
     precision_and_recall,
-    require_enough,
 )
-from util.metrics.evaluator import CACHE, Wanted
-from util.metrics.feature_extractors import INCEPTION, FeatureNetwork, WeightsAbsentError, load_features, load_inception
-from util.metrics.paired import PerceptualDistance, mean_score
-from util.runtime.rng import seeded
+from util.metrics.evaluator import CACHE, MetricConfig
+from util.metrics.feature_extractors import INCEPTION, FeatureExtractor, WeightsAbsentError, load_features, load_inception
+from util.metrics.paired import LPIPS, mean_score
+from util.runtime.rng import fork_rng_seeded
 
 T = TypeVar("T")
 
 
-class Pictures(Protocol):
-    """Pictures, uint8 (H, W, 3) or (H, W), as they are saved; they may be read anew on each iteration."""
+class Images(Protocol):
+    """Images, uint8 (H, W, 3) or (H, W), as they are saved; they may be read anew on each iteration."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricResult:
     """A number about a set of translations. `spread` is a standard deviation, where there is one; `how` says what the
-    number was taken with: pictures, resize, weights, seed."""
+    number was taken with: images, resize, weights, seed."""
 
     name: str
     value: float
@@ -50,36 +50,36 @@ class Figure:
         """The figure as one flat table, for JSON."""
         fields = asdict(self)
         taken_with = fields.pop("how")
-        value = self.value if math.isfinite(self.value) else None  # PSNR of equal pictures, which JSON cannot say
+        value = self.value if math.isfinite(self.value) else None  # PSNR of equal images, which JSON cannot say
         return {**fields, "value": value, **taken_with}
 
 
-class RealSet:
-    """Real pictures of the target domain, whose features are computed once for each network and resize."""
+class ReferenceSet:
+    """Real images of the target domain, whose features are computed once for each network and resize."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        require_enough(len(pictures), "the real set")
-        self.pictures = pictures
-        self._features: dict[tuple[FeatureNetwork, str], Tensor] = {}
+    def __init__(self, images: Images) -> None:
+        check_min_images(len(images), "the real set")
+        self.images = images
+        self._features: dict[tuple[FeatureExtractor, str], Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
-    def features(self, network: FeatureNetwork, resize: str) -> Tensor:
+    def features(self, network: FeatureExtractor, resize: str) -> Tensor:
         """(N, D) in float64."""
         if (network, resize) not in self._features:
-            self._features[network, resize] = network.features(self.pictures, resize)
+            self._features[network, resize] = network.features(self.images, resize)
         return self._features[network, resize]
 
 
-class Judge:
+class MetricEvaluator:
     """Computes the figures that were asked for."""
 
     def __init__(
         self,
-        networks: Sequence[FeatureNetwork],
+        networks: Sequence[FeatureExtractor],
         paired: bool,
-        perceptual: PerceptualDistance | None,
+        perceptual: LPIPS | None,
         seed: int,
     ) -> None:
         self.networks = networks
@@ -90,23 +90,23 @@ class Judge:
     @property
     def has_figures(self) -> bool:
         """Whether there is anything to compute."""
-        return bool(self.networks) or self.needs_truth
+        return bool(self.networks) or self.needs_pairs
 
     @property
-    def needs_truth(self) -> bool:
+    def needs_pairs(self) -> bool:
         """Whether translations are compared with their own truth."""
         return self.paired or self.perceptual is not None
 
-    def figures(self, results: Pictures, real: RealSet | None, truth: Pictures | None, split: str) -> list[Figure]:
+    def figures(self, results: Images, real: ReferenceSet | None, truth: Images | None, split: str) -> list[MetricResult]:
         """The figures of these translations, against the real set, and against the truth of each, in the same order.
 
-        `split` names the part of the data set that they were taken on. Raises UserError where there are too few pictures,
-        or a picture does not fit.
+        `split` names the part of the dataset that they were taken on. Raises UserError where there are too few images,
+        or an image does not fit.
         """
         taken_with = {"split": split, "pictures": len(results), "seed": self.seed}
-        figures: list[Figure] = []
+        figures: list[MetricResult] = []
         if self.networks and real is not None:
-            require_enough(len(results), "the translations")
+            check_min_images(len(results), "the translations")
             for network in self.networks:
                 figures += self._distances(network, results, real, taken_with)
         if truth is not None:
@@ -114,8 +114,8 @@ class Judge:
         return figures
 
     def _distances(
-        self, network: FeatureNetwork, results: Pictures, real: RealSet, taken_with: Mapping[str, Any]
-    ) -> list[Figure]:
+        self, network: FeatureExtractor, results: Images, real: ReferenceSet, taken_with: Mapping[str, Any]
+    ) -> list[MetricResult]:
         """FID for every resize; KID, precision and recall for the preferred one."""
         of = "" if network.name == INCEPTION else f" ({network.name})"
         taken_with = {
@@ -130,41 +130,44 @@ class Judge:
         figures = []
         for resize, sets in features.items():
             name = f"FID{of}" if resize == network.resizes[0] else f"FID {resize}{of}"
-            figures.append(Figure(name, frechet_distance(*sets), True, {**taken_with, "resize": resize}))
+            figures.append(MetricResult(name, frechet_distance(*sets), True, {**taken_with, "resize": resize}))
 
         sets = features[network.resizes[0]]
         taken_with["resize"] = network.resizes[0]
-        kernel = kernel_distance(*sets, self.seed)
+        kernel = kid(*sets, self.seed)
         precision, recall = precision_and_recall(*sets)
         subsets = {"subsets": KID_SUBSETS, "subset_size": kernel.subset_size}
         return [
             *figures,
-            Figure(f"KID{of}", kernel.mean, True, {**taken_with, **subsets}, kernel.spread),
-            Figure(f"precision{of}", precision, False, {**taken_with, "neighbours": NEIGHBOURS}),
-            Figure(f"recall{of}", recall, False, {**taken_with, "neighbours": NEIGHBOURS}),
+            MetricResult(f"KID{of}", kernel.mean, True, {**taken_with, **subsets}, kernel.spread),
+            MetricResult(f"precision{of}", precision, False, {**taken_with, "neighbors": K_NEAREST}),
+            MetricResult(f"recall{of}", recall, False, {**taken_with, "neighbors": K_NEAREST}),
         ]
 
-    def _paired_figures(self, results: Pictures, truth: Pictures, taken_with: Mapping[str, Any]) -> list[Figure]:
+    def _paired_figures(self, results: Images, truth: Images, taken_with: Mapping[str, Any]) -> list[MetricResult]:
         """Means over the pairs."""
         taken_with = {**taken_with, "resize": None}
         figures = []
         try:
             if self.paired:
                 score = mean_score(zip(results, truth, strict=True))
-                figures += [Figure("PSNR", score.psnr, False, taken_with), Figure("SSIM", score.ssim, False, taken_with)]
+                figures += [
+                    MetricResult("PSNR", score.psnr, False, taken_with),
+                    MetricResult("SSIM", score.ssim, False, taken_with),
+                ]
         except ValueError as error:
             raise UserError(f"translations and their truth cannot be compared: {error}") from None
         if self.perceptual is not None:
             distances = [self.perceptual(*pair) for pair in zip(results, truth, strict=True)]
             network = {"network": self.perceptual.backbone, "weights_sha256": self.perceptual.weights_sha256}
             name = f"LPIPS ({self.perceptual.backbone})"
-            figures.append(Figure(name, float(np.mean(distances)), True, {**taken_with, **network}))
+            figures.append(MetricResult(name, float(np.mean(distances)), True, {**taken_with, **network}))
         return figures
 
 
-def create_judge(
-    wanted: Wanted, seed: int, device: torch.device, absent: Callable[[WeightsAbsentError], None] | None = None
-) -> Judge:
+def create_evaluator(
+    wanted: MetricConfig, seed: int, device: torch.device, absent: Callable[[WeightsAbsentError], None] | None = None
+) -> MetricEvaluator:
     """A judge of what is wanted. Networks are loaded, or fetched, now; no random state is touched.
 
     Args:
@@ -193,9 +196,9 @@ def create_judge(
         if asked_for and importlib.util.find_spec(package) is None:
             name = package.replace("_", "-")
             raise UserError(f"{figures} need {name}, which is not installed: `pip install {name}`")
-    networks: list[FeatureNetwork | None] = []
+    networks: list[FeatureExtractor | None] = []
     perceptual = None
-    with seeded(seed):  # networks draw weights before they are given theirs
+    with fork_rng_seeded(seed):  # networks draw weights before they are given theirs
         if wanted.inception is not None:
             path = None if wanted.inception == CACHE else Path(wanted.inception)
             networks.append(attempt(lambda: load_inception(path, device)))
@@ -204,6 +207,6 @@ def create_judge(
             networks.append(attempt(lambda: load_features(features, device)))
         if wanted.lpips is not None:
             backbone = wanted.lpips
-            perceptual = attempt(lambda: PerceptualDistance(backbone, device))
+            perceptual = attempt(lambda: LPIPS(backbone, device))
     there = [network for network in networks if network is not None]
-    return Judge(there, wanted.paired, perceptual, seed)
+    return MetricEvaluator(there, wanted.paired, perceptual, seed)

@@ -1,4 +1,4 @@
-"""Networks that turn pictures into the features whose distributions are compared, each read from a file.
+"""Networks that turn images into the features whose distributions are compared, each read from a file.
 
 torchvision and torch-fidelity are imported where they are needed: they take seconds, and few runs need them.
 """
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.images import in_colour
-from util.metrics.feature_extractors import RESIZES, cached, present, read_weights, sha256
+from util.images import to_rgb
+from util.metrics.feature_extractors import RESIZES, cached_download, read_weights, require_file, sha256
 
 INCEPTION = "inception"
-OWN_RESIZE = "its own"  # of a program, which takes pictures of any size
+NATIVE_RESIZE = "its own"  # of a program, which takes images of any size
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red
 INCEPTION_SIDE, SQUEEZENET_SIDE = 299, 227
 
 
 @dataclass(frozen=True)
-class FeatureNetwork:
+class FeatureExtractor:
     """A network (N, 3, H, W) -> (N, D) features, what it is called, and what it is fed.
 
-    `resizes` are the ways in which pictures may come to its size, the preferred one first. `fed` makes a picture, uint8
+    `resizes` are the ways in which images may come to its size, the preferred one first. `fed` makes an image, uint8
     (H, W, 3), what the network takes, (3, H', W'). The network computes on `device`.
     """
 
@@ -38,10 +38,10 @@ class FeatureNetwork:
     fed: Callable[[np.ndarray, str], Tensor]
     device: torch.device
 
-    def features(self, pictures: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
-        """The features of uint8 pictures (H, W, 3) or (H, W), (N, D) in float64 on the CPU. Raises UserError where the
+    def features(self, images: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
+        """The features of uint8 images (H, W, 3) or (H, W), (N, D) in float64 on the CPU. Raises UserError where the
         network cannot take them."""
-        inputs = (self.fed(in_colour(picture), resize) for picture in pictures)
+        inputs = (self.fed(to_rgb(image), resize) for image in images)
         try:
             with torch.inference_mode():
                 parts = [self.network(batch.to(self.device)).double().cpu() for batch in _batches(inputs, batch_size)]
@@ -49,14 +49,14 @@ class FeatureNetwork:
             if isinstance(error, UserError | torch.OutOfMemoryError):
                 raise
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            raise UserError(f"the feature network {self.name} cannot take these pictures: {reason[0]}") from None
+            raise UserError(f"the feature network {self.name} cannot take these images: {reason[0]}") from None
         features = torch.cat(parts)
         if features.ndim != 2:
-            raise UserError(f"the feature network {self.name} gives {tuple(features.shape)}, not a row for every picture")
+            raise UserError(f"the feature network {self.name} gives {tuple(features.shape)}, not a row for every image")
         return features
 
 
-def load_inception(path: Path | None, device: torch.device) -> FeatureNetwork:
+def load_inception(path: Path | None, device: torch.device) -> FeatureExtractor:
     """FID's Inception, with the weights of TensorFlow's 2015 release that torch-fidelity and pytorch-fid distribute.
 
     Args:
@@ -68,7 +68,7 @@ def load_inception(path: Path | None, device: torch.device) -> FeatureNetwork:
     """
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-    path = cached(URL_INCEPTION_V3) if path is None else present(path)
+    path = cached_download(URL_INCEPTION_V3) if path is None else require_file(path)
     if read_weights(path).get("fc.weight", torch.empty(0)).shape != (1008, 2048):
         raise UserError(
             f"{path} does not hold FID's Inception, which tells 1008 classes apart; torchvision's, for 1000, is another"
@@ -79,17 +79,17 @@ def load_inception(path: Path | None, device: torch.device) -> FeatureNetwork:
         raise UserError(f"{path} does not hold FID's Inception under the names that torch-fidelity gives") from None
     trunk = nn.Sequential(*(layer for name, layer in extractor.named_children() if name != "fc"), nn.Flatten())
 
-    def fed(picture: np.ndarray, resize: str) -> Tensor:
-        values = RESIZES[resize](picture, INCEPTION_SIDE)
-        # As in the programs that the two ways come from; they differ by half a grey level.
+    def fed(image: np.ndarray, resize: str) -> Tensor:
+        values = RESIZES[resize](image, INCEPTION_SIDE)
+        # As in the programs that the two ways come from; they differ by half a gray level.
         return (values - 128) / 128 if resize == "clean" else values / 255 * 2 - 1
 
-    return FeatureNetwork(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval().to(device), fed, device)
+    return FeatureExtractor(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval().to(device), fed, device)
 
 
-def load_features(path: Path, device: torch.device) -> FeatureNetwork:
+def load_features(path: Path, device: torch.device) -> FeatureExtractor:
     """Another feature network: SqueezeNet 1.1's features as a state dict, or a program of torch.jit or torch.export that
-    takes uint8 pictures (N, 3, H, W), red first, of any size, and gives a row of features for each.
+    takes uint8 images (N, 3, H, W), red first, of any size, and gives a row of features for each.
 
     Raises:
         WeightsAbsentError: there is no such file.
@@ -97,7 +97,7 @@ def load_features(path: Path, device: torch.device) -> FeatureNetwork:
     """
     from torch.export.passes import move_to_device_pass
 
-    contents = _archived_names(present(path))
+    contents = _archived_names(require_file(path))
     if any(name.endswith("archive_format") for name in contents):
         return _program(path, device, lambda: move_to_device_pass(torch.export.load(path), device).module())
     if any("/code/" in name for name in contents):
@@ -105,7 +105,7 @@ def load_features(path: Path, device: torch.device) -> FeatureNetwork:
     return _squeezenet(path, device)
 
 
-def _squeezenet(path: Path, device: torch.device) -> FeatureNetwork:
+def _squeezenet(path: Path, device: torch.device) -> FeatureExtractor:
     """SqueezeNet 1.1 with the weights of its authors, which were trained in Caffe: it sees blue, green, red."""
     from torchvision.models import squeezenet1_1
 
@@ -120,23 +120,23 @@ def _squeezenet(path: Path, device: torch.device) -> FeatureNetwork:
     network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().to(device)
     mean = torch.tensor(CAFFE_MEAN)[:, None, None]
 
-    def fed(picture: np.ndarray, resize: str) -> Tensor:
-        return RESIZES[resize](picture, SQUEEZENET_SIDE).flip(0) - mean
+    def fed(image: np.ndarray, resize: str) -> Tensor:
+        return RESIZES[resize](image, SQUEEZENET_SIDE).flip(0) - mean
 
-    return FeatureNetwork("squeezenet1_1", sha256(path), tuple(RESIZES), network, fed, device)
+    return FeatureExtractor("squeezenet1_1", sha256(path), tuple(RESIZES), network, fed, device)
 
 
-def _program(path: Path, device: torch.device, load: Callable[[], nn.Module]) -> FeatureNetwork:
+def _program(path: Path, device: torch.device, load: Callable[[], nn.Module]) -> FeatureExtractor:
     try:
         with warnings.catch_warnings(action="ignore"):  # torch.jit.load is deprecated, but its files are about
             network = load()
     except Exception as error:  # of a damaged or foreign archive
         raise UserError(f"{path} cannot be loaded as a program ({str(error).splitlines()[0]})") from None
 
-    def fed(picture: np.ndarray, resize: str) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+    def fed(image: np.ndarray, resize: str) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
-    return FeatureNetwork(path.stem, sha256(path), (OWN_RESIZE,), network, fed, device)
+    return FeatureExtractor(path.stem, sha256(path), (NATIVE_RESIZE,), network, fed, device)
 
 
 def _archived_names(path: Path) -> Sequence[str]:
@@ -149,7 +149,7 @@ def _archived_names(path: Path) -> Sequence[str]:
 
 
 def _batches(inputs: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Stacks neighbours of one shape, at most `size` of them."""
+    """Stacks neighbors of one shape, at most `size` of them."""
     waiting: list[Tensor] = []
     for each in inputs:
         if waiting and (len(waiting) == size or each.shape != waiting[0].shape):

@@ -1,4 +1,4 @@
-"""How near results come to the truth, where it is known: PSNR and SSIM on the pictures as they are saved.
+"""How near results come to the truth, where it is known: PSNR and SSIM on the images as they are saved.
 
 torchmetrics is imported where it is needed: it takes a second, and most runs need none of it.
 """
@@ -14,8 +14,8 @@ WINDOW = 11  # side of SSIM's Gaussian window in pixels, for its sigma of 1.5
 
 
 @dataclass(frozen=True)
-class PairedScore:
-    """Means over pairs of pictures: `psnr` in dB, `ssim` in [-1, 1], and how many `pairs` they are taken over."""
+class PairedMetrics:
+    """Means over pairs of images: `psnr` in dB, `ssim` in [-1, 1], and how many `pairs` they are taken over."""
 
     psnr: float
     ssim: float
@@ -23,10 +23,10 @@ class PairedScore:
 
 
 def psnr(result: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB: 10 log10(255² / mean squared difference); infinite for equal pictures.
+    """Peak signal-to-noise ratio in dB: 10 log10(255² / mean squared difference); infinite for equal images.
 
     Args:
-        result, truth: uint8 pictures (H, W, C) or (H, W) of one shape; else `ValueError`.
+        result, truth: uint8 images (H, W, C) or (H, W) of one shape; else `ValueError`.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -34,18 +34,18 @@ def psnr(result: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ssim(result: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004), the mean over positions and channels; 1 for equal pictures.
+    """Structural similarity (Wang et al. 2004), the mean over positions and channels; 1 for equal images.
 
     Gaussian window of 11x11 pixels with a sigma of 1.5, constants 0.01 and 0.03 of the range 255; only windows that lie
-    wholly inside the picture count.
+    wholly inside the image count.
 
     Args:
-        result, truth: uint8 pictures (H, W, C) or (H, W) of one shape and at least 11 pixels a side; else `ValueError`.
+        result, truth: uint8 images (H, W, C) or (H, W) of one shape and at least 11 pixels a side; else `ValueError`.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     if min(truth.shape[:2]) < WINDOW:
-        raise ValueError(f"SSIM looks through a window of 11x11 pixels; a picture of shape {truth.shape} is smaller")
+        raise ValueError(f"SSIM looks through a window of 11x11 pixels; an image of shape {truth.shape} is smaller")
     _, similarity = structural_similarity_index_measure(
         *_comparable(result, truth), data_range=DATA_RANGE, return_full_image=True
     )
@@ -53,24 +53,24 @@ def ssim(result: np.ndarray, truth: np.ndarray) -> float:
     return float(similarity[..., border:-border, border:-border].mean())
 
 
-def mean_score(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> PairedScore:
+def mean_score(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> PairedMetrics:
     """The means of `psnr` and `ssim` over (result, truth) pairs; `ValueError` when there is none."""
     scores = [(psnr(result, truth), ssim(result, truth)) for result, truth in pairs]
     if not scores:
         raise ValueError("there are no pairs to take a mean over")
     mean_psnr, mean_ssim = np.mean(scores, axis=0)
-    return PairedScore(float(mean_psnr), float(mean_ssim), len(scores))
+    return PairedMetrics(float(mean_psnr), float(mean_ssim), len(scores))
 
 
 def _comparable(result: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     if result.shape != truth.shape or result.dtype != np.uint8 or truth.dtype != np.uint8:
         raise ValueError(
-            f"pictures to compare must be uint8 and of one shape, not {result.dtype} {result.shape} "
+            f"images to compare must be uint8 and of one shape, not {result.dtype} {result.shape} "
             f"and {truth.dtype} {truth.shape}"
         )
     return _nchw(result), _nchw(truth)
 
 
-def _nchw(picture: np.ndarray) -> torch.Tensor:
-    channels_last = picture if picture.ndim == 3 else picture[:, :, None]
+def _nchw(image: np.ndarray) -> torch.Tensor:
+    channels_last = image if image.ndim == 3 else image[:, :, None]
     return torch.from_numpy(channels_last.astype(np.float64)).permute(2, 0, 1)[None]

@@ -1,4 +1,4 @@
-"""Judging a run while it goes on: the same pictures are translated again and again, and the best weights kept."""
+"""Judging a run while it goes on: the same images are translated again and again, and the best weights kept."""
 
 import copy
 import json
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from util.errors import UserError
-from util.images import in_colour, to_uint8
-from util.metrics.evaluator import Figure, Judge, Pictures, RealSet, format_figure
-from util.runtime.rng import seeded
+from util.images import tensor2im, to_rgb
+from util.metrics.evaluator import Images, MetricEvaluator, MetricResult, ReferenceSet, format_metric
+from util.runtime.rng import fork_rng_seeded
 
 Size = tuple[int, int]
 
 
-class JudgedPictures(Protocol):
+class EvalDataset(Protocol):
     """What a run is judged on; see data/eval_data.py."""
 
     split: str
 
     def sources(self) -> Iterator[tuple[Tensor, str]]:
-        """Each picture to translate, (1, C, H, W) in [-1, 1], and its name."""
+        """Each image to translate, (1, C, H, W) in [-1, 1], and its name."""
 
-    def real_at(self, size: Size | None) -> Pictures:
-        """The pictures of the target domain, resized where a size is given."""
+    def real_at(self, size: Size | None) -> Images:
+        """The images of the target domain, resized where a size is given."""
 
-    def truth_at(self, names: Sequence[str], size: Size | None) -> Pictures:
+    def truth_at(self, names: Sequence[str], size: Size | None) -> Images:
         """Those of these names."""
 
 
@@ -47,13 +47,13 @@ class Report(Protocol):
         """Prints a line."""
 
 
-class NoEvaluation:
+class NoValidation:
     """Stands in for an evaluation that is not asked for."""
 
     def at(self, epoch: int, images: int, report: Report) -> None:
         """Does nothing."""
 
-    def last_and_best(self) -> Iterator[str]:
+    def summary(self) -> Iterator[str]:
         """Nothing."""
         yield from ()
 
@@ -65,7 +65,7 @@ class NoEvaluation:
         """Does nothing."""
 
 
-class RunEvaluation:
+class Validator:
     """Judges the generators of a run, tells the report, and has the best weights kept by the first of the figures.
 
     Training does not notice: it is copies that translate, in the mode that their networks are in, as test.py has it, and
@@ -73,7 +73,7 @@ class RunEvaluation:
 
     Args:
         judge: computes the figures.
-        pictures: what is translated, and what the translations are compared with.
+        images: what is translated, and what the translations are compared with.
         candidates: the networks to judge, by name; the first is the newest generator.
         keep: is told the name of the candidate that has just been better than ever.
         device: where the networks are.
@@ -81,20 +81,20 @@ class RunEvaluation:
 
     def __init__(
         self,
-        judge: Judge,
-        pictures: JudgedPictures,
+        judge: MetricEvaluator,
+        images: EvalDataset,
         candidates: Mapping[str, nn.Module],
         keep: Callable[[str], None],
         device: torch.device,
     ) -> None:
         self.judge = judge
-        self.pictures = pictures
+        self.images = images
         self.candidates = candidates
         self.keep = keep
         self.device = device
         self.last: dict[str, dict[str, Any]] = {}  # by candidate: figure, value, epoch, images
         self.best: dict[str, dict[str, Any]] = {}
-        self.real_sets: dict[Size | None, RealSet] = {}
+        self.real_sets: dict[Size | None, ReferenceSet] = {}
         self.is_off = False
 
     def at(self, epoch: int, images: int, report: Report) -> None:
@@ -118,19 +118,19 @@ class RunEvaluation:
             values |= {f"{figure.name}{of}": figure.value for figure in figures}
             records += [{"judged": name} | figure.record() for figure in figures]
             is_best = self._note(name, figures[0], epoch, images)
-            shown = ", ".join(f"{figure.name} {format_figure(figure)}" for figure in figures)
-            report.say(f"evaluation of {name} after {images} images, {self.pictures.split}: {shown}{' (best)' * is_best}")
+            shown = ", ".join(f"{figure.name} {format_metric(figure)}" for figure in figures)
+            report.say(f"evaluation of {name} after {images} images, {self.images.split}: {shown}{' (best)' * is_best}")
             if is_best:
                 self.keep(name)
         report.evaluation(values, records)
 
-    def last_and_best(self) -> Iterator[str]:
+    def summary(self) -> Iterator[str]:
         """A line for each candidate that was judged."""
         for name, last in self.last.items():
             best = self.best[name]
             weights = "best_net_*.pth" if name == next(iter(self.candidates)) else f"best_net_{name}.pth"
             yield (
-                f"{last['figure']} of {name} on {self.pictures.split}: last {last['value']:.4g} (epoch {last['epoch']}), "
+                f"{last['figure']} of {name} on {self.images.split}: last {last['value']:.4g} (epoch {last['epoch']}), "
                 f"best {best['value']:.4g} (epoch {best['epoch']}, after {best['images']} images: {weights})"
             )
 
@@ -143,7 +143,7 @@ class RunEvaluation:
         if state:
             self.last, self.best = json.loads(state["figures"])
 
-    def _note(self, name: str, figure: Figure, epoch: int, images: int) -> bool:
+    def _note(self, name: str, figure: MetricResult, epoch: int, images: int) -> bool:
         """Remembers the figure, and tells whether it is the best of its kind so far."""
         self.last[name] = {"figure": figure.name, "value": figure.value, "epoch": epoch, "images": images}
         best = self.best.get(name)
@@ -153,20 +153,20 @@ class RunEvaluation:
             self.best[name] = self.last[name]
         return is_best
 
-    def _figures(self, network: nn.Module) -> list[Figure]:
+    def _figures(self, network: nn.Module) -> list[MetricResult]:
         results, names = self._translated(copy.deepcopy(network))
-        sizes = {(picture.shape[1], picture.shape[0]) for picture in results}
+        sizes = {(image.shape[1], image.shape[0]) for image in results}
         size = next(iter(sizes)) if len(sizes) == 1 else None
         if self.judge.networks and size not in self.real_sets:
-            self.real_sets[size] = RealSet(self.pictures.real_at(size))
-        truth = self.pictures.truth_at(names, size) if self.judge.needs_truth else None
-        return self.judge.figures(results, self.real_sets.get(size), truth, self.pictures.split)
+            self.real_sets[size] = ReferenceSet(self.images.real_at(size))
+        truth = self.images.truth_at(names, size) if self.judge.needs_pairs else None
+        return self.judge.figures(results, self.real_sets.get(size), truth, self.images.split)
 
     def _translated(self, network: nn.Module) -> tuple[list[np.ndarray], list[str]]:
         """The translations as they would be saved, and the names of their inputs."""
         results, names = [], []
-        with seeded(self.judge.seed), torch.inference_mode():
-            for picture, name in tqdm(self.pictures.sources(), desc="judging", unit=" pictures", leave=False, disable=None):
-                results.append(in_colour(to_uint8(network(picture.to(self.device)))))
+        with fork_rng_seeded(self.judge.seed), torch.inference_mode():
+            for image, name in tqdm(self.images.sources(), desc="judging", unit=" images", leave=False, disable=None):
+                results.append(to_rgb(tensor2im(network(image.to(self.device)))))
                 names.append(name)
         return results, names

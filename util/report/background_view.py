@@ -10,28 +10,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from util.images import to_uint8
-from util.loggers.base import Moment
+from util.images import tensor2im
+from util.loggers.base import TrainingPosition
 
-MOST_POINTS = 4000  # that wait to be shown; the oldest give way
-SHOW_SECONDS = 1.0  # between two looks into the inbox, so that a fast run is shown in few strokes
+MAX_QUEUED = 4000  # that wait to be shown; the oldest give way
+FLUSH_INTERVAL = 1.0  # between two looks into the inbox, so that a fast run is shown in few strokes
 
-Pictures = tuple[Moment, Mapping[str, np.ndarray]]  # uint8 pictures (H, W[, 3]) by name
+Images = tuple[TrainingPosition, Mapping[str, np.ndarray]]  # uint8 images (H, W[, 3]) by name
 
 
 @dataclass(frozen=True)
-class Point:
+class ScalarEvent:
     """Values of the curves of one chart at a moment."""
 
     chart: str
-    moment: Moment
+    position: TrainingPosition
     values: Mapping[str, float]
 
 
-class Screen(Protocol):
+class LoggerBackend(Protocol):
     """What a background view shows things on. Its methods are called from one thread, and may take as long as they like."""
 
-    def show(self, points: Sequence[Point], pictures: Pictures | None) -> None:
+    def show(self, points: Sequence[ScalarEvent], images: Images | None) -> None:
         """Shows what has come since the last call, perhaps nothing. An exception ends the view."""
 
     def close(self) -> None:
@@ -39,37 +39,39 @@ class Screen(Protocol):
 
 
 @dataclass(frozen=True)
-class Inbox:
+class LogQueue:
     """What waits to be shown. Both threads use only calls that are atomic and never wait.
 
     Attributes:
         points: of the curves.
-        pictures: the newest ones.
+        images: the newest ones.
         closing: set when nothing more will come.
     """
 
-    points: deque[Point] = field(default_factory=lambda: deque(maxlen=MOST_POINTS))
-    pictures: deque[Pictures] = field(default_factory=lambda: deque(maxlen=1))
+    points: deque[ScalarEvent] = field(default_factory=lambda: deque(maxlen=MAX_QUEUED))
+    images: deque[Images] = field(default_factory=lambda: deque(maxlen=1))
     closing: threading.Event = field(default_factory=threading.Event)
 
 
-class BackgroundView:
-    """A `LiveView` on a screen that may be slow, hang or break.
+class AsyncLogger:
+    """A `Logger` on a screen that may be slow, hang or break.
 
     The caller's thread only puts things into the inbox. A daemon thread takes them out and does whatever waiting there is.
 
     Args:
         name: of the package behind the screen, which need not be installed.
-        open_screen: imports that package and makes the screen, without waiting for anything; it is given a function that
+        open_backend: imports that package and makes the screen, without waiting for anything; it is given a function that
             prints a line for the user. It may raise ImportError.
         close_seconds: how long the last things may take to be shown when the run ends.
     """
 
-    def __init__(self, name: str, open_screen: Callable[[Callable[[str], None]], Screen], close_seconds: float) -> None:
+    def __init__(
+        self, name: str, open_backend: Callable[[Callable[[str], None]], LoggerBackend], close_seconds: float
+    ) -> None:
         self.name = name
-        self.open_screen = open_screen
+        self.open_backend = open_backend
         self.close_seconds = close_seconds
-        self.inbox = Inbox()
+        self.queue = LogQueue()
         self.thread: threading.Thread | None = None
 
     def start(self, say: Callable[[str], None]) -> None:
@@ -79,44 +81,44 @@ class BackgroundView:
         Image.preinit()
         self._say_aloud = say
         try:
-            screen = self.open_screen(self._say)
+            screen = self.open_backend(self._say)
         except ImportError:
             say(f"{self.name} is not installed: training goes on without it; `pip install {self.name}` brings it")
             return
         self.thread = threading.Thread(target=self._run, args=(screen,), name=self.name, daemon=True)
         self.thread.start()
 
-    def plot(self, chart: str, moment: Moment, values: Mapping[str, float]) -> None:
+    def plot(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
         """Continues the curves of a chart, such as "losses", each under its name."""
-        self.inbox.points.append(Point(chart, moment, dict(values)))
+        self.queue.points.append(ScalarEvent(chart, position, dict(values)))
 
-    def pictures(self, moment: Moment, visuals: Mapping[str, torch.Tensor]) -> None:
-        """Shows the first picture of each tensor (N, C, H, W) in [-1, 1], unless newer ones come before it is shown."""
-        self.inbox.pictures.append((moment, {name: to_uint8(tensor) for name, tensor in visuals.items()}))
+    def images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
+        """Shows the first image of each tensor (N, C, H, W) in [-1, 1], unless newer ones come before it is shown."""
+        self.queue.images.append((position, {name: tensor2im(tensor) for name, tensor in visuals.items()}))
 
     def close(self) -> None:
         """Gives the last things a moment to be shown."""
-        self.inbox.closing.set()
+        self.queue.closing.set()
         if self.thread is not None:
             self.thread.join(self.close_seconds)
 
-    def _run(self, screen: Screen) -> None:
+    def _run(self, screen: LoggerBackend) -> None:
         try:
             self._look(screen)
-            while not self.inbox.closing.wait(SHOW_SECONDS):
+            while not self.queue.closing.wait(FLUSH_INTERVAL):
                 self._look(screen)
             self._look(screen)
             screen.close()
         except Exception as error:  # whatever the package, its server or its disk come up with: training goes on
             self._say(f"{self.name} stopped: training goes on without it ({error})")
 
-    def _look(self, screen: Screen) -> None:
+    def _look(self, screen: LoggerBackend) -> None:
         points = []
-        while self.inbox.points:
-            points.append(self.inbox.points.popleft())
-        screen.show(points, self.inbox.pictures.popleft() if self.inbox.pictures else None)
+        while self.queue.points:
+            points.append(self.queue.points.popleft())
+        screen.show(points, self.queue.images.popleft() if self.queue.images else None)
 
     def _say(self, line: str) -> None:
         # Not while the process may be ending: a thread killed in the midst of printing can take standard output along.
-        if not self.inbox.closing.is_set():
+        if not self.queue.closing.is_set():
             self._say_aloud(line)

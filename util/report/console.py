@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-def print_any_name() -> None:
+def configure_stdio() -> None:
     """Escapes what standard output cannot encode, such as a file name that is not valid text, instead of failing there.
     Where it, or standard error, was closed before the program began, what is printed goes nowhere; likewise once its
     terminal has gone."""

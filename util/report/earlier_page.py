@@ -1,4 +1,4 @@
-"""What a page that was written earlier says of itself: its title, and the pictures that its links lead to."""
+"""What a page that was written earlier says of itself: its title, and the images that its links lead to."""
 
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
@@ -23,13 +23,13 @@ class _Reader(HTMLParser):
         self.title += data if self.in_title else ""
 
 
-def title_of(page: Path) -> str:
+def page_title(page: Path) -> str:
     """The title of a page; empty where there is none."""
     return _read(page).title
 
 
-def pictures_of(page: Path) -> set[str]:
-    """The pictures below `images` that a page links to, relative to it; none where there is no page."""
+def linked_images(page: Path) -> set[str]:
+    """The images below `images` that a page links to, relative to it; none where there is no page."""
     files = {PurePosixPath(unquote(link)) for link in _read(page).links}
     return {
         str(file)

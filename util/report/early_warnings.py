@@ -5,21 +5,21 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-SETTLED = 5000  # images until a run is looked at: at first the contrast is at chance, and either side may be far ahead
-LASTING = 2000  # images that a sign has to last
-FEWEST_LOOKS = 5  # and reports that it takes
-NEARLY_ALWAYS, HARDLY_EVER = 0.9, 0.2  # shares of these reports
+WARMUP_IMAGES = 5000  # images until a run is looked at: at first the contrast is at chance, and either side may be far ahead
+MIN_DURATION = 2000  # images that a sign has to last
+MIN_OBSERVATIONS = 5  # and reports that it takes
+TRIGGER_RATIO, RESET_RATIO = 0.9, 0.2  # shares of these reports
 
-NEARLY_EQUAL = 0.04  # mean difference of pictures in [-1, 1]: five grey levels of 255
+NEARLY_EQUAL = 0.04  # mean difference of images in [-1, 1]: five gray levels of 255
 AT_CHANCE = (0.98, 1.03)  # times the loss of a guess; worse than that, the contrast is wrong, but not dead
 # --gan_mode: what the discriminator's mean loss stays below, and the generator's above, where the former has won. A critic
 # has no scale to tell by.
-WON = {"lsgan": (0.05, 0.8), "vanilla": (0.05, 3.0), "nonsaturating": (0.05, 3.0)}
+D_WINS_THRESHOLDS = {"lsgan": (0.05, 0.8), "vanilla": (0.05, 3.0), "nonsaturating": (0.05, 3.0)}
 # The generator's adversarial loss, and the discriminator's, by their published names.
-ADVERSARIES = {"G_GAN": ("D_real", "D_fake"), "G_A": ("D_A",), "G_B": ("D_B",)}
+GAN_LOSS_PAIRS = {"G_GAN": ("D_real", "D_fake"), "G_A": ("D_A",), "G_B": ("D_B",)}
 
 
-class Sign:
+class Symptom:
     """Something that is seen or not at every look. Losses are those of single steps, so that not every look has to agree."""
 
     def __init__(self) -> None:
@@ -29,17 +29,17 @@ class Sign:
     def appears(self, images: int, is_there: bool) -> bool:
         """Whether it is now to be told: seen nearly always of late. Once it is hardly ever, it may be told again."""
         self.looks.append((images, is_there))
-        while len(self.looks) > FEWEST_LOOKS and self.looks[1][0] <= images - LASTING:
+        while len(self.looks) > MIN_OBSERVATIONS and self.looks[1][0] <= images - MIN_DURATION:
             self.looks.popleft()
         share = sum(seen for _, seen in self.looks) / len(self.looks)
-        lasts = len(self.looks) >= FEWEST_LOOKS and images - self.looks[0][0] >= LASTING
-        begins = lasts and share >= NEARLY_ALWAYS and not self.told
-        self.told = (self.told or begins) and share > HARDLY_EVER
+        lasts = len(self.looks) >= MIN_OBSERVATIONS and images - self.looks[0][0] >= MIN_DURATION
+        begins = lasts and share >= TRIGGER_RATIO and not self.told
+        self.told = (self.told or begins) and share > RESET_RATIO
         return begins
 
 
-class EarlyWarnings:
-    """Looks at the losses and pictures of a run whenever they are reported.
+class TrainingDiagnostics:
+    """Looks at the losses and images of a run whenever they are reported.
 
     Args:
         gan_mode: the adversarial loss, a key of GAN_LOSSES.
@@ -48,11 +48,11 @@ class EarlyWarnings:
     """
 
     def __init__(self, gan_mode: str, adversarial_weight: float, contrast_at_chance: float) -> None:
-        self.thresholds = WON.get(gan_mode) if adversarial_weight > 0 else None
+        self.thresholds = D_WINS_THRESHOLDS.get(gan_mode) if adversarial_weight > 0 else None
         self.adversarial_weight = adversarial_weight
         self.contrast_at_chance = contrast_at_chance
-        self.identity, self.contrast = Sign(), Sign()
-        self.won = {generator: Sign() for generator in ADVERSARIES}
+        self.identity, self.contrast = Symptom(), Symptom()
+        self.won = {generator: Symptom() for generator in GAN_LOSS_PAIRS}
 
     def look(self, images: int, losses: Mapping[str, float], visuals: Mapping[str, Tensor]) -> Iterator[str]:
         """The warnings that are due.
@@ -62,10 +62,10 @@ class EarlyWarnings:
             losses: by their published names.
             visuals: (N, C, H, W) in [-1, 1], of which real_A and fake_B are looked at.
         """
-        if images < SETTLED:
+        if images < WARMUP_IMAGES:
             return
         yield from self._identity(images, visuals)
-        yield from self._lost_game(images, losses)
+        yield from self._discriminator_dominates(images, losses)
         yield from self._contrast(images, losses)
 
     def _identity(self, images: int, visuals: Mapping[str, Tensor]) -> Iterator[str]:
@@ -76,24 +76,24 @@ class EarlyWarnings:
         apart = min(float((translation - other).abs().float().mean()) for other in (source, source.flip(3)))
         if self.identity.appears(images, apart < NEARLY_EQUAL):
             yield (
-                f"warning: translations have come to equal their inputs (on average {apart * 127.5:.1f} of 255 grey levels "
+                f"warning: translations have come to equal their inputs (on average {apart * 127.5:.1f} of 255 gray levels "
                 "apart): the run may have collapsed to the identity, as FastCUT can. Weaken what holds on to the input "
                 "(--lambda_NCE; for cycle_gan --lambda_identity), or train with --CUT_mode CUT"
             )
 
-    def _lost_game(self, images: int, losses: Mapping[str, float]) -> Iterator[str]:
+    def _discriminator_dominates(self, images: int, losses: Mapping[str, float]) -> Iterator[str]:
         if self.thresholds is None:
             return
         below, above = self.thresholds
-        for generator, discriminator in ADVERSARIES.items():
+        for generator, discriminator in GAN_LOSS_PAIRS.items():
             if generator not in losses:
                 continue
             sees_through = all(losses[name] < below for name in discriminator)
             if self.won[generator].appears(images, sees_through and losses[generator] > above * self.adversarial_weight):
                 shown = ", ".join(f"{name} {losses[name]:.3f}" for name in (*discriminator, generator))
                 yield (
-                    f"warning: the discriminator has won ({shown}): it tells every translation from real pictures, and the "
-                    "generator learns little from it. Take a smaller --ndf or --lr, or more pictures, and start from an "
+                    f"warning: the discriminator has won ({shown}): it tells every translation from real images, and the "
+                    "generator learns little from it. Take a smaller --ndf or --lr, or more images, and start from an "
                     "earlier checkpoint or anew"
                 )
 

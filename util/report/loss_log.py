@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from util.files import whole_file
+from util.files import atomic_write
 
-PLACE = re.compile(r"\(epoch: (?P<epoch>\d+), iters: (?P<iters>\d+), ")
+POSITION_RE = re.compile(r"\(epoch: (?P<epoch>\d+), iters: (?P<iters>\d+), ")
 
 
 def format_losses(
@@ -42,17 +42,17 @@ class LossLog:
             log.write(line + "\n")
 
 
-def forget_losses_after(epoch: int, iters: int, path: Path) -> None:
+def truncate_loss_log(epoch: int, iters: int, path: Path) -> None:
     """Takes out of a log, where there is one, what a run reported after that place: it was killed after its last checkpoint,
     goes back to there, and will tell it once more."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text("".join(line for line in lines if _place(line) <= (epoch, iters)), encoding="utf-8")
 
 
 def _place(line: str) -> tuple[int, int]:
     """The epoch and the images of it that a line speaks of; before all others for a header."""
-    place = PLACE.match(line)
+    place = POSITION_RE.match(line)
     return (int(place["epoch"]), int(place["iters"])) if place else (0, 0)

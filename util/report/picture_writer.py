@@ -1,4 +1,4 @@
-"""Writes pictures in threads of their own, while the program goes on."""
+"""Writes images in threads of their own, while the program goes on."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +8,10 @@ from typing import Self
 
 import torch
 
-from util.images import save_picture
+from util.images import save_image
 
 
-class PictureWriter:
+class AsyncImageWriter:
     """To be entered. What was handed over is written when the body ends well, and dropped when it does not.
 
     An error of writing is raised by one of the next calls, or by the end of the body.
@@ -33,11 +33,11 @@ class PictureWriter:
         finally:
             self._pool.shutdown(cancel_futures=True)
 
-    def save(self, picture: torch.Tensor, path: Path) -> None:
-        """As `save_picture`, soon. Waits where too many pictures would pile up. `picture` must stay as it is."""
+    def save(self, image: torch.Tensor, path: Path) -> None:
+        """As `save_image`, soon. Waits where too many images would pile up. `image` must stay as it is."""
         if self.threads == 0:
-            save_picture(picture, path)
+            save_image(image, path)
             return
         while len(self._pending) >= 4 * self.threads:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(save_picture, picture, path))
+        self._pending.append(self._pool.submit(save_image, image, path))

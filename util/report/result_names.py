@@ -10,11 +10,11 @@ RESERVED = frozenset('<>:"|?*\\/')
 LONGEST_NAME = 200  # bytes of one component; file systems end at 255
 
 
-class ResultNames:
-    """Gives each source picture a PNG name of its own, mirroring the folders below a common root.
+class OutputNamer:
+    """Gives each source image a PNG name of its own, mirroring the folders below a common root.
 
     `sub/cat.jpg` becomes `sub/cat.png`; a `sub/cat.tif` after it becomes `sub/cat.tif.png`. Two names count as equal
-    when a file system that ignores case or normalises Unicode would take them for one.
+    when a file system that ignores case or normalizes Unicode would take them for one.
 
     Args:
         root: folder that the sources lie in; of a source elsewhere only the file name is used.
@@ -44,7 +44,7 @@ class ResultNames:
 
 
 def _absolute(path: Path) -> Path:
-    # Not Path.resolve: a linked picture goes by the name of the link. Not Path.absolute: `..` must be gone.
+    # Not Path.resolve: a linked image goes by the name of the link. Not Path.absolute: `..` must be gone.
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
@@ -56,7 +56,7 @@ def _safe(name: str) -> str:
 
 
 def _safe_folder(name: str) -> str:
-    """A folder never ends in `.png` and a picture always does, so that the two cannot meet."""
+    """A folder never ends in `.png` and an image always does, so that the two cannot meet."""
     safe = _safe(name)
     return safe + "_" if safe.lower().endswith(".png") else safe
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 
 
-class SilentReport:
-    """Stands in for a `TrainingReport`."""
+class SilentVisualizer:
+    """Stands in for a `Visualizer`."""
 
     def __enter__(self) -> Self:
         return self

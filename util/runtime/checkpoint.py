@@ -6,25 +6,25 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.runtime.checkpoint import FILE_NAME, Stateful, file_label, not_this_runs, read_run_state, whole_number
-from util.runtime.distributed import is_main
-from util.runtime.monitor import check_weights
+from util.runtime.checkpoint import FILE_NAME, Stateful, read_run_state, state_mismatch, validate_count, validate_label
+from util.runtime.distributed import is_main_process
+from util.runtime.monitor import check_finite
 from util.runtime.weights import (
     SAFETENSORS,
+    cpu_state_dict,
+    has_partial_file,
     holds,
-    is_unfinished,
-    load_plain_state,
+    load_state,
     load_weights,
-    old_checkpoints,
-    plain_state,
+    prunable_checkpoints,
     read_safetensors,
     write_files,
 )
 
-MAY_BEGIN_LATER = ("accumulation", "averages", "evaluation")  # what a run may be asked for only when it goes on
+OPTIONAL_ITEMS = ("accumulation", "averages", "evaluation")  # what a run may be asked for only when it goes on
 
 
-class RunFiles:
+class Checkpointer:
     """Writes and reads the files in a run's folder. Of several processes all read, and the main one alone writes.
 
     Networks go by their names, which are those of their files; averages are networks as well, but what they were averaged
@@ -41,10 +41,10 @@ class RunFiles:
 
     def save_networks(self, label: str, networks: Mapping[str, nn.Module]) -> None:
         """Writes the networks' weights. Raises DivergedError and OSError as `save_run`."""
-        if not is_main():
+        if not is_main_process():
             return
-        weights = {name: plain_state(network) for name, network in networks.items()}
-        check_weights(weights)
+        weights = {name: cpu_state_dict(network) for name, network in networks.items()}
+        check_finite(weights)
         write_files({self.weights_path(label, name): state for name, state in weights.items()})
 
     def load_networks(self, label: str, networks: Mapping[str, nn.Module]) -> None:
@@ -56,7 +56,7 @@ class RunFiles:
             path = self.weights_path(label, name)
             safetensors = path.with_suffix(SAFETENSORS)
             if safetensors.exists() and not path.exists():
-                load_plain_state(network, read_safetensors(safetensors), safetensors)
+                load_state(network, read_safetensors(safetensors), safetensors)
             else:
                 load_weights(network, path)
 
@@ -77,21 +77,21 @@ class RunFiles:
         Raises DivergedError where a weight is not finite, and OSError where the files cannot be written; those of before
         are then as they were.
         """
-        if not is_main():
+        if not is_main_process():
             return
-        weights = {name: plain_state(network) for name, network in networks.items()}
+        weights = {name: cpu_state_dict(network) for name, network in networks.items()}
         state = {
             "labels": list(labels),
             "steps_done": steps_done,
             "networks": dict(weights),
             "stateful": {name: thing.state_dict() for name, thing in stateful.items()},
         }
-        weights |= {name: plain_state(network) for name, network in averages.items()}
-        check_weights(weights)
+        weights |= {name: cpu_state_dict(network) for name, network in averages.items()}
+        check_finite(weights)
         exports = {self.weights_path(label, name): weights[name] for label in labels for name in weights}
         write_files({**exports, self.state_path: state})
         if kept is not None:
-            for path in old_checkpoints(self.folder, kept):
+            for path in prunable_checkpoints(self.folder, kept):
                 path.unlink(missing_ok=True)
 
     def resume(
@@ -108,36 +108,38 @@ class RunFiles:
             return None
         try:
             for name, network in networks.items():
-                load_plain_state(network, state["networks"][name], self.state_path)
+                load_state(network, state["networks"][name], self.state_path)
             for name, thing in stateful.items():
-                if name in state["stateful"] or name not in MAY_BEGIN_LATER:
+                if name in state["stateful"] or name not in OPTIONAL_ITEMS:
                     thing.load_state_dict(state["stateful"][name])
-            steps_done = whole_number(state["steps_done"])
+            steps_done = validate_count(state["steps_done"])
             weights = {name: state["networks"][name] for name in networks}
             if "averages" in state["stateful"]:
-                weights |= {name: plain_state(network) for name, network in averages.items()}
+                weights |= {name: cpu_state_dict(network) for name, network in averages.items()}
             exports = {
-                self.weights_path(file_label(label), name): weights[name] for label in state["labels"] for name in weights
+                self.weights_path(validate_label(label), name): weights[name]
+                for label in state["labels"]
+                for name in weights
             }
         except UserError:
             raise
         except Exception as error:  # whatever takes its state back may trip over what is damaged, in ways of its own
-            raise not_this_runs(self.state_path, error) from None
-        self._finish_exports(exports)
+            raise state_mismatch(self.state_path, error) from None
+        self._complete_interrupted_save(exports)
         return steps_done
 
-    def _finish_exports(self, exports: Mapping[Path, Mapping[str, Tensor]]) -> None:
+    def _complete_interrupted_save(self, exports: Mapping[Path, Mapping[str, Tensor]]) -> None:
         """Completes a save that was broken off after the state had taken its place, and before all weights had.
 
         Raises UserError where weights differ from the state's for another reason: somebody put them there.
         """
-        if not is_main():
+        if not is_main_process():
             return
         differing = [path for path, weights in exports.items() if path.exists() and not holds(path, weights)]
-        if differing and not any(map(is_unfinished, exports)):
+        if differing and not any(map(has_partial_file, exports)):
             raise UserError(
                 f"{differing[0]} is not what the run saved there together with {self.state_path}. To start from it, with "
-                "new optimisers, remove the latter; to go on with the run, remove the former"
+                "new optimizers, remove the latter; to go on with the run, remove the former"
             )
         if differing:
             write_files(exports)

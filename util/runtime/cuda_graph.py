@@ -1,7 +1,7 @@
 """The training step as a recording: it is computed as usual a few times, then recorded, and from then on played back.
 
 At small batches a large GPU waits for the program that tells it what to do, kernel by kernel. A CUDA graph holds the kernels
-of a whole step. It reads and writes the same memory every time: pictures are copied there first. Random samples are part of
+of a whole step. It reads and writes the same memory every time: images are copied there first. Random samples are part of
 the graph: each replay continues the generator on the device, as the step itself would.
 """
 
@@ -12,17 +12,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from util.runtime.rng import KeptDraws
+from util.runtime.rng import GraphRNG
 
-WARM_UP_STEPS = 3  # of each course: memory is reserved, kernels are chosen, optimisers get their state
+WARMUP_STEPS = 3  # of each course: memory is reserved, kernels are chosen, optimizers get their state
 REGISTERS_GENERATORS = "2.14"  # PyTorch version from which a graph registers its generators itself, and warns if told
-MOST_RECORDINGS = 8  # each holds the memory of a whole step; where pictures come in more sizes, the others are not recorded
+MAX_GRAPHS = 8  # each holds the memory of a whole step; where images come in more sizes, the others are not recorded
 
 Inputs = dict[str, Tensor]
 Outputs = dict[str, Any]
 
 
-class Recorder(Protocol):
+class GraphBackend(Protocol):
     """Who records."""
 
     def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
@@ -32,7 +32,7 @@ class Recorder(Protocol):
         """What plays the step back; recording it computes nothing."""
 
 
-class CudaGraphs:
+class CUDAGraphBackend:
     """Records CUDA graphs. They share their memory, for never do two of them run at once."""
 
     def __init__(self, device: torch.device, generator: torch.Generator) -> None:
@@ -65,38 +65,38 @@ class CudaGraphs:
 
 
 @dataclass
-class Course:
-    """One of the ways that a step can go: pictures of certain sizes, certain decisions."""
+class GraphEntry:
+    """One of the ways that a step can go: images of certain sizes, certain decisions."""
 
     inputs: Inputs
     steps: int = 0
     play: Callable[[], Outputs] | None = None
 
 
-class RecordedSteps:
+class CUDAGraphStep:
     """Calls `step` on inputs, and records it for every course that it takes."""
 
-    def __init__(self, step: Callable[[Inputs], Outputs], draws: KeptDraws, recorder: Recorder) -> None:
+    def __init__(self, step: Callable[[Inputs], Outputs], draws: GraphRNG, recorder: GraphBackend) -> None:
         """Args: step computes its outputs from its inputs, from `draws` and from the generator on the device, and from
         nothing else that changes."""
         self.step = step
         self.draws = draws
         self.recorder = recorder
-        self.courses: dict[Any, Course] = {}
+        self.courses: dict[Any, GraphEntry] = {}
 
     def __call__(self, inputs: Inputs) -> Outputs:
         """The outputs of one step; the next step of the same course overwrites them."""
-        sizes = tuple((name, pictures.shape) for name, pictures in inputs.items())
+        sizes = tuple((name, images.shape) for name, images in inputs.items())
         key = (sizes, self.draws.decide())
         if key not in self.courses:
-            self.courses[key] = Course({name: pictures.clone() for name, pictures in inputs.items()})
+            self.courses[key] = GraphEntry({name: images.clone() for name, images in inputs.items()})
         course = self.courses[key]
         course.steps += 1
-        if course.play is None and (course.steps <= WARM_UP_STEPS or self._recordings() >= MOST_RECORDINGS):
+        if course.play is None and (course.steps <= WARMUP_STEPS or self._recordings() >= MAX_GRAPHS):
             return self.recorder.warm_up(lambda: self.step(inputs))
 
-        for name, pictures in inputs.items():
-            course.inputs[name].copy_(pictures, non_blocking=True)
+        for name, images in inputs.items():
+            course.inputs[name].copy_(images, non_blocking=True)
         if course.play is None:
             course.play = self.recorder.record(lambda: self.step(course.inputs))
         return course.play()

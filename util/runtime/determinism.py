@@ -5,7 +5,7 @@ import os
 import torch
 
 
-def make_deterministic() -> None:
+def set_deterministic() -> None:
     """Has PyTorch take algorithms whose results do not depend on timing, and warn of operations that have none.
 
     To be called before anything is computed on a GPU: cuBLAS reads its setting once.

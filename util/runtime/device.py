@@ -3,12 +3,12 @@
 import torch
 
 from util.errors import UserError
-from util.runtime.distributed import local_rank, started_together
+from util.runtime.distributed import launched_world_size, local_rank
 
 AUTO, CPU = "auto", "-1"  # of --gpu_ids
 
 
-def choose_device(gpu_ids: str) -> torch.device:
+def select_device(gpu_ids: str) -> torch.device:
     """Return the device for --gpu_ids: "auto" is the best available device, "-1" the CPU, "N" the CUDA GPU N. If several
     processes train together on this machine, each gets its own GPU, out of "N,M..." or of all GPUs.
 
@@ -21,10 +21,10 @@ def choose_device(gpu_ids: str) -> torch.device:
         if torch.cuda.is_available():
             return _made_current(_own(list(range(torch.cuda.device_count())), "this machine has"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    listed = listed_gpus(gpu_ids)
+    listed = parse_gpu_ids(gpu_ids)
     if not listed:
         return torch.device("cpu")
-    if started_together() == 1 and len(listed) > 1:
+    if launched_world_size() == 1 and len(listed) > 1:
         raise UserError(f"--gpu_ids {gpu_ids}: one run computes on one GPU; name one of them")
     return _made_current(_own(listed, f"--gpu_ids {gpu_ids} names"))
 
@@ -36,8 +36,8 @@ def _made_current(gpu: int) -> torch.device:
     return device
 
 
-def listed_gpus(gpu_ids: str) -> list[int]:
-    """The numbers of the GPUs that --gpu_ids names, none for "auto" and for the CPU. Raises UserError as `choose_device`."""
+def parse_gpu_ids(gpu_ids: str) -> list[int]:
+    """The numbers of the GPUs that --gpu_ids names, none for "auto" and for the CPU. Raises UserError as `select_device`."""
     if gpu_ids == AUTO:
         return []
     try:

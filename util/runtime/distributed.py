@@ -1,8 +1,8 @@
 """Several processes that train one model together, by PyTorch's own means; for a single one everything here does nothing.
 
 The run is that of one process with the whole batch. Whatever is drawn or remembered (positions, flips, noise, the history of
-translations) is therefore the same in every process, and only the pictures differ: of each batch, process r of n has the
-pictures r, r + n, r + 2n ... So arranged, rows r, r + n ... of several joined batches are its own as well.
+translations) is therefore the same in every process, and only the images differ: of each batch, process r of n has the
+images r, r + n, r + 2n ... So arranged, rows r, r + n ... of several joined batches are its own as well.
 """
 
 import os
@@ -23,12 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from util.errors import FAILURE_STATUS, UserError
 
 # Until a process that waits for the others gives up. Long, for the first of them may evaluate or save meanwhile.
-PATIENCE = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
 
 Rows = TypeVar("Rows", Tensor, np.ndarray)
 
 
-def started_together() -> int:
+def launched_world_size() -> int:
     """How many processes torchrun, or whoever sets its variables, has started for this run; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
@@ -39,14 +39,14 @@ def local_rank() -> int:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """In the body this process is one of the group, and talks with the others through NCCL on GPUs, through gloo on CPUs.
-    Only the first of them prints. A CUDA `device` must be the current one, as after `choose_device`.
+    Only the first of them prints. A CUDA `device` must be the current one, as after `select_device`.
 
     An error ends all processes. It leaves the body of the one that came to it; the others, which miss that one, exit
     without a word.
     """
-    if started_together() == 1:
+    if launched_world_size() == 1:
         yield
         return
     if device.type == "mps":
@@ -54,9 +54,9 @@ def joined(device: torch.device) -> Iterator[None]:
     store, number, count = next(dist.rendezvous("env://"))
     # Words between processes, which no GPU shall wait for, go through gloo in any case.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"  # Windows has no NCCL
-    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=number, world_size=count)
+    dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=number, world_size=count)
     try:
-        with nullcontext() if is_main() else redirect_stdout(StringIO()):
+        with nullcontext() if is_main_process() else redirect_stdout(StringIO()):
             yield
     except BaseException:
         if not _is_first_to_end(store):
@@ -83,7 +83,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that prints, logs and saves."""
     return rank() == 0
 
@@ -94,7 +94,7 @@ def describe_group() -> str:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raises UserError where so many pictures cannot be shared out evenly among the processes."""
+    """Raises UserError where so many images cannot be shared out evenly among the processes."""
     if batch_size % world_size():
         raise UserError(
             f"--batch_size {batch_size} is that of all processes together and cannot be shared out evenly among "
@@ -102,13 +102,13 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def parallel(network: nn.Module) -> nn.Module:
+def wrap_ddp(network: nn.Module) -> nn.Module:
     """The network as the training step calls it: its gradients come out as means over all processes.
 
     The network itself may be called as well: whatever reaches its weights in a backward pass is averaged, as long as the
     one returned was called before that pass.
 
-    Raises UserError for batch norms, which would see the pictures of their own process alone.
+    Raises UserError for batch norms, which would see the images of their own process alone.
     """
     if world_size() == 1 or not any(parameter.requires_grad for parameter in network.parameters()):
         return network
@@ -125,19 +125,19 @@ def parallel(network: nn.Module) -> nn.Module:
         return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def own_rows(whole: Rows) -> Rows:
-    """Of the rows for the pictures of the whole batch, or of several batches joined, those of this process's pictures."""
+def local_shard(whole: Rows) -> Rows:
+    """Of the rows for the images of the whole batch, or of several batches joined, those of this process's images."""
     return whole[rank() :: world_size()]
 
 
-def whole_batch(own: Tensor) -> Tensor:
-    """The rows of all processes, in the order that one process would have; the inverse of `own_rows`. No gradient."""
+def all_gather_batch(own: Tensor) -> Tensor:
+    """The rows of all processes, in the order that one process would have; the inverse of `local_shard`. No gradient."""
     if world_size() == 1:
         return own
     return torch.stack(_gathered(own), dim=1).flatten(0, 1)
 
 
-def from_others(own: Tensor) -> Tensor:
+def gather_from_other_ranks(own: Tensor) -> Tensor:
     """The rows of all processes but this one, none for a single process. No gradient."""
     if world_size() == 1:
         return own.new_empty(0, *own.shape[1:])
@@ -146,20 +146,20 @@ def from_others(own: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def mean_over_processes(values: Tensor) -> Tensor:
+def all_reduce_mean(values: Tensor) -> Tensor:
     """The mean of each value over all processes; all of them have to ask for it."""
     if world_size() == 1:
         return values
     return torch.stack(_gathered(values)).mean(dim=0)
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits until all processes are here."""
     if world_size() > 1:
-        anywhere(False)
+        any_rank(False)
 
 
-def anywhere(here: bool) -> bool:
+def any_rank(here: bool) -> bool:
     """Whether something is so in any process; all of them have to ask."""
     if world_size() == 1:
         return here

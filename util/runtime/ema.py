@@ -19,7 +19,7 @@ class Averages(Protocol):
         """Takes the newest weights in; to be called after every step."""
 
 
-class NoAverages:
+class NoEMA:
     """Stands in for averages that are not wanted."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class NoAverages:
         """Does nothing."""
 
 
-class WeightAverages:
+class ModelEMA:
     """For each network a copy that follows it: after a step, average = decay · average + (1 - decay) · weights.
 
     The first step sets the averages. Buffers, which are no weights, are those of the network.
@@ -42,7 +42,7 @@ class WeightAverages:
     def __init__(self, networks: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
         self.networks = {name + SUFFIX: copy.deepcopy(network).requires_grad_(False) for name, network in networks.items()}
-        self.begun = False
+        self.initialized = False
         # Collected once: an update is then two launches on a GPU, whatever the number of layers, and waits for nothing.
         copies = self.networks.values()
         self._averages: list[Tensor] = [parameter for network in copies for parameter in network.parameters()]
@@ -53,20 +53,20 @@ class WeightAverages:
     @torch.no_grad()
     def update(self) -> None:
         """Takes the newest weights in."""
-        if self.begun:
+        if self.initialized:
             torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
         else:
             torch._foreach_copy_(self._averages, self._weights)
-            self.begun = True
+            self.initialized = True
         if self._buffers:
             torch._foreach_copy_(self._own_buffers, self._buffers)
 
     def state_dict(self) -> dict[str, Any]:
         """The averages, and whether there are any yet."""
-        return {"begun": self.begun} | {name: network.state_dict() for name, network in self.networks.items()}
+        return {"begun": self.initialized} | {name: network.state_dict() for name, network in self.networks.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self.begun = state["begun"]
+        self.initialized = state["begun"]
         for name, network in self.networks.items():
             network.load_state_dict(state[name])

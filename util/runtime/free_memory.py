@@ -4,7 +4,7 @@ import psutil
 import torch
 
 GIB = 2**30
-SHARE_TO_USE = 0.8  # of the free memory; other programs need some, and allocations leave gaps
+USABLE_FRACTION = 0.8  # of the free memory; other programs need some, and allocations leave gaps
 
 
 def free_memory(device: torch.device) -> int:
@@ -12,7 +12,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
         return usable_gpu_memory(torch.cuda.mem_get_info(device)[0], reserved, allocated)
-    return int(psutil.virtual_memory().available * SHARE_TO_USE)
+    return int(psutil.virtual_memory().available * USABLE_FRACTION)
 
 
 def usable_gpu_memory(free: int, reserved: int, allocated: int) -> int:
@@ -23,9 +23,9 @@ def usable_gpu_memory(free: int, reserved: int, allocated: int) -> int:
         reserved: bytes that PyTorch's caching allocator holds. The driver counts them as used.
         allocated: bytes of these that tensors use. The rest is free for new tensors.
     """
-    return int((free + reserved - allocated) * SHARE_TO_USE)
+    return int((free + reserved - allocated) * USABLE_FRACTION)
 
 
-def in_gib(size: float) -> str:
+def format_gib(size: float) -> str:
     """For people: "9.2 GiB"."""
     return f"{size / GIB:.1f} GiB"

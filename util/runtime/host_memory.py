@@ -8,7 +8,7 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Lets the process keep the memory of feature maps that are freed, for the next ones.
 
     glibc takes every block above 32 MB freshly from the kernel, which fills it with zeros, page by page, at first touch:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from util.runtime.checkpoint import whole_number
+from util.runtime.checkpoint import validate_count
 
 
 class ImageCounter:
@@ -42,5 +42,5 @@ class ImageCounter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on counting from where `state_dict` was taken."""
         self.epoch, self.seen_in_epoch, self.seen = (
-            whole_number(state[name]) for name in ("epoch", "seen_in_epoch", "seen")
+            validate_count(state[name]) for name in ("epoch", "seen_in_epoch", "seen")
         )

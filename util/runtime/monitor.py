@@ -10,7 +10,7 @@ from torch import Tensor
 from util.errors import DivergedError
 
 # Steps between looks at the losses of a GPU, which has to be waited for: one wait in so many steps costs nothing.
-STEPS_UNSEEN = 16
+CHECK_INTERVAL_GPU = 16
 
 
 class _Step(NamedTuple):
@@ -20,15 +20,15 @@ class _Step(NamedTuple):
     paths: Sequence[str]
 
 
-class LossWatch:
+class DivergenceMonitor:
     """Looks whether losses are finite: on the CPU after each step, on a GPU after every sixteenth, for all of them."""
 
     def __init__(self, device: torch.device) -> None:
-        self.steps_unseen = 1 if device.type == "cpu" else STEPS_UNSEEN
+        self.check_interval = 1 if device.type == "cpu" else CHECK_INTERVAL_GPU
         self.steps: list[_Step] = []
 
     def note(self, losses: Mapping[str, Tensor], place: str, paths: Sequence[str]) -> None:
-        """Takes note of the losses of a step, of where in the run it was taken, and of the pictures it was taken on.
+        """Takes note of the losses of a step, of where in the run it was taken, and of the images it was taken on.
 
         Raises DivergedError where it is time to look, and a loss is infinite or no number.
         """
@@ -36,7 +36,7 @@ class LossWatch:
             return
         values = torch.stack([loss.detach().float() for loss in losses.values()])
         self.steps.append(_Step(values, tuple(losses), place, paths))
-        if len(self.steps) >= self.steps_unseen:
+        if len(self.steps) >= self.check_interval:
             self.look()
 
     def look(self) -> None:
@@ -49,13 +49,13 @@ class LossWatch:
                 if not math.isfinite(value):
                     raise DivergedError(
                         f"the loss {name} is {value} {step.place}, on {', '.join(map(repr, step.paths))}: the run has "
-                        "diverged. Its last checkpoint is kept; lower --lr, or look at these pictures, and go on from it "
+                        "diverged. Its last checkpoint is kept; lower --lr, or look at these images, and go on from it "
                         "with --continue_train"
                     )
         self.steps.clear()
 
 
-def check_weights(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+def check_finite(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Raises DivergedError where one of the networks' state dicts holds what is no number."""
     for name, state in weights.items():
         for key, tensor in state.items():

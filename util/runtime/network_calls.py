@@ -1,6 +1,6 @@
 """How a network is computed: in which number format, compiled or not, in which memory layout.
 
-A model keeps its plain networks; a training step calls what `as_called` makes of them.
+A model keeps its plain networks; a training step calls what `wrap_call` makes of them.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class HowToCompute:
+class WrapConfig:
     """What may be changed about the computation of a network; by default nothing is."""
 
     bf16: bool = False
@@ -20,7 +20,7 @@ class HowToCompute:
     channels_last: bool = False
 
 
-def as_called(network: nn.Module, how: HowToCompute, in_bf16: bool) -> nn.Module:
+def wrap_call(network: nn.Module, how: WrapConfig, in_bf16: bool) -> nn.Module:
     """What a step calls in the network's place: the same function of the same parameters; the network itself where nothing
     is changed. A network that is not to be computed `in_bf16` gets its inputs in float32 instead.
 
@@ -35,9 +35,9 @@ def as_called(network: nn.Module, how: HowToCompute, in_bf16: bool) -> nn.Module
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores for float32 matrix multiplication", UserWarning)
     called = cast(nn.Module, torch.compile(network, dynamic=False)) if how.compiled else network
     if how.channels_last and in_bf16:
-        called = ChannelsLast(called)
+        called = ChannelsLastInputs(called)
     if how.bf16:
-        called = Bfloat16(called) if in_bf16 else Float32(called)
+        called = BF16Autocast(called) if in_bf16 else Float32(called)
     return called
 
 
@@ -47,8 +47,8 @@ def allow_tf32() -> None:
     torch.backends.cudnn.allow_tf32 = True
 
 
-class ChannelsLast(nn.Module):
-    """Calls the network on pictures laid out in memory with the channels last, (N, H, W, C); shapes stay (N, C, H, W)."""
+class ChannelsLastInputs(nn.Module):
+    """Calls the network on images laid out in memory with the channels last, (N, H, W, C); shapes stay (N, C, H, W)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -58,10 +58,10 @@ class ChannelsLast(nn.Module):
         return self.network(images.contiguous(memory_format=torch.channels_last), *arguments, **named)
 
 
-class Bfloat16(nn.Module):
+class BF16Autocast(nn.Module):
     """Computes the network under autocast: convolutions and matrix products in bfloat16, from float32 weights.
 
-    Pictures and scores come back in float32; lists of feature maps, of which a few positions are looked at, as they are.
+    Images and scores come back in float32; lists of feature maps, of which a few positions are looked at, as they are.
     """
 
     def __init__(self, network: nn.Module) -> None:

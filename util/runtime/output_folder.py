@@ -6,7 +6,7 @@ from tempfile import TemporaryFile
 from util.errors import UserError
 
 
-def make_output_folder(folder: Path, flags: str) -> None:
+def prepare_output_dir(folder: Path, flags: str) -> None:
     """Makes `folder` with its parents, and tries whether a file can be made in it.
 
     Raises UserError, with the `flags` that chose the folder, where either fails.

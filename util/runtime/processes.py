@@ -13,10 +13,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from util.errors import FAILURE_STATUS, SIGNALLED
 from util.signals import STOP_SIGNALS, is_free
 
-SECONDS_TO_SAVE = 60  # that the processes have after a stop signal, or after one of them has failed
+SHUTDOWN_TIMEOUT = 60  # that the processes have after a stop signal, or after one of them has failed
 
 
-def run_processes(count: int, program: Sequence[str]) -> int:
+def launch_processes(count: int, program: Sequence[str]) -> int:
     """Runs `program`, a Python file and its arguments, in `count` processes on this machine, and returns their exit status.
 
     When one fails or this process is asked to stop, all are.
@@ -32,7 +32,7 @@ def run_processes(count: int, program: Sequence[str]) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
-        shutdown_timeout=SECONDS_TO_SAVE,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
         signals_to_handle=",".join(handled),
     )
     try:

@@ -11,25 +11,25 @@ import torch
 Decide = Callable[[torch.Generator], bool]
 
 
-class Draws:
+class StepRNG:
     """Makes each decision when the step asks for it."""
 
-    def __init__(self, host_generator: torch.Generator) -> None:
-        self.host_generator = host_generator
+    def __init__(self, cpu_rng: torch.Generator) -> None:
+        self.cpu_rng = cpu_rng
 
     def decision(self, draw: Decide) -> bool:
-        """Return `draw(host_generator)`, which selects one of the ways that the step can go."""
-        return draw(self.host_generator)
+        """Return `draw(cpu_rng)`, which selects one of the ways that the step can go."""
+        return draw(self.cpu_rng)
 
 
-class KeptDraws(Draws):
+class GraphRNG(StepRNG):
     """Makes the decisions of a step before it runs, because they select the CUDA graph to replay.
 
     The first step shows which decisions there are. Every step asks for the same ones, in the same order.
     """
 
-    def __init__(self, host_generator: torch.Generator) -> None:
-        super().__init__(host_generator)
+    def __init__(self, cpu_rng: torch.Generator) -> None:
+        super().__init__(cpu_rng)
         self._known: list[Decide] = []
         self._decided: Iterator[bool] = iter(())
 
@@ -37,11 +37,11 @@ class KeptDraws(Draws):
         decided = next(self._decided, None)
         if decided is None:
             self._known.append(draw)
-            decided = draw(self.host_generator)
+            decided = draw(self.cpu_rng)
         return decided
 
     def decide(self) -> tuple[bool, ...]:
         """Make the known decisions of the next step, and return them."""
-        decisions = tuple(draw(self.host_generator) for draw in self._known)
+        decisions = tuple(draw(self.cpu_rng) for draw in self._known)
         self._decided = iter(decisions)
         return decisions

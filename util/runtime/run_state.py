@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from util.errors import UserError
-from util.runtime.weights import read_plain_values
+from util.runtime.weights import read_values
 
 FILE_NAME = "training_state.pt"
 LABEL = re.compile(r"\w{1,64}")
@@ -25,7 +25,7 @@ class Stateful(Protocol):
         """Takes back what `state_dict` gave."""
 
 
-class Moments:
+class OptimizerState:
     """State of an optimizer, without its learning rates: these come from the options, also if a run is resumed."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -44,23 +44,23 @@ class Moments:
         Raises ValueError if the moments do not match the parameters, or are not finite.
         """
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        placed: dict[Any, dict[str, torch.Tensor]] = {}
+        to_device: dict[Any, dict[str, torch.Tensor]] = {}
         for number, moments in state.items():
             parameter = parameters[int(number)]
-            placed[number] = {}
+            to_device[number] = {}
             for name, moment in moments.items():
                 if name != "step" and moment.shape != parameter.shape:
                     raise ValueError(f"{name} of parameter {number} has another shape")
                 if not torch.isfinite(moment).all():
                     raise ValueError(f"{name} of parameter {number} is not finite")
-                placed[number][name] = moment if name == "step" else torch.empty_like(parameter).copy_(moment)
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": placed})
+                to_device[number][name] = moment if name == "step" else torch.empty_like(parameter).copy_(moment)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": to_device})
 
 
 def read_run_state(path: Path) -> Mapping[str, Any] | None:
     """What the run left at `path`; None where there is no such file. Raises UserError where it cannot be read."""
     try:
-        state = read_plain_values(path)
+        state = read_values(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -72,21 +72,21 @@ def read_run_state(path: Path) -> Mapping[str, Any] | None:
     return state
 
 
-def whole_number(value: Any) -> int:
+def validate_count(value: Any) -> int:
     """The value, where it is a whole number and not below 0. Raises ValueError where it is not."""
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a whole number")
     return value
 
 
-def file_label(value: Any) -> str:
+def validate_label(value: Any) -> str:
     """The value, where it can begin the name of a file, and lead nowhere else. Raises ValueError where it cannot."""
     if not isinstance(value, str) or not LABEL.fullmatch(value):
         raise ValueError(f"{value!r} is no label of a checkpoint")
     return value
 
 
-def not_this_runs(path: Path, error: Exception) -> UserError:
+def state_mismatch(path: Path, error: Exception) -> UserError:
     """What to say of a state that does not fit the run, because of the error that something raised that took it back."""
     return _refusal(path, f"does not fit this run ({shorten(f'{type(error).__name__}: {error}', 120)})")
 
@@ -94,5 +94,5 @@ def not_this_runs(path: Path, error: Exception) -> UserError:
 def _refusal(path: Path, why: str) -> UserError:
     return UserError(
         f"{path} {why}. Give the options that the run was started with; or remove the file, and --continue_train starts "
-        "from the weights beside it, with new optimisers"
+        "from the weights beside it, with new optimizers"
     )

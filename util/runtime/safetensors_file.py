@@ -7,16 +7,16 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.files import whole_file
-from util.runtime.weights import plain_state
+from util.files import atomic_write
+from util.runtime.weights import cpu_state_dict
 
 SAFETENSORS = ".safetensors"
 
 
 def write_safetensors(network: nn.Module, path: Path) -> None:
     """Writes the network's state dict, without wrapper prefixes; the file is complete or not there."""
-    state = {key: tensor.contiguous() for key, tensor in plain_state(network).items()}
-    with whole_file(path) as unfinished:
+    state = {key: tensor.contiguous() for key, tensor in cpu_state_dict(network).items()}
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(_library().save(state))
 
 

@@ -8,7 +8,7 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def fork_rng_seeded(seed: int) -> Iterator[None]:
     """In the body PyTorch's global CPU generator starts from `seed`; afterwards it is as it was before."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU's generator as well

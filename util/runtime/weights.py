@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.files import named_part, parts_of, remove_left_over, replace
+from util.files import remove_stale_temp_files, replace, temp_path, temp_paths_of
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 NUMBERED = re.compile(r"\d+|iter_\d+")
@@ -26,14 +26,14 @@ WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 NORM_LEFTOVERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def plain_state(network: nn.Module) -> dict[str, Tensor]:
+def cpu_state_dict(network: nn.Module) -> dict[str, Tensor]:
     """The network's state dict, on the CPU and without wrapper prefixes."""
     return {_without_prefixes(key): tensor.detach().cpu() for key, tensor in network.state_dict().items()}
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Writes the network's state dict; the file is complete or as it was before."""
-    write_files({path: plain_state(network)})
+    write_files({path: cpu_state_dict(network)})
 
 
 def write_files(contents: Mapping[Path, Any]) -> None:
@@ -42,22 +42,22 @@ def write_files(contents: Mapping[Path, Any]) -> None:
     All are written beside their places and brought to the disk before the first is renamed to its place, the last of them
     first: a file is complete or as it was, and where one cannot be written all are as they were. Raises OSError.
     """
-    partials = {path: named_part(path) for path in contents}
-    is_begun = False
+    partials = {path: temp_path(path) for path in contents}
+    renaming = False
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(content, partials[path])
         for path, partial in reversed(partials.items()):
             replace(partial, path)
-            is_begun = True
+            renaming = True
     finally:
-        if not is_begun:  # else those that are left tell `is_unfinished` that the files do not belong together
+        if not renaming:  # else those that are left tell `has_partial_file` that the files do not belong together
             for partial in partials.values():
                 partial.unlink(missing_ok=True)
     for folder in {path.parent for path in contents}:
         _sync_folder(folder)
-    remove_left_over((part for path in contents for part in parts_of(path)), alone=False)
+    remove_stale_temp_files((part for path in contents for part in temp_paths_of(path)), alone=False)
 
 
 def _write(content: Any, path: Path) -> None:
@@ -99,9 +99,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def is_unfinished(path: Path) -> bool:
+def has_partial_file(path: Path) -> bool:
     """Whether a save was broken off before the file that it had written took its place."""
-    return bool(parts_of(path))
+    return bool(temp_paths_of(path))
 
 
 def holds(path: Path, state: Mapping[str, Tensor]) -> bool:
@@ -110,7 +110,7 @@ def holds(path: Path, state: Mapping[str, Tensor]) -> bool:
     return found.keys() == state.keys() and all(torch.equal(found[key], tensor) for key, tensor in state.items())
 
 
-def old_checkpoints(run_dir: Path, kept: int) -> list[Path]:
+def prunable_checkpoints(run_dir: Path, kept: int) -> list[Path]:
     """The files of all numbered checkpoints, <epoch>_net_*.pth and iter_<images>_net_*.pth, but the `kept` newest."""
     files: dict[str, list[Path]] = defaultdict(list)
     for path in run_dir.glob("*_net_*.pth"):
@@ -126,10 +126,10 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises UserError where the file is missing, is no state dict, or belongs to a network of another shape.
     """
-    load_plain_state(network, read_state(path), path)
+    load_state(network, read_state(path), path)
 
 
-def load_plain_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Loads a state dict without prefixes, strictly. Raises UserError, with its `path`, where it does not fit."""
     expected = {_without_prefixes(key): tensor for key, tensor in network.state_dict().items()}
     state = _without_leftovers(state, expected)
@@ -148,7 +148,7 @@ def load_plain_state(network: nn.Module, state: Mapping[str, Tensor], path: Path
     network.load_state_dict({key: state[_without_prefixes(key)] for key in network.state_dict()})
 
 
-def read_plain_values(path: Path) -> Any:
+def read_values(path: Path) -> Any:
     """What torch.save wrote: tensors, on the CPU, and plain values; code is never run.
 
     Raises OSError where there is no file to be read, and exceptions of all kinds where it is damaged or holds code.
@@ -176,7 +176,7 @@ def _check_intact(path: Path) -> None:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU, without wrapper prefixes. Raises UserError where there is none."""
     try:
-        state = read_plain_values(path)
+        state = read_values(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; {_what_is_there(path)}") from None
     except OSError as error:

@@ -6,9 +6,9 @@ CACHE = "cache"  # what --inception means without a path
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MetricConfig:
     """FID and its kin by `inception` (a path, or CACHE), the same by another `features` network's file, PSNR and SSIM of
-    `paired` pictures, LPIPS of them by the network that `lpips` names."""
+    `paired` images, LPIPS of them by the network that `lpips` names."""
 
     inception: str | None = None
     features: str | None = None

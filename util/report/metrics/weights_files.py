@@ -11,21 +11,21 @@ from torch import Tensor
 
 from util.errors import UserError
 
-SILENCE_SECONDS = 10.0  # a server that says nothing for so long counts as absent
+DOWNLOAD_TIMEOUT = 10.0  # a server that says nothing for so long counts as absent
 
 
 class WeightsAbsentError(UserError):
     """Pretrained weights that are neither on this machine nor to be had from the network."""
 
 
-def present(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """`path`, where there is such a file. Raises WeightsAbsentError where there is none."""
     if not path.is_file():
         raise WeightsAbsentError(f"there is no file {path}")
     return path
 
 
-def cached(url: str) -> Path:
+def cached_download(url: str) -> Path:
     """The file of `url` in torch's own cache, fetched into it where it is not there yet.
 
     Raises WeightsAbsentError where it is not there and cannot be fetched.
@@ -34,7 +34,7 @@ def cached(url: str) -> Path:
     if path.is_file():
         return path
     patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE_SECONDS)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, os.fspath(path), progress=False)
