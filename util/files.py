@@ -1,12 +1,92 @@
 """Writing a file so that nobody ever finds half of it."""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import platform
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from util.errors import EnvironmentFailure
-from util.files import hidden_temp_path, replace
+import psutil
+
+from util.errors import EnvironmentFailure, UserError
+
+OWNER = r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}"
+HIDDEN = re.compile(rf"\.part\.{OWNER}.*", re.DOTALL)
+# The owner is missing from the names that earlier releases wrote.
+CHECKPOINT = re.compile(rf"(?:.+_net_.+\.pth|training_state\.pt)(?:\.{OWNER})?\.part", re.DOTALL)
+REPLACE_TRIES = 5
+REPLACE_PAUSE = 0.1  # seconds between two tries
+
+
+def hidden_temp_path(path: Path) -> Path:
+    """Return a new hidden path beside `path` with the suffix of `path`, by which libraries choose a format."""
+    return path.with_name(f".part.{_owner()}{path.suffix}")
+
+
+def temp_path(path: Path) -> Path:
+    """Return a new path beside `path` that starts with the name of `path`, so that `temp_paths_of` finds it."""
+    return path.with_name(f"{path.name}.{_owner()}.part")
+
+
+def temp_paths_of(path: Path) -> list[Path]:
+    """Return the temporary files of `temp_path` for `path`, including those of releases that named no owner."""
+    pattern = re.compile(rf"{re.escape(path.name)}(?:\.{OWNER})?\.part")
+    return [file for file in path.parent.glob("*.part") if pattern.fullmatch(file.name)]
+
+
+def remove_stale_temp_files(files: Iterable[Path], alone: bool) -> None:
+    """Remove the temporary files among `files` whose process has ended. Other files are left alone.
+
+    Args:
+        alone: no other process writes to this folder (it is locked), so every temporary file is a leftover. Otherwise a
+            file is a leftover only if its process ran on this machine and has ended, or if its name has no process.
+    """
+    for file in files:
+        found = HIDDEN.fullmatch(file.name) or CHECKPOINT.fullmatch(file.name)
+        if found and (alone or _has_ended(found["machine"], found["pid"])):
+            with suppress(FileNotFoundError):  # another process removes leftovers as well
+                file.unlink()
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename `source` to `target`. Raise OSError.
+
+    Windows refuses this while another program, such as a virus scanner, has `target` open. Try again for half a second.
+    """
+    for _ in range(REPLACE_TRIES - 1):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(REPLACE_PAUSE)
+    source.replace(target)
+
+
+def _owner() -> str:
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _machine() -> str:
+    """Return 8 hex digits for the set of processes among which a process number is unique: the host, or a container."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - not the path of a file
+    except OSError:  # only Linux has them
+        namespace = ""
+    return f"{zlib.crc32(os.fsencode(platform.node() + namespace)):08x}"
+
+
+def _has_ended(machine: str | None, pid: str | None) -> bool:
+    if machine is None or pid is None:
+        return True
+    # A file with this process's own number is of an earlier process with the same number, or of a write that failed.
+    return machine == _machine() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
+
 
 BAD_NAME_ERRNOS = (errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)  # this file's place alone, not the disk
 
@@ -33,3 +113,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if error.errno not in BAD_NAME_ERRNOS:
             raise
         raise EnvironmentFailure(f"cannot write {path}: {error.strerror}") from None
+
+
+def prepare_output_dir(folder: Path, flags: str) -> None:
+    """Makes `folder` with its parents, and tries whether a file can be made in it.
+
+    Raises UserError, with the `flags` that chose the folder, where either fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"nothing can be written to {folder} ({error.strerror}); check {flags}") from None

@@ -1,7 +1,8 @@
 """What a training loop tells its user: bar, lines, logs, page and live view behind one object."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,46 @@ from util.loggers.base import Logger, TrainingPosition
 from util.progress import Progress
 from util.runtime.distributed import world_size
 from util.train_log import LossLog, MetricsLog, format_losses
-from util.visualizer import StepTimer
+
+
+class StepTimer:
+    """Adds up both over the images since the last report.
+
+    Only the wall clock is read: no device is synchronized for its sake. What a GPU is still busy with is paid for by
+    whatever waits for its results next, such as reading the losses, so that the mean over an interval is right.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0.0
+        self.working = 0.0
+        self.images = 0
+        self.lap_began = time.perf_counter()
+
+    def begin(self) -> None:
+        """Begins the wait for a batch; what came before counts as neither."""
+        self._lap()
+
+    def data_ready(self, images: int) -> None:
+        """Ends the wait: a batch of so many images is there."""
+        self.waiting += self._lap()
+        self.images += images
+
+    def step_end(self) -> None:
+        """Ends the work on a batch and begins the wait for the next."""
+        self.working += self._lap()
+
+    def pop_averages(self) -> tuple[float, float]:
+        """Called within a step: seconds of work and of waiting per image since the last call."""
+        self.step_end()
+        images = max(1, self.images)
+        means = self.working / images, self.waiting / images
+        self.waiting = self.working = 0.0
+        self.images = 0
+        return means
+
+    def _lap(self) -> float:
+        began, self.lap_began = self.lap_began, time.perf_counter()
+        return self.lap_began - began
 
 
 class Visualizer:
@@ -125,3 +165,33 @@ class Visualizer:
     def _moment(self) -> TrainingPosition:
         images = (self.current_epoch - 1) * self.images_per_epoch + self.images
         return TrainingPosition(self.current_epoch, images / self.images_per_epoch, images)
+
+
+class SilentVisualizer:
+    """Stands in for a `Visualizer`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Does nothing."""
+
+    def epoch(self, epoch: int, batches: Iterable[Mapping[str, Any]], images_done: int = 0) -> Iterator[Mapping[str, Any]]:
+        """Hands on the batches."""
+        yield from batches
+
+    def losses(self, losses: Mapping[str, float], learning_rate: float) -> None:
+        """Does nothing."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Measures no time."""
+        return nullcontext()
+
+    def evaluation(self, figures: Mapping[str, float], taken_with: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Does nothing."""
+
+    def visuals(self, visuals: Mapping[str, torch.Tensor], to_page: bool) -> None:
+        """Does nothing."""
+
+    def say(self, line: str) -> None:
+        """Does nothing."""

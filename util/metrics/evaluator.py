@@ -20,10 +20,38 @@ from util.metrics.distances import (
     kid,
     precision_and_recall,
 )
-from util.metrics.evaluator import CACHE, MetricConfig
 from util.metrics.feature_extractors import INCEPTION, FeatureExtractor, WeightsAbsentError, load_features, load_inception
 from util.metrics.paired import LPIPS, mean_score
 from util.runtime.rng import fork_rng_seeded
+
+CACHE = "cache"  # what --inception means without a path
+
+
+@dataclass(frozen=True)
+class MetricConfig:
+    """FID and its kin by `inception` (a path, or CACHE), the same by another `features` network's file, PSNR and SSIM of
+    `paired` images, LPIPS of them by the network that `lpips` names."""
+
+    inception: str | None = None
+    features: str | None = None
+    paired: bool = False
+    lpips: str | None = None
+
+    @property
+    def distances(self) -> bool:
+        """Whether distributions are to be compared."""
+        return self.inception is not None or self.features is not None
+
+    @property
+    def pairs(self) -> bool:
+        """Whether translations are to be compared with their own truth."""
+        return self.paired or self.lpips is not None
+
+    @property
+    def anything(self) -> bool:
+        """Whether a figure is asked for at all."""
+        return self.pairs or self.distances
+
 
 T = TypeVar("T")
 
@@ -210,3 +238,18 @@ def create_evaluator(
             perceptual = attempt(lambda: LPIPS(backbone, device))
     there = [network for network in networks if network is not None]
     return MetricEvaluator(there, wanted.paired, perceptual, seed)
+
+
+def format_metric(figure: MetricResult) -> str:
+    """The value to four significant digits, with its spread: "45.51", "0.0125 ±0.003"."""
+    spread = "" if figure.spread is None else f" ±{float(f'{figure.spread:.2g}'):g}"
+    return f"{figure.value:.4g}{spread}"
+
+
+def metric_table(judged: Mapping[str, Sequence[MetricResult]]) -> str:
+    """The table; for each title, `judged` has the same figures. An arrow shows which way is better."""
+    names = [f"{figure.name} {'↓' if figure.lower_is_better else '↑'}" for figure in next(iter(judged.values()))]
+    columns = [["", *names], *([title, *map(format_metric, figures)] for title, figures in judged.items())]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join("   ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
