@@ -38,8 +38,7 @@ class ImageCache:
     def fill(self, epoch: int, while_waiting: Callable[[], None]) -> None:
         """Reads the images of `epoch` in place of those at hand, until all are there or the memory is used up; says so.
 
-        What cannot be read is not held: whoever wants it meets the file, as without a cache. Raises EnvironmentFailure where a
-        worker dies.
+        What cannot be read is not held: it is read again, as without a cache. Raises EnvironmentFailure if a worker dies.
         """
         started, used, is_full = time.monotonic(), 0, False
         domains, transforms = self.dataset.domains, self.dataset.transforms_for_epoch(epoch)

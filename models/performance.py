@@ -1,4 +1,4 @@
-"""From options to a `PerformanceConfig`: how a step shall be computed, and what cannot be. models/machinery.py then does it."""
+"""From options to a `PerformanceConfig`: how a step is computed, and what cannot be combined."""
 
 import shutil
 import warnings

@@ -16,8 +16,9 @@ def patch_nce(
     """The cross-entropy of finding each query's own key among all keys of its group.
 
     `queries` and `keys` are (groups * S, C) unit vectors, row i of one belonging to row i of the other. A group is a
-    image, whose S patches are each other's negatives, or the whole minibatch (`num_groups` = 1). `extra_negatives` are M keys
-    more, (M, C), that are none of any query's. Returns the loss of every query, (groups * S,); guessing gives ln (S + M).
+    image, whose S patches are each other's negatives, or the whole minibatch (`num_groups` = 1).
+    `extra_negatives` are M keys more, (M, C), that are none of any query's.
+    Returns the loss of every query, (groups * S,); guessing gives ln (S + M).
     No gradient reaches the keys.
     """
     keys = keys.detach()

@@ -99,6 +99,7 @@ def dry_build_on_meta(build: Callable[[], nn.Module], flag: str, width: int) -> 
     needed, free = sum(tensor.nbytes for tensor in plan.state_dict().values()), free_memory(torch.device("cpu"))
     if needed > free:
         raise UserError(
-            f"{flag} {width} makes a network of {format_gib(needed)}, and {format_gib(free)} of memory may be used here: {remedy}"
+            f"{flag} {width} makes a network of {format_gib(needed)}, "
+            f"and {format_gib(free)} of memory may be used here: {remedy}"
         )
     return plan

@@ -31,7 +31,7 @@ def wandb_logger(run_dir: Path, name: str) -> AsyncLogger:
 
 
 class WandbBackend:
-    """A `LoggerBackend` that hands everything to a process which talks to W&B. Raises ImportError where wandb is not installed."""
+    """Pass everything to a process that talks to W&B. Raises ImportError if wandb is not installed."""
 
     def __init__(self, run_dir: Path, name: str) -> None:
         if find_spec("wandb") is None:

@@ -1,0 +1,185 @@
+"""scripts/app.py: the page in a real browser, and what a hostile client may try."""
+
+import http.client
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from browser import console, headless_chromium
+from generators import checkpoint
+from image_factory import noise, ramp
+from PIL import Image
+from programs import ENVIRONMENT, ROOT
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from models import Translator
+
+LIMITS = ["--max_megabytes", "0.1", "--max_megapixels", "0.02"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """The port of a running app, and the folder of its two checkpoints."""
+    folder = tmp_path_factory.mktemp("runs")
+    checkpoint(folder / "cat")
+    checkpoint(folder / "dog", norm="batch")
+    line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", folder, "--port", "0", "--gpu_ids", "-1", *LIMITS]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as app:
+        try:
+            assert app.stdout is not None
+            greeting = app.stdout.readline()
+            match = re.fullmatch(r"2 generators; open http://127\.0\.0\.1:(\d+)\n", greeting)
+            assert match, greeting
+            yield int(match[1]), folder
+        finally:
+            app.terminate()
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """The status and the body of one request, its path sent as it is."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_path: Path) -> None:
+    port, folder = served
+    source = tmp_path / "my cat.tif"  # no browser shows TIFF: the page asks the server for what it can show
+    ramp(101, 63).save(source)
+    with headless_chromium(tmp_path / "profile") as browser:
+        browser.get(f"http://127.0.0.1:{port}")
+        wait = WebDriverWait(browser, 60)
+        wait.until(lambda page: len(page.find_elements(By.TAG_NAME, "option")) == 2)
+        browser.find_element(By.ID, "file").send_keys(str(source))
+        wait.until(lambda page: page.find_element(By.ID, "download").is_displayed())
+        assert browser.find_element(By.ID, "status").text.startswith("my cat.tif: 101 × 63 pixels")
+        assert browser.find_element(By.ID, "download").get_attribute("download") == "my cat.png"
+
+        shown = browser.execute_script(PIXELS_SHOWN)
+        expected = Translator.from_checkpoint(folder / "cat")(np.array(ramp(101, 63)))
+        assert np.abs(np.array(shown).reshape(63, 101, 4)[:, :, :3] - expected.astype(int)).max() <= 1
+
+        slider = browser.find_element(By.ID, "slider")
+        browser.execute_script("arguments[0].value = 20; arguments[0].dispatchEvent(new Event('input'))", slider)
+        clip = browser.find_element(By.ID, "after").value_of_css_property("clip-path")
+        assert "20%" in clip
+
+        browser.find_elements(By.TAG_NAME, "option")[1].click()
+        wait.until(lambda page: browser.execute_script(PIXELS_SHOWN) not in (None, shown))
+        (tmp_path / "notes.png").write_text("no image")
+        browser.find_element(By.ID, "file").send_keys(str(tmp_path / "notes.png"))
+        wait.until(lambda page: "cannot be translated" in page.find_element(By.ID, "status").text)
+        assert [message for message in console(browser) if "415" not in message] == []
+
+
+def test_a_image_that_comes_before_the_list_of_checkpoints_waits_for_it(served: tuple[int, Path], tmp_path: Path) -> None:
+    ramp(12, 90).save(tmp_path / "tall.png")
+    with headless_chromium(tmp_path / "profile") as browser:
+        browser.execute_cdp_cmd("Network.enable", {})
+        slow = {"offline": False, "latency": 400, "downloadThroughput": -1, "uploadThroughput": -1}  # milliseconds
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+        browser.get(f"http://127.0.0.1:{served[0]}")
+        browser.find_element(By.ID, "file").send_keys(str(tmp_path / "tall.png"))
+        status = browser.find_element(By.ID, "status")
+        WebDriverWait(browser, 60).until(lambda page: status.text and not status.text.startswith("Translating"))
+        assert status.text.startswith("tall.png: 12 × 90 pixels")
+        assert browser.find_element(By.ID, "stage").rect["width"] == 320  # room for the divider, also on small images
+        assert browser.find_element(By.ID, "after").value_of_css_property("object-fit") == "contain"  # not drawn out
+
+
+PIXELS_SHOWN = """
+    const image = document.getElementById("after");
+    if (!image.naturalWidth || document.getElementById("download").hidden) return null;
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
+"""
+
+
+def test_no_file_of_the_machine_can_be_read(served: tuple[int, Path]) -> None:
+    port, folder = served
+    secret = folder / "cat" / "latest_net_G.pth"
+    paths = [
+        f"/{secret}",
+        f"//{secret}",
+        f"/..{secret}",
+        "/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        f"/file={secret}",
+    ]
+    paths += ["/web.html", "/static/web.html", "/..%2f..%2fREADME.md", f"file://{secret}"]
+    assert [ask(port, "GET", path)[0] for path in paths] == [404] * len(paths)
+    for number in (str(secret), "../cat", "-1", "2", "", "0x0", "²"):
+        status, _ = ask(port, "POST", f"/translate?checkpoint={quote(number)}", png(noise(8, 8)))
+        assert status == 404, number
+    status, body = ask(port, "GET", "/checkpoints")
+    assert json.loads(body)["checkpoints"] == ["cat / latest_net_G", "dog / latest_net_G"]  # and no paths
+    assert str(folder).encode() not in body
+
+
+def test_other_pages_and_other_names_are_kept_out(served: tuple[int, Path]) -> None:
+    port, _ = served
+    assert ask(port, "GET", "/", Host="evil.example")[0] == 400  # a name that was made to point here
+    assert ask(port, "POST", "/translate?checkpoint=0", png(noise(8, 8)), Sec_Fetch_Site="cross-site")[0] == 403
+    status, page = ask(port, "GET", "/")
+    assert status == 200 and b"http://" not in page and b"https://" not in page  # nothing is fetched from elsewhere
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"x" * 200_000, 413, "larger than"),
+        (png(Image.new("RGB", (200, 200))), 415, "megapixels"),
+        (b"", 415, "empty"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "not an image"),
+    ],
+)
+def test_what_is_too_large_or_no_image_is_refused(served: tuple[int, Path], body: bytes, status: int, reason: str) -> None:
+    found, answer = ask(served[0], "POST", "/translate?checkpoint=0", body)
+    assert (found, reason in json.loads(answer)["error"]) == (status, True)
+
+
+def test_it_is_bound_to_loopback_alone(served: tuple[int, Path]) -> None:
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        pytest.skip("only Linux lists its sockets there")
+    listening = [line.split()[1] for line in table.read_text().splitlines() if line.split()[3] == "0A"]
+    assert f"0100007F:{served[0]:04X}" in listening and f"00000000:{served[0]:04X}" not in listening
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.1 is the only address of its kind")
+def test_it_answers_to_the_name_it_is_served_at(served: tuple[int, Path]) -> None:
+    host = "127.0.1.1"  # which Debian gives to the machine's own name
+    line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", served[1], "--port", "0", "--gpu_ids", "-1"]
+    with subprocess.Popen([*line, "--host", host], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as app:
+        try:
+            address = app.stdout.readline().split("http://")[1].strip()
+            connection = http.client.HTTPConnection(address, timeout=60)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+        finally:
+            app.terminate()
+
+
+def test_a_port_that_cannot_be_is_refused() -> None:
+    line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", ".", "--port", "65536"]
+    finished = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
+    assert "'65536' is not a whole number from 0 to 65535" in finished.stderr

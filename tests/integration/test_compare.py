@@ -1,0 +1,93 @@
+"""The comparison page, made by its script from the pages of tests."""
+
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from page_reader import linked_file, read_page
+from PIL import Image
+
+from util.html.results_page import ResultsPage
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts/compare.py"
+
+
+def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def results(folder: Path, shades: dict[str, float], title: str = "") -> None:
+    """The page of a test that has translated these images into plain ones of these shades in [-1, 1]."""
+    page = ResultsPage(folder, title or folder.parent.name, Path("/data/testA"), {"phase": "test"})
+    for name, shade in shades.items():
+        page.add(f"/data/testA/{name}", {"real_A": torch.ones(1, 3, 4, 6), "fake_B": torch.full((1, 3, 4, 6), shade)})
+    page.save()
+
+
+def rows(page: Path) -> dict[str, list[tuple[str, int]]]:
+    """Of each row the captions and the shades of its images."""
+    read = read_page(page)
+    images = []
+    for caption, link in zip(read.text_of("figcaption"), read.attributes("img", "src"), strict=True):
+        with Image.open(linked_file(page, link)) as image:
+            images.append((caption, image.convert("L").getpixel((0, 0))))
+    starts = [place for place, (caption, _) in enumerate(images) if caption == "input"] + [len(images)]
+    return dict(zip(read.text_of("h2"), (images[a:b] for a, b in pairwise(starts)), strict=True))
+
+
+def test_runs_stand_side_by_side_on_the_same_inputs(tmp_path) -> None:
+    results(tmp_path / "results/it's <b>/test_latest", {"a.jpg": -1, "sub/b #1.jpg": -1})
+    results(tmp_path / "results/fast/test_5", {"sub/b #1.jpg": 0, "c.jpg": 0})
+    (tmp_path / "truth").mkdir()
+    Image.new("RGB", (6, 4), (9, 9, 9)).save(tmp_path / "truth/a.jpg")
+    done = compare(tmp_path, "results/it's <b>/test_latest", "results/fast/test_5", "--truth", "truth")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = tmp_path / "results/comparison/index.html"
+    assert str(page.relative_to(tmp_path)) in done.stdout
+    assert rows(page) == {
+        "a.png": [("input", 255), ("it's <b>", 0), ("truth", 9)],
+        "c.png": [("input", 255), ("fast", 127)],
+        "sub/b #1.png": [("input", 255), ("it's <b>", 0), ("fast", 127)],
+    }
+
+
+def test_a_comparison_can_be_moved_with_its_results(tmp_path) -> None:
+    results(tmp_path / "here/results/cut/test_latest", {"a.jpg": 0})
+    assert compare(tmp_path / "here", "results/cut/test_latest").returncode == 0
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert rows(tmp_path / "there/results/comparison/index.html") == {"a.png": [("input", 255), ("cut", 127)]}
+
+
+def test_runs_are_named_by_their_pages_or_labels(tmp_path) -> None:
+    for folder in ("cut/test_1", "cut/test_2", "other/test_1"):
+        results(tmp_path / "results" / folder, {"a.jpg": 0})
+    results(tmp_path / "results/other/test_2", {"a.jpg": 0}, title="Ours, 400 epochs")
+
+    def shown(*arguments: str) -> list[str]:
+        assert compare(tmp_path / "results", *arguments).returncode == 0
+        return [caption for caption, _ in rows(tmp_path / "results/results/comparison/index.html")["a.png"]][1:]
+
+    assert shown("cut/test_1", "other/test_2") == ["cut", "Ours, 400 epochs"]
+    assert shown("cut/test_1", "cut/test_2") == ["cut test_1", "cut test_2"]
+    assert shown("cut/test_1", "cut/test_2", "--labels", "early", "late") == ["early", "late"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "nowhere has no images in images/fake_B"),
+        (["cut/test_1", "--labels", "a", "b"], "--labels has 2 names for 1 folders"),
+        (["cut/test_1", "cut/test_1"], "two folders go by one name"),
+        (["cut/test_1", "cut/../cut/test_1"], "are one: cut/test_1 and cut/../cut/test_1; name each once"),
+        (["cut/test_1", "--truth", "nowhere"], "--truth nowhere is no folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, arguments: list[str], sentence: str) -> None:
+    results(tmp_path / "cut/test_1", {"a.jpg": 0})
+    done = compare(tmp_path, *arguments)
+    assert (done.returncode, done.stderr[:7]) == (2, "error: "), done
+    assert sentence in done.stderr and done.stderr.count("\n") == 1

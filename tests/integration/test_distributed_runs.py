@@ -1,0 +1,131 @@
+"""train.py in several processes, as users start it: it trains as one does, stops as one, goes on as any number."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from image_factory import noise, two_domains
+from programs import ENVIRONMENT, command, succeed
+
+TINY = [
+    "--dataroot",
+    "data",
+    "--netG",
+    "resnet_4blocks",
+    "--ngf",
+    "2",
+    "--ndf",
+    "2",
+    "--load_size",
+    "36",
+    "--crop_size",
+    "32",
+]
+CUT = [*TINY, "--netF_nc", "16", "--num_patches", "8", "--nce_layers", "0,4,8", "--print_freq", "1", "--batch_size", "4"]
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+#: What `--gpu_ids 0,1` does, on the CPU.
+AS_BY_GPU_IDS = (
+    "import sys; from util.runtime.distributed import launch_processes; sys.exit(launch_processes(2, sys.argv[1:]))"
+)
+
+Losses = dict[tuple[int, int], list[float]]
+
+
+def start(folder: Path, launcher: Sequence[str], *arguments: str) -> subprocess.Popen[str]:
+    """Starts train.py in `folder` by a launcher of processes."""
+    return subprocess.Popen(
+        [*launcher, *command("train.py", *arguments)[1:]],
+        cwd=folder,
+        env=ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def losses(run_dir: Path) -> Losses:
+    """What a run has logged, by epoch and images of it."""
+    log = (run_dir / "loss_log.txt").read_text()
+    lines = re.findall(r"^\(epoch: (\d+), iters: (\d+), .*?\) (.*)$", log, flags=re.MULTILINE)
+    return {(int(epoch), int(iters)): [float(v) for v in re.findall(r": (\S+)", rest)] for epoch, iters, rest in lines}
+
+
+def test_two_processes_are_stopped_and_one_goes_on_as_if_it_had_always_been_alone(tmp_path: Path) -> None:
+    two_domains(tmp_path / "data", n_A=12, n_B=6, size=(40, 32))
+    launcher = [*TORCHRUN, "--nproc_per_node", "2"]
+    with start(tmp_path, launcher, *CUT, "--name", "together", "--num_threads", "1", "--n_epochs", "1000") as training:
+        assert training.stdout is not None
+        assert any(line.startswith("(epoch: 1, iters: 8") for line in training.stdout)
+        training.terminate()
+        told, complained = training.communicate(timeout=250)
+    assert training.returncode != 0
+    assert told.count("the newest weights: ") == 1
+    assert complained.count("terminated\n") == 1
+
+    # As long as the rate does not fall, steps do not depend on how many are to come.
+    together = losses(tmp_path / "checkpoints" / "together")
+    last_epoch = max(epoch for epoch, _ in together) + 1
+    epochs = ["--n_epochs", str(last_epoch), "--n_epochs_decay", "0"]
+    succeed(tmp_path, "train.py", *CUT, *epochs, "--name", "together", "--continue_train")
+    succeed(tmp_path, "train.py", *CUT, *epochs, "--name", "alone")
+    alone, resumed = (losses(tmp_path / "checkpoints" / name) for name in ("alone", "together"))
+    assert resumed.keys() == alone.keys() > together.keys()
+    for place, values in alone.items():
+        assert resumed[place] == pytest.approx(values, abs=0.003), place
+
+
+def test_what_one_process_cannot_do_is_said_once_and_ends_all(tmp_path: Path) -> None:
+    data = two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 40))
+    noise(16, 16).save(data / "trainA" / "05.png")  # of the second process
+    with start(
+        tmp_path, [sys.executable, "-c", AS_BY_GPU_IDS], *CUT, "--serial_batches", "--preprocess", "crop", "--name", "run"
+    ) as training:
+        told, complained = training.communicate(timeout=250)
+    assert (training.returncode, complained.count("\n")) == (2, 1), complained
+    assert re.match(r"error: .*05\.png.* lower --crop_size", complained)
+    assert told.count("8 training images per epoch, on the CPU (1 threads), the first of 2 processes") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "complaint"),
+    [
+        (signal.SIGTERM, "terminated\n"),
+        (signal.SIGHUP, "terminated by SIGHUP\n"),
+        (signal.SIGUSR2, "terminated by SIGUSR2\n"),
+    ],
+)
+def test_all_are_asked_at_once_to_stop_as_schedulers_do(tmp_path: Path, number: signal.Signals, complaint: str) -> None:
+    two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 40))
+    with start(tmp_path, [sys.executable, "-c", AS_BY_GPU_IDS], *CUT, "--name", "run", "--num_threads", "1") as training:
+        assert training.stdout is not None
+        assert any(line.startswith("(epoch: 2") for line in training.stdout)
+        for pid in [*children(training.pid), training.pid]:
+            os.kill(pid, number)
+        told, complained = training.communicate(timeout=100)
+    assert (training.returncode, complained) == (128 + number, complaint)
+    assert told.count("the newest weights: ") == 1
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_takes_the_others_along(tmp_path: Path) -> None:
+    two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 40))
+    with start(tmp_path, [sys.executable, "-c", AS_BY_GPU_IDS], *CUT, "--name", "run") as training:
+        assert training.stdout is not None
+        assert any(line.startswith("(epoch: 2") for line in training.stdout)
+        (second,) = [pid for pid in children(training.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+        os.kill(second, signal.SIGKILL)
+        _, complained = training.communicate(timeout=100)
+    assert training.returncode == 1
+    assert complained.endswith("error: process 1 of the run was ended by SIGKILL\n")

@@ -1,0 +1,157 @@
+"""scripts/translate.py as users start it: folders, patterns, single files, broken ones, and what must not be overwritten."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from generators import checkpoint
+from image_factory import fill, noise
+from PIL import Image
+from programs import refuse, run, succeed
+
+from models.inference.image_io import pending_jobs, plan_jobs
+from scripts.translate import main
+
+TRANSLATE = "scripts/translate.py"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    return str(checkpoint(tmp_path / "run"))
+
+
+def mixed(folder: Path) -> dict[str, tuple[int, int]]:
+    """A folder of many kinds, two of them broken; returns the sizes that results must have, by name."""
+    (folder / "deep" / "er").mkdir(parents=True)
+    names = ["a.jpg", "a.png", "b.webp", "deep/a.bmp", "deep/er/c.tif", "deep/er/d.gif", "e.PPM", "ü f.jpeg"]
+    sizes = {}
+    for number, name in enumerate(names):
+        sizes[name] = (5 + 7 * number, 30 - 3 * number)
+        noise(*sizes[name], seed=number).save(folder / name)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    noise(20, 12).save(folder / "turned.jpg", exif=turned)
+    alpha = noise(9, 9)
+    alpha.putalpha(128)
+    alpha.save(folder / "alpha.png")
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(folder / "deep" / "16bit.png")
+    (folder / "broken.png").write_bytes(b"nothing of the kind")
+    (folder / "deep" / "empty.jpg").touch()
+    return sizes | {"turned.jpg": (12, 20), "alpha.png": (9, 9), "deep/16bit.png": (8, 8)}
+
+
+def test_a_mixed_folder_goes_through(tmp_path: Path, weights: str) -> None:
+    expected = mixed(tmp_path / "in")
+    finished = run(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out", "--batch_size", "3")
+    assert finished.returncode == 1
+    assert finished.stdout.splitlines()[-1] == "11 of 13 images translated, 2 could not be: out"
+    assert sorted(line.split(":")[0] for line in finished.stderr.splitlines()) == ["in/broken.png", "in/deep/empty.jpg"]
+
+    results = {str(path.relative_to(tmp_path / "out")): path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert results.keys() == expected.keys()
+    for name, path in results.items():
+        with Image.open(path) as image:
+            assert (image.size, image.getexif().get(0x0112, 1)) == (expected[name], 1), name
+            assert image.format == Image.registered_extensions()[Path(name).suffix.lower()]
+    with Image.open(results["alpha.png"]) as image:
+        assert image.getchannel("A").getextrema() == (128, 128)
+
+
+def test_results_that_are_there_are_kept(tmp_path: Path, weights: str) -> None:
+    fill(tmp_path / "in", 3)
+    line = ["--checkpoint", weights, "--input", "in", "--output", "out"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "00.png").write_bytes(b"mine")
+    (tmp_path / "out" / "02.png").write_bytes(b"mine too")
+    assert "2 of 3 results are there already (out/00.png, out/02.png)" in refuse(tmp_path, TRANSLATE, *line)
+    assert "1 of 3 images translated, 2 were there" in succeed(tmp_path, TRANSLATE, *line, "--resume")
+    assert (tmp_path / "out" / "00.png").read_bytes() == b"mine"
+    jobs = plan_jobs(str(tmp_path / "in"), tmp_path / "out")
+    assert pending_jobs(jobs, resume=False, overwrite=True) == jobs
+
+
+def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
+    for name in ("x/1.png", "x/2.jpg", "y/1.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        noise(8, 8).save(tmp_path / "in" / name)
+    succeed(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in/*/1.png", "--output", "all")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("all/*/*")) == ["all/x/1.png", "all/y/1.png"]
+    succeed(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in/x/1.png", "--output", "one.webp")
+    assert Image.open(tmp_path / "one.webp").format == "WEBP"
+    (job,) = plan_jobs(str(tmp_path / "in/x/1.png"), tmp_path / "one")
+    assert job.target == tmp_path / "one" / "1.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--input", "in", "--output", "in"], "lies within --input"),
+        (["--input", "in", "--output", "in/results"], "lies within --input"),
+        (["--input", "in/00.png", "--output", "in"], "is one of the images"),
+        (["--input", "link/00.png", "--output", "in/00.png"], "is one of the images"),
+        (["--input", "gone", "--output", "out"], "no such file or folder"),
+        (["--input", "in/*.jpg", "--output", "out"], "matches no image"),
+        (["--input", "in", "--output", "out", "--gpu_ids", "99"], "--gpu_ids 99"),
+        (["--input", "in", "--output", "out", "--short_side", "1000000000000"], "is not a number of pixels from 1 to 65535"),
+        (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
+        (["--input", "in", "--output", "out", "--ngf", "1000000000000"], "makes a network that no memory can hold"),
+        (["--input", "in", "--output", "out", "--netG", "resnet_9blocks"], "another network"),
+        (["--input", "in", "--output", "out", "--resum"], "unrecognized arguments: --resum"),
+        (["--input", "in", "--output", "out", "--dataroot", "x"], "--dataroot is not understood"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(
+    tmp_path: Path,
+    weights: str,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (image,) = fill(tmp_path / "in", 1)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    before = image.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["translate.py", "--checkpoint", weights, *arguments])
+    with pytest.raises(SystemExit) as ending:
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ending.value.code == 2 and line.startswith("error: ") and sentence in line
+    assert image.read_bytes() == before and len(list((tmp_path / "in").iterdir())) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: str) -> None:
+    fill(tmp_path / "in", 2)
+    (tmp_path / "in" / "00.png").rename(tmp_path / "in" / "00.webp")  # a PNG by another name
+    wide = noise(17000, 1)  # WebP ends at 16383 pixels
+    wide.save(tmp_path / "in" / "00.webp", "PNG")
+    finished: subprocess.CompletedProcess[str] = run(
+        tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out"
+    )
+    assert finished.returncode == 1 and finished.stderr.startswith("in/00.webp: cannot be written as .webp")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["01.png"]
+
+
+def test_a_name_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: str) -> None:
+    fill(tmp_path / "in", 4)
+    (tmp_path / "in" / "00.png").rename(tmp_path / "in" / f"{'0' * 248}.png")  # a temporary name must not be longer
+    (tmp_path / "out" / "01.png").mkdir(parents=True)
+    finished = run(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out", "--overwrite")
+    (folder,) = finished.stderr.splitlines()
+    assert finished.returncode == 1
+    assert folder.startswith("in/01.png: ") and folder.endswith("Is a directory")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_file()) == [
+        f"{'0' * 248}.png",
+        "02.png",
+        "03.png",
+    ]
+
+
+def test_a_image_is_not_enlarged_beyond_all_measure(tmp_path: Path, weights: str) -> None:
+    fill(tmp_path / "in", 1)
+    line = ("--checkpoint", weights, "--input", "in", "--output", "out", "--short_side", "60000")
+    finished = run(tmp_path, TRANSLATE, *line)
+    assert (finished.returncode, list((tmp_path / "out").iterdir())) == (1, [])
+    assert finished.stderr == "in/00.png: the shorter side of 60000 pixels would make it 75000x60000: give less\n"

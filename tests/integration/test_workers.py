@@ -1,0 +1,116 @@
+"""Data loader workers: they need no shared memory, follow their program's end, and never keep it from ending."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from image_factory import noise, two_domains
+from programs import ENVIRONMENT, Finished, command
+from test_faults import ENDLESS, RUN
+from torch.utils.data import Dataset
+from training_processes import STATE, reported
+
+from data.workers import WorkerDiedError, WorkerError, Workers
+
+# As in a container with very little shared memory, all of which is in use.
+NO_SHARED_MEMORY = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && { cat /dev/zero > /dev/shm/full 2>/dev/null; exec "$@"; }'
+
+
+class Squares(Dataset[dict[str, torch.Tensor]]):
+    """Tensors of a megabyte; places below 0 are errors."""
+
+    def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
+        if place < 0:
+            raise (MemoryError if place == -1 else ValueError)("cannot be read")
+        if place == 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"square": torch.full((512, 512), place**2, dtype=torch.float32)}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_items_come_in_order(num_workers: int) -> None:
+    workers = Workers(Squares(), num_workers)
+    for count in (7, 2, 0, 5):
+        items = [item["square"] for item in workers.read(range(count))]
+        assert [item[0, 0].item() for item in items] == [place**2 for place in range(count)]
+        assert all(item.shape == (512, 512) for item in items)
+        for item in items:
+            item += 1  # not read-only
+    workers.close()
+
+
+def test_what_a_worker_raises_is_raised_here() -> None:
+    workers = Workers(Squares(), 2)
+    for place, kind in ((-1, MemoryError), (-2, WorkerError)):
+        items = workers.read([0, place])
+        next(items)
+        with pytest.raises(kind, match="cannot be read"):
+            next(items)
+
+
+def test_a_dead_worker_is_reported_and_replaced() -> None:
+    workers = Workers(Squares(), 2)
+    items = workers.read([3, 1000, 4])
+    next(items)
+    with pytest.raises(WorkerDiedError):
+        next(items)
+    assert len(list(workers.read(range(3)))) == 3
+    workers.close()
+
+
+def test_workers_end_with_a_program_that_is_killed() -> None:
+    reader, writer = os.pipe()  # ends when all who can write have ended
+    program = os.fork()
+    if program == 0:
+        next(Workers(Squares(), 3).read(range(9)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(program, 0)
+    os.close(writer)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def without_shared_memory(folder: Path, program: str, *arguments: str) -> Finished:
+    probe = subprocess.run(["unshare", "-m", "sh", "-c", NO_SHARED_MEMORY, "sh", "true"], capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"/dev/shm cannot be replaced here: {probe.stdout}{probe.stderr}")
+    launcher = ["unshare", "-m", "sh", "-c", NO_SHARED_MEMORY, "sh"]
+    line = [*launcher, *command(program, *arguments)]
+    return subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is replaced by the means of Linux")
+def test_no_shared_memory_is_needed(tmp_path: Path) -> None:
+    two_domains(tmp_path / "data", n_A=32, n_B=16, size=(40, 32))
+    run = [*RUN, "--name", "run", "--num_threads", "2", "--batch_size", "16"]
+    trained = without_shared_memory(tmp_path, "train.py", *run, "--n_epochs", "1", "--n_epochs_decay", "0")
+    assert (trained.returncode, trained.stderr) == (0, "")
+    assert "End of epoch 1 / 1" in trained.stdout
+
+    for domain in "AB":
+        (tmp_path / "large" / f"test{domain}").mkdir(parents=True)
+        noise(300, 200).save(tmp_path / "large" / f"test{domain}" / "0.png")
+    tested = without_shared_memory(
+        tmp_path, "test.py", "--dataroot", "large", "--name", "run", "--preprocess", "none", "--num_threads", "2"
+    )
+    assert (tested.returncode, tested.stderr) == (0, "")
+    assert "results: " in tested.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_whose_workers_hang_can_be_stopped(tmp_path: Path, train, number: signal.Signals) -> None:
+    two_domains(tmp_path / "data", n_A=5, n_B=3, size=(40, 32))
+
+    def stop_workers(pid: int, output: Path) -> None:
+        assert reported(2, pid, output)
+        for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(worker), signal.SIGSTOP)
+        os.kill(pid, number)
+
+    ended = train(tmp_path, *RUN, *ENDLESS, "--name", "hanging", "--num_threads", "2", meanwhile=stop_workers)
+    assert ended.status == 128 + number
+    assert torch.load(tmp_path / "checkpoints" / "hanging" / STATE, weights_only=True)["steps_done"] >= 2

@@ -1,0 +1,265 @@
+import base64
+import hashlib
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from page_reader import Page, linked_file, read_page
+from PIL import Image
+
+from util.html.results_page import ResultsPage
+from util.html.training_page import TrainingPage
+
+SCRIPT = Path(__file__).resolve().parents[2] / "util/html/page.js"
+HOSTILE_NAMES = [
+    "<script>alert(1)</script>.png",
+    '"><img src=x onerror=alert(1)>.jpg',
+    "' onmouseover='alert(1).jpg",
+    "&lt;b&gt; &amp.jpg",
+    "100%.jpg",
+    "100%25.jpg",
+    "a#b.jpg",
+    "what?.jpg",
+    "a;b:c|d*e.jpg",
+    "back\\slash.jpg",
+    "line\nbreak\r\ttab.jpg",
+    "javascript:alert(1).jpg",
+    "..jpg",
+    "...png",
+    "\u202egpj.exe.jpg",
+    "Grüße 猫 🐈.jpg",
+    os.fsdecode(b"latin1-\xe9.jpg"),
+    " spaces .jpg",
+    "-rf.jpg",
+    ".hidden.jpg",
+    "x" * 251 + ".jpg",
+    "猫" * 83 + ".jpg",
+    "no_extension",
+]
+
+
+def image(shade: float = 0.0, height: int = 4, width: int = 6) -> torch.Tensor:
+    return torch.full((1, 3, height, width), shade)
+
+
+def shade_of(path: Path) -> int:
+    with Image.open(path) as image:
+        return int(np.asarray(image).flat[0])
+
+
+def results(tmp_path: Path, sources: list[str], root: Path = Path("/data/testA")) -> tuple[Path, Page]:
+    """A page over these sources; the n-th image has the gray value n."""
+    page = ResultsPage(tmp_path / "results", "cats", root, {"phase": "test", "epoch": "latest"})
+    for number, source in enumerate(sources):
+        shade = (number + 0.5) / 255 * 2 - 1
+        page.add(source, {"real_A": image(shade), "fake_B": image(shade)})
+    page.save()
+    path = tmp_path / "results" / "index.html"
+    return path, read_page(path)
+
+
+def test_results_lie_where_scripts_look_for_them_and_the_page_shows_them(tmp_path) -> None:
+    path, page = results(tmp_path, ["/data/testA/cat.jpg", "/data/testA/dog.png"])
+    assert page.attributes("img", "src") == [
+        "images/real_A/cat.png",
+        "images/fake_B/cat.png",
+        "images/real_A/dog.png",
+        "images/fake_B/dog.png",
+    ]
+    assert page.attributes("a", "href") == page.attributes("img", "src")
+    assert page.text_of("h2") == ["cat.jpg", "dog.png"]
+    assert page.text_of("figcaption") == ["real_A", "fake_B"] * 2
+    assert dict(zip(page.text_of("dt"), page.text_of("dd"), strict=True)) == {
+        "phase": "test",
+        "epoch": "latest",
+        "pictures": "2",
+    }
+    assert page.text_of("h1") == ["cats"]
+    assert [shade_of(linked_file(path, link)) for link in page.attributes("img", "src")] == [0, 0, 1, 1]
+
+
+def test_images_are_lazy_and_announce_their_size(tmp_path) -> None:
+    _, page = results(tmp_path, ["/data/testA/cat.jpg"])
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert all((image["loading"], image["width"], image["height"]) == ("lazy", "6", "4") for image in images)
+
+
+def test_nothing_comes_from_elsewhere_and_the_one_script_is_the_projects(tmp_path) -> None:
+    path, page = results(tmp_path, ["/data/testA/cat.jpg"])
+    assert {tag for tag, _ in page.elements}.isdisjoint({"link", "iframe", "object"})
+    assert [attributes for tag, attributes in page.elements if tag == "script"] == [{}]
+    assert "".join(page.text_of("script")) == SCRIPT.read_text()
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert "://" not in path.read_text()
+    assert not [value for _, attributes in page.elements for value in attributes.values() if (value or "").startswith("//")]
+    assert "@import" not in path.read_text() and "url(" not in path.read_text()
+
+
+def test_a_page_lets_a_browser_run_its_own_script_alone(tmp_path) -> None:
+    _, page = results(tmp_path, ["/data/testA/cat.jpg"])
+    (policy,) = (attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes)
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.read_bytes()).digest()).decode()
+    assert policy == f"script-src 'sha256-{digest}'; object-src 'none'; base-uri 'none'"
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["cat.jpg", "one/cat.jpg", "two/cat.jpg"],
+        ["cat.jpg", "cat.png", "cat.tif", "cat.png.jpg"],
+        ["cat.png.jpg", "cat.png", "cat.jpg"],
+        ["Cat.jpg", "cat.jpg", "CAT.jpg"],
+        ["caf\u00e9.jpg", "cafe\u0301.jpg"],
+        ["a.png/b.jpg", "a.jpg", "a.PNG/b.jpg"],
+        ["a?.jpg", "a*.jpg", "a_.jpg", "a\n.jpg"],
+        ["x" * 240 + "1.jpg", "x" * 240 + "2.jpg", "x" * 251 + ".jpg", "x" * 251 + ".png"],
+        ["cat.jpg", "cat.jpg", "cat.jpg"],
+        ["../../secret/cat.jpg", "/elsewhere/cat.jpg", "/data/testAB/cat.jpg", "cat.jpg"],
+    ],
+)
+def test_no_two_sources_share_a_file(tmp_path, sources: list[str]) -> None:
+    path, page = results(tmp_path, [f"/data/testA/{source}" if source[0] != "/" else source for source in sources])
+    links = page.attributes("img", "src")
+    files = [linked_file(path, link) for link in links]
+    assert [shade_of(file) for file in files] == sorted([*range(len(sources))] * 2)
+    assert len({unicodedata.normalize("NFC", str(file)).casefold() for file in files}) == 2 * len(sources)
+
+
+def test_subfolders_are_mirrored(tmp_path) -> None:
+    results(tmp_path, ["/data/testA/sub/folder/cat.jpg"])
+    assert (tmp_path / "results/images/fake_B/sub/folder/cat.png").is_file()
+
+
+def test_a_source_from_elsewhere_goes_by_its_file_name(tmp_path) -> None:
+    results(tmp_path, ["/data/testA/../secret/cat.jpg", "/elsewhere/sub/dog.jpg"])
+    assert sorted(path.name for path in (tmp_path / "results/images/fake_B").iterdir()) == ["cat.png", "dog.png"]
+
+
+def test_hostile_names_stay_text_and_stay_inside(tmp_path) -> None:
+    path, page = results(tmp_path, [f"/data/testA/{name}" for name in HOSTILE_NAMES])
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(written) == 1 + 2 * len(HOSTILE_NAMES)
+    assert {file.parent.relative_to(tmp_path).as_posix() for file in written} == {
+        "results",
+        *("results/images/real_A", "results/images/real_A/_script_alert(1)_"),  # the slash of </script> is a folder's
+        *("results/images/fake_B", "results/images/fake_B/_script_alert(1)_"),
+    }
+    assert {tag for tag, _ in page.elements} == {
+        *("html", "head", "title", "meta", "style", "body", "header", "h1", "dl", "div", "dt", "dd"),
+        *("main", "article", "h2", "figure", "a", "img", "figcaption"),
+        *("script", "label", "input", "output", "button", "dialog", "b", "span", "hr", "select", "p", "kbd"),
+    }
+    expected = {"src", "alt", "width", "height", "loading", "decoding", "class"}
+    assert all(set(attributes) == expected for tag, attributes in page.elements if tag == "img")
+    assert all(set(attributes) == {"href"} for tag, attributes in page.elements if tag == "a")
+    shown = [linked_file(path, link) for link in page.attributes("img", "src")]
+    assert [shade_of(file) for file in shown] == sorted([*range(len(HOSTILE_NAMES))] * 2)
+    assert page.text_of("h2")[0] == HOSTILE_NAMES[0]
+    assert "100%25.jpg" in page.text_of("h2")
+    assert "latin1-\ufffd.jpg" in page.text_of("h2")
+
+
+def test_a_relative_root_and_a_linked_source_keep_their_names(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/cat.jpg").symlink_to("/somewhere/17.jpg")
+    page = ResultsPage(Path("out"), "cats", Path("data"), {})
+    page.add("data/cat.jpg", {"fake_B": image()})
+    page.add(str(tmp_path / "data" / "." / "sub" / ".." / "dog.jpg"), {"fake_B": image()})
+    assert sorted(file.name for file in Path("out/images/fake_B").iterdir()) == ["cat.png", "dog.png"]
+
+
+def test_titles_and_facts_are_escaped_too(tmp_path) -> None:
+    title = '</title><script>alert("é")</script>' + os.fsdecode(b"\xff")
+    page = ResultsPage(tmp_path, title, Path("/data"), {"<b>": "<i>&"})
+    page.save()
+    read = read_page(tmp_path / "index.html")
+    assert read.text_of("h1") == [title[:-1] + "?"]
+    assert read.text_of("dt")[0] == "<b>" and read.text_of("dd")[0] == "<i>&"
+    assert "".join(read.text_of("script")) == SCRIPT.read_text()
+
+
+def test_a_page_is_replaced_in_one_stroke(tmp_path) -> None:
+    page = ResultsPage(tmp_path, "cats", Path("/data"), {})
+    page.save()
+    before = (tmp_path / "index.html").read_text()
+    (tmp_path / "reader").hardlink_to(tmp_path / "index.html")  # as a browser that has the old page open
+    page.add("/data/cat.jpg", {"fake_B": image()})
+    page.save()
+    assert (tmp_path / "reader").read_text() == before
+    assert "cat.png" in (tmp_path / "index.html").read_text()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "index.html", "reader"]
+
+
+def test_a_test_of_fewer_images_leaves_none_of_the_one_before(tmp_path) -> None:
+    results(tmp_path, ["/data/testA/cat.jpg", "/data/testA/dog.jpg", "/data/testA/sub/a%20 #.jpg"])
+    own = tmp_path / "results/images/fake_B/own.png"
+    own.write_bytes(b"")
+    path, page = results(tmp_path, ["/data/testA/cat.jpg"])
+    files = sorted(file for file in (tmp_path / "results/images").rglob("*") if file.is_file())
+    assert files == sorted([own, *(linked_file(path, link) for link in page.attributes("img", "src"))])
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["images/../keep.png", "../keep.png", "/keep.png", "images/%2e%2e/keep.png", "images/keep.txt", "images%00/x.png"],
+)
+def test_nothing_is_removed_for_the_sake_of_a_page_of_others(tmp_path, link: str) -> None:
+    folder = tmp_path / "results"
+    (folder / "images").mkdir(parents=True)
+    kept = [folder / "keep.png", tmp_path / "keep.png", folder / "images" / "keep.txt"]
+    for file in kept:
+        file.write_bytes(b"")
+    (folder / "index.html").write_text(f'<a href="{link}"><a href><a href="images/gone.png"></b>')
+    results(tmp_path, ["/data/testA/cat.jpg"])
+    assert all(file.exists() for file in kept)
+
+
+def visuals(shade: float = 0.0) -> dict[str, torch.Tensor]:
+    return {name: image(shade) for name in ("real_A", "fake_B", "real_B", "idt_B")}
+
+
+def headings(web_dir: Path) -> list[str]:
+    return read_page(web_dir / "index.html").text_of("h2")
+
+
+def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tmp_path) -> None:
+    page = TrainingPage(tmp_path, "cats", 1, 400)
+    for epoch in (1, 2, 10):
+        page.update(epoch, visuals())
+    assert headings(tmp_path) == ["epoch 10", "epoch 2", "epoch 1"]
+    read = read_page(tmp_path / "index.html")
+    assert read.attributes("img", "src")[:4] == [
+        f"images/epoch010_{name}.png" for name in ("real_A", "fake_B", "real_B", "idt_B")
+    ]
+    assert all(linked_file(tmp_path / "index.html", link).is_file() for link in read.attributes("img", "src"))
+    assert "10 of 400" in read.text_of("dd")
+
+
+def test_an_epoch_shown_twice_has_one_row_with_its_latest_images(tmp_path) -> None:
+    page = TrainingPage(tmp_path, "cats", 1, 2)
+    page.update(1, visuals(-1))
+    page.update(1, visuals(1))
+    assert headings(tmp_path) == ["epoch 1"]
+    assert shade_of(tmp_path / "images/epoch001_fake_B.png") == 255
+
+
+def test_a_continued_run_takes_up_what_is_on_disk(tmp_path) -> None:
+    first = TrainingPage(tmp_path, "cats", 1, 1200)
+    for epoch in (1, 2, 3, 1000):
+        first.update(epoch, visuals())
+    (tmp_path / "images/epoch002_fake_B.png").write_bytes(b"\x89PNG cut short")
+    (tmp_path / "images/notes.png").write_bytes(b"")
+    second = TrainingPage(tmp_path, "cats", 3, 1200)
+    second.update(4, visuals())
+    assert headings(tmp_path) == ["epoch 4", "epoch 2", "epoch 1"]  # 3 and 1000 are of a future that is not to be
+    read = read_page(tmp_path / "index.html")
+    assert read.text_of("figcaption") == [
+        *("real_A", "fake_B", "real_B", "idt_B"),
+        *("real_A", "real_B", "idt_B"),
+        *("real_A", "fake_B", "real_B", "idt_B"),
+    ]
+    assert set(read.attributes("img", "width")) == {"6"}
