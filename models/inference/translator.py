@@ -141,7 +141,7 @@ class Translator:
         with torch.inference_mode(), self._precision():
             padded = reflect_pad_to_multiple(batch, self.multiple, self.least)
             at_once = self.max_batch_size(*padded.shape[2:])
-            tile = self._tile_for(*padded.shape[2:], at_once)
+            tile = self._tile_for(padded.shape[2], padded.shape[3], at_once)
             translation = self._whole(padded, at_once) if tile is None else self._tiled(padded, tile)
         return translation[:, :, :height, :width].float()
 
