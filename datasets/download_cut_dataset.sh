@@ -59,7 +59,7 @@ fi
 url=${CUT_DATASETS_URL:-https://efrosgans.eecs.berkeley.edu/cyclegan/datasets}
 for python in "${PYTHON:-$here/../.venv/bin/python}" python3; do
   if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    exec "$python" "$here/fetch_archive.py" "${url%/}/$name.zip" "${CUT_DATASETS_DIR:-$here}/$name"
+    exec "$python" "$here/download.py" "${url%/}/$name.zip" "${CUT_DATASETS_DIR:-$here}/$name"
   fi
 done
 echo "error: Python 3.11 or newer was not found; name one: PYTHON=python3.12 bash datasets/download_cut_dataset.sh $name" >&2

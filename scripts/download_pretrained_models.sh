@@ -28,7 +28,7 @@ fi
 url=${CUT_PRETRAINED_URL:-http://efrosgans.eecs.berkeley.edu/CUT/pretrained_models.tar}
 for python in "${PYTHON:-$root/.venv/bin/python}" python3; do
   if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    exec "$python" "$root/datasets/fetch_archive.py" --runs "$url" "${CUT_CHECKPOINTS_DIR:-$root/checkpoints}"
+    exec "$python" "$root/datasets/download.py" --runs "$url" "${CUT_CHECKPOINTS_DIR:-$root/checkpoints}"
   fi
 done
 echo "error: Python 3.11 or newer was not found; name one: PYTHON=python3.12 bash scripts/download_pretrained_models.sh" >&2

@@ -286,7 +286,7 @@ def test_a_file_system_without_locks_is_no_hindrance(server: ArchiveServer, fold
         "def flock(*arguments): raise OSError(errno.ENOLCK, 'No locks available')\n"
         "fcntl.flock = flock\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "runpy.run_path(sys.argv.pop(1) + '/fetch_archive.py', run_name='__main__')\n"
+        "runpy.run_path(sys.argv.pop(1) + '/download.py', run_name='__main__')\n"
     )
     command = [sys.executable, "-c", code, str(SCRIPT.parent), f"{server.url}/mini.zip", str(folder / "mini")]
     run = subprocess.run(command, env=clean_environment({}), capture_output=True, text=True)

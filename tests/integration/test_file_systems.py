@@ -154,7 +154,7 @@ def test_the_lock_of_windows_refuses_a_second_owner(tmp_path: Path, like_windows
 
 
 def test_the_download_starts_without_fcntl(tmp_path: Path, like_windows: dict[str, str], root: Path) -> None:
-    line = [sys.executable, str(root / "datasets" / "fetch_archive.py"), "http://127.0.0.1:9/none.zip", "none"]
+    line = [sys.executable, str(root / "datasets" / "download.py"), "http://127.0.0.1:9/none.zip", "none"]
     more = {"CUT_DOWNLOAD_TRIES": "1"}
     ended = subprocess.run(line, env=like_windows | more, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 1
