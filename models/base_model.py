@@ -45,10 +45,8 @@ class BaseModel(ABC):
         self.device = select_device(opt.gpu_ids)
         self.speed = resolve_performance_config(opt, self.device)
         configure_backend(self.device, self.speed)
-        #: Every random draw of a step comes from here, or from `cpu_rng` where the program itself needs the outcome.
-        self.generator = torch.Generator(self.device).manual_seed(opt.seed)
-        self.cpu_rng = torch.Generator().manual_seed(opt.seed)
-        self.draws = StepRNG(self.cpu_rng)
+        #: Source of every random sample of a step.
+        self.rng = StepRNG(self.device, opt.seed)
 
         self.networks: dict[str, nn.Module] = {}
         #: Moving averages of the generators, saved beside them.
@@ -91,7 +89,7 @@ class BaseModel(ABC):
         `in_bf16` is False.
         """
         if isinstance(network, StyleGAN2Generator):
-            network.noise_source.generator = self.generator
+            network.noise_source.generator = self.rng.device_rng
         self.networks[name] = network.to(self.device)
         return wrap_network(network, self.speed, in_bf16)
 
@@ -156,8 +154,7 @@ class BaseModel(ABC):
 
     def reseed(self, seed: int) -> None:
         """What is drawn from here on follows from `seed`."""
-        self.generator.manual_seed(seed)
-        self.cpu_rng.manual_seed(seed)
+        self.rng.reseed(seed)
 
     def compute_step(self, inputs: Inputs) -> Outputs:
         """A step on images {"real_A", "real_B"}, as the method has it: updates the networks, and returns the attributes
@@ -201,7 +198,7 @@ class BaseModel(ABC):
             return real.new_zeros(())
         if real.shape != fake.shape:
             raise ImageSizeError("--lambda_gp needs real and translated images of one size: crop them to one")
-        return wgan_gp_penalty(discriminator, real, fake, self.generator) * self.opt.lambda_gp
+        return wgan_gp_penalty(discriminator, real, fake, self.rng.device_rng) * self.opt.lambda_gp
 
     def update_learning_rate(self) -> None:
         """To be called at the end of every epoch."""

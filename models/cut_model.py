@@ -170,7 +170,7 @@ class CUTModel(BaseModel):
     def forward(self) -> None:
         """fake_B = G(real_A) and, with the identity term, idt_B = G(real_B), in one pass."""
         images = torch.cat((self.real_A, self.real_B)) if self.use_identity else self.real_A
-        self.flipped = self.is_train and self.opt.flip_equivariance and self.draws.decision(sample_flip)
+        self.flipped = self.is_train and self.opt.flip_equivariance and self.rng.coin_flip(sample_flip)
         if self.flipped:
             images = images.flip(3)
 
@@ -246,7 +246,7 @@ class CUTModel(BaseModel):
         themselves are not kept."""
         keys = []
         for part in split(features, terms):
-            positions = self.F.draw(part, self.opt.num_patches, self.generator)
+            positions = self.F.draw(part, self.opt.num_patches, self.rng.device_rng)
             with torch.no_grad():
                 keys.append(SampledKeys(positions, self.F.gather(part, positions)))
         return keys

@@ -70,7 +70,7 @@ class CycleGANModel(BaseModel):
         self.gan_loss = GAN_LOSSES[opt.gan_mode]
         self.add_optimizer("G", [*self.G_A.parameters(), *self.G_B.parameters()], beta2=BETA2)
         self.add_optimizer("D", [*self.D_A.parameters(), *self.D_B.parameters()], beta2=BETA2)
-        self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.cpu_rng) for _ in "AB")
+        self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.rng.cpu_rng) for _ in "AB")
         self.stateful |= {"pool_A": self.pool_A, "pool_B": self.pool_B}
 
         # Where no layer looks across the batch, passes over several batches can be joined.

@@ -56,5 +56,5 @@ def wrap_step(model: "BaseModel") -> None:
         model.step_executor = model.accumulation = GradientAccumulator(model, model.speed.accumulate)
         model.stateful["accumulation"] = model.accumulation
     if model.speed.cuda_graphs:
-        model.draws = GraphRNG(model.cpu_rng)
-        model.step_executor = CUDAGraphStep(model.compute_step, model.draws, CUDAGraphBackend(model.device, model.generator))
+        model.rng = rng = GraphRNG(model.device, model.opt.seed)
+        model.step_executor = CUDAGraphStep(model.compute_step, rng, CUDAGraphBackend(model.device, rng.device_rng))

@@ -1,4 +1,4 @@
-"""--cuda_graphs: steps that are played back, against the step as it is written."""
+"""CUDA graph execution of a training step, compared with eager execution."""
 
 from collections.abc import Callable
 
@@ -9,79 +9,79 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.base_model import BaseModel
 from models.networks.winograd import transforms
-from util.runtime.cuda_graph import WARMUP_STEPS, CUDAGraphStep, Outputs
+from util.runtime.cuda_graph import WARMUP_STEPS, CUDAGraphStep, GraphBackend, Outputs
 from util.runtime.rng import GraphRNG
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
-class StandIn:
-    """In place of a CUDA graph: what is played back is the step, computed again under the eyes of `Watch`."""
+class EagerBackend:
+    """Replace a CUDA graph by the step itself: a replay runs the step again, checked by `CaptureCheck`."""
 
     def __init__(self, model: BaseModel) -> None:
         self.model = model
-        self.played = 0
+        self.replays = 0
 
     def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
         return step()
 
-    def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        def play() -> Outputs:
-            self.played += 1
-            with Watch(allowed=static_tensors(self.model), generator=self.model.generator):
+    def capture(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        def replay() -> Outputs:
+            self.replays += 1
+            with CaptureCheck(allowed=static_tensors(self.model), device_rng=self.model.rng.device_rng):
                 return step()
 
-        return play
+        return replay
 
 
-class Tape:
-    """In place of a CUDA graph: what is played back is what the recorded step has left, and nothing is computed."""
+class ConstantBackend:
+    """Replace a CUDA graph by its first outputs: a replay computes nothing and runs no Python of the step."""
 
     def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
         return step()
 
-    def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def capture(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
         outputs = step()
         return lambda: outputs
 
 
 def static_tensors(model: BaseModel) -> list[torch.Tensor]:
-    """What stays in its place from step to step: weights and moments, images, and the constants of the convolutions that
-    are for the CPU alone."""
+    """Return the tensors that keep their memory from step to step: weights, optimizer state, static inputs, and the constants
+    of the convolutions that run on the CPU only."""
     tensors = [*transforms(torch.float32), *transforms(torch.float64)]
     tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
     tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
     for optimizer in model.optimizers.values():
         tensors += [value for state in optimizer.state.values() for value in state.values()]
-    for course in model.step_executor.courses.values():
-        tensors += course.inputs.values()
+    for entry in model.step_executor.graphs.values():
+        tensors += entry.inputs.values()
     return tensors
 
 
-class Watch(TorchDispatchMode):
-    """Fails where the body does what no CUDA graph can hold: waits for the device, draws from another generator than the
-    device's, or reads what is not in place."""
+class CaptureCheck(TorchDispatchMode):
+    """Fail if the body does what a CUDA graph cannot hold: wait for the device, sample from another generator than the
+    device's, or read a tensor that is not static."""
 
     WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "unique")
     RANDOM_OPS = ("rand", "bernoulli", "uniform", "normal_", "multinomial", "dropout")
 
-    def __init__(self, allowed: list[torch.Tensor], generator: torch.Generator) -> None:
+    def __init__(self, allowed: list[torch.Tensor], device_rng: torch.Generator) -> None:
         super().__init__()
-        self.generator = generator
+        self.device_rng = device_rng
         self.allowed = {tensor.untyped_storage().data_ptr() for tensor in allowed}
-        self.kept: list[torch.Tensor] = []  # so that no storage is freed, and its address used again
+        self.created: list[torch.Tensor] = []  # referenced, so that no address is reused
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.__name__.partition(".")[0]
         assert name not in self.WAITS, f"{name} waits for the device"
         for tensor in tensors_in((args, kwargs)):
-            assert tensor.untyped_storage().data_ptr() in self.allowed, f"{name} reads what is not in place: {tensor.shape}"
-        before = self.generator.get_state()
+            assert tensor.untyped_storage().data_ptr() in self.allowed, f"{name} reads a tensor that moves: {tensor.shape}"
+        before = self.device_rng.get_state()
         result = function(*args, **(kwargs or {}))
         if name.startswith(self.RANDOM_OPS):
-            assert not torch.equal(self.generator.get_state(), before), f"{name} draws from another generator"
+            assert not torch.equal(self.device_rng.get_state(), before), f"{name} samples from another generator"
         for tensor in tensors_in(result):
-            self.kept.append(tensor)
+            self.created.append(tensor)
             self.allowed.add(tensor.untyped_storage().data_ptr())
         return result
 
@@ -90,15 +90,15 @@ def tensors_in(value: object) -> list[torch.Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
-def recorded(model: BaseModel) -> StandIn:
-    """Makes the model record its steps, with the stand-in."""
-    recorder = StandIn(model)
-    model.draws = GraphRNG(model.cpu_rng)
-    model.step_executor = CUDAGraphStep(model.compute_step, model.draws, recorder)
-    return recorder
+def use_graphs(model: BaseModel, backend: GraphBackend) -> None:
+    """Make the model run its steps through `backend`. Networks keep the generators that they were built with."""
+    rng = GraphRNG(model.device, seed=0)
+    rng.device_rng, rng.cpu_rng = model.rng.device_rng, model.rng.cpu_rng
+    model.rng = rng
+    model.step_executor = CUDAGraphStep(model.compute_step, rng, backend)
 
 
-class TestRecordedSteps:
+class TestGraphedSteps:
     @pytest.mark.parametrize(
         ("method", "steps"),
         [
@@ -112,42 +112,43 @@ class TestRecordedSteps:
             (f"{CUT} --CUT_mode FastCUT --gan_mode wgangp --lambda_gp 1", 2 * WARMUP_STEPS + 6),
         ],
     )
-    def test_equal_plain_ones(self, method: str, steps: int) -> None:
+    def test_equal_eager_steps(self, method: str, steps: int) -> None:
         plain, model = double_model(method), double_model(method)
-        recorder = recorded(model)
+        backend = EagerBackend(model)
+        use_graphs(model, backend)
         for seed in range(steps):
             for each in (plain, model):
                 take_step(each, size=2, seed=seed)
             assert_same(model, plain)
             assert torch.equal(model.get_current_visuals()["real_A"], plain.real_A)
         assert torch.equal(everything(model), everything(plain))
-        assert recorder.played >= 2
+        assert backend.replays >= 2
 
-    def test_every_course_and_size_has_its_own(self) -> None:
+    def test_every_branch_and_size_has_its_own_graph(self) -> None:
         model = tiny_model(f"{CUT} --CUT_mode FastCUT")
-        recorder = recorded(model)
+        backend = EagerBackend(model)
+        use_graphs(model, backend)
         for seed in range(8 * WARMUP_STEPS):
             take_step(model, size=1 + seed % 2, seed=seed)
-        flips = {key[1] for key, course in model.step_executor.courses.items() if course.play}
+        flips = {key[1] for key, entry in model.step_executor.graphs.items() if entry.replay}
         assert flips == {(True,), (False,)}
-        assert recorder.played > 4
+        assert backend.replays > 4
 
-    def test_images_of_a_playback_are_turned_back_as_those_of_the_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A graph runs no Python: the playback of one course must not find what the recording of another has left."""
+    def test_display_images_of_a_replay_are_unflipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A replay runs no Python: it must not use the flip that the capture of another graph left behind."""
         flips = [bool(seed % 2) for seed in range(2 * WARMUP_STEPS + 8)]
         coming = iter(flips)
         monkeypatch.setattr("models.cut_model.sample_flip", lambda generator: next(coming))
         model = tiny_model(f"{CUT} --CUT_mode FastCUT")
-        model.draws = GraphRNG(model.cpu_rng)
-        model.step_executor = CUDAGraphStep(model.compute_step, model.draws, Tape())
+        use_graphs(model, ConstantBackend())
         for seed, flipped in enumerate(flips):
             take_step(model, seed=seed)
             shown, upright = (visuals["fake_B"] for visuals in (model.get_current_visuals(), model.visuals_for_display()))
             assert torch.equal(upright, shown.flip(3) if flipped else shown)
-        assert all(course.play for key, course in model.step_executor.courses.items() if key[1])
+        assert all(entry.replay for key, entry in model.step_executor.graphs.items() if key[1])
 
-    def test_learning_rate_changes_in_its_place(self) -> None:
-        """As an optimizer that is recorded has it."""
+    def test_learning_rate_changes_in_place(self) -> None:
+        """A captured optimizer reads the learning rate from a tensor."""
         model = tiny_model(f"{CUT} --n_epochs 0 --n_epochs_decay 3")
         (group,) = model.optimizers["G"].param_groups
         place = group["lr"] = torch.tensor(group["lr"])
@@ -170,7 +171,7 @@ class TestRecordedSteps:
             for model in models:
                 take_step(model, size=2, seed=seed)
         plain, graphs = models
-        assert any(course.play for course in graphs.step_executor.courses.values())
+        assert any(entry.replay for entry in graphs.step_executor.graphs.values())
         tolerance = {"rel": 0.05, "abs": 0.02} if "bf16" in flags else {"rel": 2e-3, "abs": 1e-3}
         for name in plain.loss_names:
             assert graphs.losses[name].item() == pytest.approx(plain.losses[name].item(), **tolerance)

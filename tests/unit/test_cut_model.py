@@ -153,10 +153,10 @@ class TestWassersteinPenalty:
         model = tiny_model(f"{CUT} --gan_mode wgangp --lambda_gp 10")
         model.set_input(random_batch(model))
         model.forward()
-        state = model.generator.get_state()
+        state = model.rng.device_rng.get_state()
         loss = model.compute_D_loss()
-        model.generator.set_state(state)
-        penalty = wgan_gp_penalty(model.D, model.real_B, model.fake_B, model.generator)
+        model.rng.device_rng.set_state(state)
+        penalty = wgan_gp_penalty(model.D, model.real_B, model.fake_B, model.rng.device_rng)
         assert penalty > 0
         torch.testing.assert_close(loss, (model.losses["D_real"] + model.losses["D_fake"]) / 2 + 10 * penalty)
 

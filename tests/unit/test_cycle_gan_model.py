@@ -120,13 +120,13 @@ class TestLosses:
         model = tiny_model(f"{CYCLE_GAN} --gan_mode wgangp --lambda_gp 10 --pool_size 0")
         model.set_input(random_batch(model))
         model.forward()
-        state = model.generator.get_state()
+        state = model.rng.device_rng.get_state()
         loss = model.compute_D_loss()
         model.opt.lambda_gp = 0.0
         plain = model.compute_D_loss()
-        model.generator.set_state(state)
+        model.rng.device_rng.set_state(state)
         penalties = [
-            wgan_gp_penalty(critic, real, fake, model.generator)
+            wgan_gp_penalty(critic, real, fake, model.rng.device_rng)
             for critic, real, fake in ((model.D_A, model.real_B, model.fake_B), (model.D_B, model.real_A, model.fake_A))
         ]
         torch.testing.assert_close(loss, plain + 10 * sum(penalties))

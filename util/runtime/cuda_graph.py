@@ -1,8 +1,8 @@
-"""The training step as a recording: it is computed as usual a few times, then recorded, and from then on played back.
+"""CUDA graph execution of a training step: warm up, capture, then replay.
 
-At small batches a large GPU waits for the program that tells it what to do, kernel by kernel. A CUDA graph holds the kernels
-of a whole step. It reads and writes the same memory every time: images are copied there first. Random samples are part of
-the graph: each replay continues the generator on the device, as the step itself would.
+At small batch sizes a fast GPU waits for the CPU, which launches the kernels one by one. A CUDA graph holds all kernels of a
+step and is launched at once. It reads and writes the same memory in every replay, so the inputs are copied there first.
+Random samples are part of the graph: each replay advances the device's generator as the step itself would.
 """
 
 from collections.abc import Callable
@@ -14,92 +14,100 @@ from torch import Tensor
 
 from util.runtime.rng import GraphRNG
 
-WARMUP_STEPS = 3  # of each course: memory is reserved, kernels are chosen, optimizers get their state
+WARMUP_STEPS = 3  # per graph: memory is reserved, kernels are chosen, optimizers create their state
 REGISTERS_GENERATORS = "2.14"  # PyTorch version from which a graph registers its generators itself, and warns if told
-MAX_GRAPHS = 8  # each holds the memory of a whole step; where images come in more sizes, the others are not recorded
+MAX_GRAPHS = 8  # each holds the memory of a whole step; steps on further image sizes run without a graph
 
 Inputs = dict[str, Tensor]
 Outputs = dict[str, Any]
 
 
 class GraphBackend(Protocol):
-    """Who records."""
+    """Capture and replay of a step."""
 
     def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
-        """Computes the step as usual."""
+        """Run the step eagerly, and return its outputs."""
 
-    def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """What plays the step back; recording it computes nothing."""
+    def capture(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        """Capture the step without running it, and return a function that replays it."""
 
 
 class CUDAGraphBackend:
-    """Records CUDA graphs. They share their memory, for never do two of them run at once."""
+    """CUDA graphs of one device. They share a memory pool, because no two of them run at once.
 
-    def __init__(self, device: torch.device, generator: torch.Generator) -> None:
-        """Args: generator draws the samples of a step (positions, noise, penalties), which are new in every replay."""
-        self.generator = generator
+    Args:
+        device: CUDA device.
+        device_rng: generator of the samples of a step (patch positions, noise, penalties). Each replay advances it.
+    """
+
+    def __init__(self, device: torch.device, device_rng: torch.Generator) -> None:
+        self.device_rng = device_rng
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, step: Callable[[], Outputs]) -> Outputs:
-        # On the stream that records: what autograd remembers of a parameter belongs to the stream that it was first used on.
+        # On the capture stream: autograd ties a parameter's gradient to the stream on which the parameter was first used.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             outputs = step()
         torch.cuda.current_stream().wait_stream(self.stream)
         return outputs
 
-    def record(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def capture(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
         graph = torch.cuda.CUDAGraph()
         if torch.__version__ < REGISTERS_GENERATORS:
-            graph.register_generator_state(self.generator)
-        # "thread_local": the loader's thread, which pins memory meanwhile, shall not spoil the recording.
+            graph.register_generator_state(self.device_rng)
+        # "thread_local": the loader's thread pins memory meanwhile, which must not invalidate the capture.
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             outputs = step()
 
-        def play() -> Outputs:
+        def replay() -> Outputs:
             graph.replay()
             return outputs
 
-        return play
+        return replay
 
 
 @dataclass
 class GraphEntry:
-    """One of the ways that a step can go: images of certain sizes, certain decisions."""
+    """Static inputs and graph for one set of image sizes and one branch of the step."""
 
     inputs: Inputs
     steps: int = 0
-    play: Callable[[], Outputs] | None = None
+    replay: Callable[[], Outputs] | None = None
 
 
 class CUDAGraphStep:
-    """Calls `step` on inputs, and records it for every course that it takes."""
+    """Run `step` on inputs, with one graph per set of image sizes and branch.
 
-    def __init__(self, step: Callable[[Inputs], Outputs], draws: GraphRNG, recorder: GraphBackend) -> None:
-        """Args: step computes its outputs from its inputs, from `draws` and from the generator on the device, and from
-        nothing else that changes."""
+    Args:
+        step: computes outputs from its inputs, `rng` and constants; nothing else that it reads may change.
+        rng: source of the step's coin flips, which select its branch.
+        backend: captures the graphs.
+    """
+
+    def __init__(self, step: Callable[[Inputs], Outputs], rng: GraphRNG, backend: GraphBackend) -> None:
         self.step = step
-        self.draws = draws
-        self.recorder = recorder
-        self.courses: dict[Any, GraphEntry] = {}
+        self.rng = rng
+        self.backend = backend
+        self.graphs: dict[Any, GraphEntry] = {}
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """The outputs of one step; the next step of the same course overwrites them."""
+        """Return the outputs of one step. The next replay of the same graph overwrites them."""
         sizes = tuple((name, images.shape) for name, images in inputs.items())
-        key = (sizes, self.draws.decide())
-        if key not in self.courses:
-            self.courses[key] = GraphEntry({name: images.clone() for name, images in inputs.items()})
-        course = self.courses[key]
-        course.steps += 1
-        if course.play is None and (course.steps <= WARMUP_STEPS or self._recordings() >= MAX_GRAPHS):
-            return self.recorder.warm_up(lambda: self.step(inputs))
+        key = (sizes, self.rng.predecide())
+        if key not in self.graphs:
+            self.graphs[key] = GraphEntry({name: images.clone() for name, images in inputs.items()})
+        entry = self.graphs[key]
+        entry.steps += 1
+        if entry.replay is None and (entry.steps <= WARMUP_STEPS or self._count_captured() >= MAX_GRAPHS):
+            return self.backend.warm_up(lambda: self.step(inputs))
 
         for name, images in inputs.items():
-            course.inputs[name].copy_(images, non_blocking=True)
-        if course.play is None:
-            course.play = self.recorder.record(lambda: self.step(course.inputs))
-        return course.play()
+            entry.inputs[name].copy_(images, non_blocking=True)
+        if entry.replay is None:
+            entry.replay = self.backend.capture(lambda: self.step(entry.inputs))
+        return entry.replay()
 
-    def _recordings(self) -> int:
-        return sum(course.play is not None for course in self.courses.values())
+    def _count_captured(self) -> int:
+        return sum(entry.replay is not None for entry in self.graphs.values())

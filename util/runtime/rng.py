@@ -1,7 +1,8 @@
-"""Random decisions of a training step: samples whose values the program itself needs, such as FastCUT's flip.
+"""Random number generators of a training step.
 
-They come from a generator on the CPU, because reading a value from a GPU would wait for it. A step draws all its other
-samples on the device, in the same order whether it is captured as a CUDA graph (util/runtime/cuda_graph.py) or not.
+Most samples stay on the device. A sample whose value the program itself reads, such as FastCUT's flip, comes from a
+generator on the CPU, because reading a value from a GPU waits for it. All samples of a step have the same order, whether the
+step is captured as a CUDA graph (util/runtime/cuda_graph.py) or not.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,52 +14,70 @@ import torch
 
 @contextmanager
 def fork_rng_seeded(seed: int) -> Iterator[None]:
-    """In the body PyTorch's global CPU generator starts from `seed`; afterwards it is as it was before."""
+    """Seed PyTorch's global CPU generator within the body, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU's generator as well
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the generator of every GPU as well
         yield
 
 
 def step_seed(seed: int, step: int, process: int = 0) -> int:
-    """The seed of the random draws of step number `step` (from 0): whoever knows the number can draw them again, so that a
-    run that stops and goes on has no random state to keep. `process`: of several that shall draw differently."""
+    """Return the seed for the random samples of a step.
+
+    It depends on the arguments alone, so that a resumed run has no random state to restore.
+
+    Args:
+        seed: value of --seed.
+        step: number of the step, from 0.
+        process: rank, if the samples must differ between processes.
+    """
     return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0])
 
 
-Decide = Callable[[torch.Generator], bool]
+CoinFlip = Callable[[torch.Generator], bool]
 
 
 class StepRNG:
-    """Makes each decision when the step asks for it."""
+    """Random samples of a training step.
 
-    def __init__(self, cpu_rng: torch.Generator) -> None:
-        self.cpu_rng = cpu_rng
+    Attributes:
+        device_rng: generator on the device, for samples that stay there.
+        cpu_rng: generator on the CPU, for samples that the program itself reads: reading from a GPU would wait for it.
+    """
 
-    def decision(self, draw: Decide) -> bool:
-        """Return `draw(cpu_rng)`, which selects one of the ways that the step can go."""
-        return draw(self.cpu_rng)
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.device_rng = torch.Generator(device).manual_seed(seed)
+        self.cpu_rng = torch.Generator().manual_seed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Seed both generators."""
+        self.device_rng.manual_seed(seed)
+        self.cpu_rng.manual_seed(seed)
+
+    def coin_flip(self, sample: CoinFlip) -> bool:
+        """Return `sample(cpu_rng)`, which selects one of the branches of a step."""
+        return sample(self.cpu_rng)
 
 
 class GraphRNG(StepRNG):
-    """Makes the decisions of a step before it runs, because they select the CUDA graph to replay.
+    """Flip the coins of a step before it runs, because they select the CUDA graph to replay.
 
-    The first step shows which decisions there are. Every step asks for the same ones, in the same order.
+    The first step shows which coins there are. Every step flips the same ones, in the same order.
     """
 
-    def __init__(self, cpu_rng: torch.Generator) -> None:
-        super().__init__(cpu_rng)
-        self._known: list[Decide] = []
-        self._decided: Iterator[bool] = iter(())
+    def __init__(self, device: torch.device, seed: int) -> None:
+        super().__init__(device, seed)
+        self._known: list[CoinFlip] = []
+        self._flipped: Iterator[bool] = iter(())
 
-    def decision(self, draw: Decide) -> bool:
-        decided = next(self._decided, None)
-        if decided is None:
-            self._known.append(draw)
-            decided = draw(self.cpu_rng)
-        return decided
+    def coin_flip(self, sample: CoinFlip) -> bool:
+        flipped = next(self._flipped, None)
+        if flipped is None:
+            self._known.append(sample)
+            flipped = sample(self.cpu_rng)
+        return flipped
 
-    def decide(self) -> tuple[bool, ...]:
-        """Make the known decisions of the next step, and return them."""
-        decisions = tuple(draw(self.cpu_rng) for draw in self._known)
-        self._decided = iter(decisions)
-        return decisions
+    def predecide(self) -> tuple[bool, ...]:
+        """Flip the known coins of the next step, and return the results."""
+        results = tuple(sample(self.cpu_rng) for sample in self._known)
+        self._flipped = iter(results)
+        return results
