@@ -39,7 +39,7 @@ def parse_with_saved_architecture(arguments: list[str]) -> Namespace:
     for line in architecture_conflicts(asked):
         print(f"note: {line}")
     opt = TestOptions().parse([*saved_architecture_args(asked), *arguments])
-    opt.given = asked.given
+    opt.explicit = asked.explicit
     return opt
 
 
@@ -67,7 +67,7 @@ def test(opt: Namespace) -> None:
         with AsyncImageWriter(opt.num_threads) as writer:
             page = ResultsPage(
                 results_dir,
-                title=opt.easy_label if "easy_label" in opt.given else opt.name,
+                title=opt.easy_label if "easy_label" in opt.explicit else opt.name,
                 source_root=Path(dataset.source_folder),
                 facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
                 image_width=opt.display_winsize,

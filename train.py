@@ -156,7 +156,7 @@ def create_diagnostics(opt: Namespace) -> TrainingDiagnostics:
 def resume_or_load(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounter) -> None:
     """--continue_train: goes on where the run stopped. Where that is not known, or --epoch, --epoch_count or
     --pretrained_name ask for another beginning, starts from weights alone."""
-    goes_on = opt.epoch == "latest" and opt.pretrained_name is None and "epoch_count" not in opt.given
+    goes_on = opt.epoch == "latest" and opt.pretrained_name is None and "epoch_count" not in opt.explicit
     if goes_on and model.resume():
         print(f"going on in epoch {images.epoch}, after {images.seen_in_epoch} of its images and {images.seen} in all")
         for change in diff_options(opt):

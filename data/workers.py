@@ -137,8 +137,8 @@ class _Worker:
         self.process.start()
         weakref.finalize(self, self.process.kill)  # also when the program ends: Python would send SIGTERM, which is ignored
         of_worker.close()  # so that the death of the worker ends the pipe
-        self.iter_detecting_death = queue.SimpleQueue[bytes | None]()
-        self.thread = threading.Thread(target=_take_in, args=(self.connection, self.iter_detecting_death), daemon=True)
+        self.messages = queue.SimpleQueue[bytes | None]()
+        self.thread = threading.Thread(target=_take_in, args=(self.connection, self.messages), daemon=True)
 
     def ask(self, place: Any) -> None:
         """Send the place of an item to read. Never blocks for long, because the thread empties the worker's pipe."""
@@ -150,7 +150,7 @@ class _Worker:
         while True:
             while_waiting()
             try:
-                message = self.iter_detecting_death.get(timeout=SECONDS_BETWEEN_CHECKS)
+                message = self.messages.get(timeout=SECONDS_BETWEEN_CHECKS)
                 break
             except queue.Empty:
                 continue
@@ -162,13 +162,13 @@ class _Worker:
         return item
 
 
-def _take_in(connection: Connection, iter_detecting_death: queue.SimpleQueue[bytes | None]) -> None:
+def _take_in(connection: Connection, messages: queue.SimpleQueue[bytes | None]) -> None:
     """Empty the pipe of a worker. None is the end."""
     try:
         while True:
-            iter_detecting_death.put(connection.recv_bytes())
+            messages.put(connection.recv_bytes())
     except (EOFError, OSError):
-        iter_detecting_death.put(None)
+        messages.put(None)
 
 
 def _work(source: Dataset, connection: Connection) -> None:

@@ -63,7 +63,7 @@ def resolve_performance_config(opt: Namespace, device: torch.device) -> Performa
         for name, value in _fast_preset(device).items():
             faster = PerformanceConfig(**{**vars(speed), name: value})
             problem = incompatibility(opt, faster) or _cuda_graph_blocker(opt, faster) or _unsupported(faster, device)
-            if name in names and name not in opt.given and not problem:
+            if name in names and name not in opt.explicit and not problem:
                 speed = faster
     return speed
 

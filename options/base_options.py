@@ -55,7 +55,7 @@ class BaseOptions:
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
         """The options of the command line `argv`, or of the program's own where it is None.
 
-        `given` in the result holds the names of the options that the command line sets. Ends the program with status 2
+        `explicit` in the result holds the names of the options that the command line sets. Ends the program with status 2
         and one sentence where the command line is wrong.
         """
         arguments = sys.argv[1:] if argv is None else list(argv)
@@ -65,7 +65,7 @@ class BaseOptions:
             self.finalize(opt)
         except UserError as error:
             parser.error(str(error))
-        opt.given = self._explicit_options(parser, arguments)
+        opt.explicit = self._explicit_options(parser, arguments)
         opt.isTrain = self.is_train
         return opt
 

@@ -14,7 +14,7 @@ from util.errors import UserError
 from util.files import atomic_write
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
-INTERNAL = ("given", "isTrain")
+INTERNAL = ("explicit", "isTrain")
 # What may differ between two starts of one run: how to go about it, and where and how it is shown.
 RUNTIME_ONLY = frozenset(
     [
@@ -28,7 +28,8 @@ RUNTIME_ONLY = frozenset(
 def describe_options(opt: Namespace) -> str:
     """One line per option, by name; those that the command line sets are marked."""
     lines = [
-        f"{name:>45}: {value}{'    [given]' if name in opt.given else ''}" for name, value in sorted(_recorded(opt).items())
+        f"{name:>45}: {value}{'    [given]' if name in opt.explicit else ''}"
+        for name, value in sorted(_recorded(opt).items())
     ]
     return "\n".join(["----------------- Options ---------------", *lines, "----------------- End -------------------"])
 
@@ -67,10 +68,10 @@ def parse_architecture_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """
     opt = TestOptions().parse(arguments)
     names = {action.dest for action in _architecture_actions()}
-    foreign = sorted(opt.given - names)
+    foreign = sorted(opt.explicit - names)
     if foreign:
         raise UserError(f"--{foreign[0]} is not understood here")
-    return {name: getattr(opt, name) for name in opt.given}
+    return {name: getattr(opt, name) for name in opt.explicit}
 
 
 def architecture_conflicts(opt: Namespace) -> Sequence[str]:
@@ -82,7 +83,7 @@ def architecture_conflicts(opt: Namespace) -> Sequence[str]:
     return [
         f"--{name} is {getattr(opt, name)} here, but the run was trained with {recorded[name]}"
         for name in names
-        if name in opt.given and name in recorded and getattr(opt, name) != recorded[name]
+        if name in opt.explicit and name in recorded and getattr(opt, name) != recorded[name]
     ]
 
 

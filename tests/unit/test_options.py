@@ -69,7 +69,7 @@ def test_every_option_given_wins(case: tuple[str, ...]) -> None:
         text, value = another_value(action)
         opt = parse(*case, *action.option_strings, *text)
         assert getattr(opt, action.dest) == value != action.default, action.dest
-        assert action.dest in opt.given
+        assert action.dest in opt.explicit
 
 
 @pytest.mark.parametrize("case", MODES, ids=" ".join)
@@ -82,7 +82,7 @@ def test_a_value_given_wins_although_it_is_the_shared_default(case: tuple[str, .
         fitting = ["--preprocess", "none"] if action.dest in ("load_size", "crop_size") else []
         opt = parse(*case, *fitting, *action.option_strings, str(value))
         assert getattr(opt, action.dest) == value, action.dest
-        assert action.dest in opt.given
+        assert action.dest in opt.explicit
 
 
 def test_the_modes_defaults_beat_the_models() -> None:

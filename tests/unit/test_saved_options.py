@@ -87,7 +87,7 @@ def test_a_test_takes_nothing_else_over(tmp_path: Path) -> None:
         tmp_path, *("--dataroot", "elsewhere", "--preprocess", "crop", "--seed", "7", "--batch_size", "3", "--phase", "val")
     )
     assert options_of_test(tmp_path) == expected
-    assert options_of_test(tmp_path, "--seed", "7").given == {"checkpoints_dir", "name", "gpu_ids", "seed"}
+    assert options_of_test(tmp_path, "--seed", "7").explicit == {"checkpoints_dir", "name", "gpu_ids", "seed"}
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def test_the_records_are_for_programs_and_for_people(tmp_path: Path) -> None:
         raise AssertionError(f"{name} is no JSON")
 
     recorded = json.loads((tmp_path / "run" / MACHINE_READABLE).read_text("ascii"), parse_constant=refuse_constant)
-    expected = {name: value for name, value in vars(opt).items() if name not in ("given", "isTrain")}
+    expected = {name: value for name, value in vars(opt).items() if name not in ("explicit", "isTrain")}
     assert recorded == expected | {"max_dataset_size": None}  # which is infinity
 
     lines = [line.split() for line in (tmp_path / "run" / TEXT).read_text("utf-8").splitlines()[1:-1]]
     assert [line[0] for line in lines] == [f"{name}:" for name in sorted(expected)]
-    assert {line[0] for line in lines if line[-1] == "[given]"} == {f"{name}:" for name in opt.given}
+    assert {line[0] for line in lines if line[-1] == "[given]"} == {f"{name}:" for name in opt.explicit}
     assert ["ngf:", "8", "[given]"] in lines
     assert ["ndf:", "64"] in lines
 
