@@ -1,6 +1,6 @@
 """The published method in numbers: every case is run through the real options, factories, models and training step.
 
-Only the random draws are replaced. `python -m pytest tests/test_golden.py --golden DIR` checks the cases below DIR.
+Only the random draws are replaced. `python -m pytest tests/golden/test_golden.py --golden DIR` checks the cases below DIR.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import OWN_GOLDEN, SHARED_GOLDEN
-from golden_cases import Case, assert_close, assert_gradients, assert_outputs_and_gradients, find_cases
+from golden_cases import (
+    Case,
+    assert_close,
+    assert_outputs_and_gradients,
+    build_model,
+    check_training_steps,
+    find_cases,
+    replace_noise,
+)
 from PIL import Image
 
 from data.transforms import create_transform
 from models import create_model
-from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import patch_nce
 from models.networks import FEATURE_HEADS
-from models.networks.stylegan2 import NoiseSource
 from options import TestOptions, TrainOptions
 
 # What may differ from the published options, and why.
@@ -48,19 +54,6 @@ def test_golden(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = case.info.get("kind")
     assert kind in KINDS, f"{case.path} is of kind {kind!r}, which nothing here checks"
     KINDS[kind](case, monkeypatch)
-
-
-def build_model(options: list[str]) -> BaseModel:
-    """A training model in float64, on the CPU."""
-    model = create_model(TrainOptions().parse(["--gpu_ids", "-1", *options]))
-    for network in model.networks.values():
-        network.double()
-    return model
-
-
-def replace_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The golden vectors were computed with the noise that StyleGAN2 layers inject set to zero."""
-    monkeypatch.setattr(NoiseSource, "draw", lambda self, features: torch.zeros_like(features[:, :1]))
 
 
 def check_network(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,46 +100,6 @@ def check_gan_loss(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
             assert_close(f"{mode} {target}", loss, case[f"{mode}/{target}/loss"])
             loss.mean().backward()
             assert_close(f"gradient of {mode} {target}", scores.grad, case[f"{mode}/{target}/grad"])
-
-
-def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_noise(monkeypatch)
-    info = case.info
-    model = build_model(info["options"])
-    assert set(model.networks) == set(info["networks"])
-    for name, network in model.networks.items():
-        network.load_state_dict(case.below(f"init/{name}"))
-
-    losses: dict[str, list[float]] = {name: [] for name in info["loss_names"]}
-    for step in range(info["steps"]):
-        positions = iter(case[f"patch_ids/{step}/{call}"] for call in range(info["calls_per_step"]))
-        monkeypatch.setattr(
-            "models.networks.patch_sampler.sample_patch_ids", lambda features, count, generator, p=positions: next(p)
-        )
-        if info["flipped"]:
-            monkeypatch.setattr("models.cut_model.sample_flip", lambda generator, s=step: info["flipped"][s])
-        paths = [str(index) for index in range(len(case[f"A/{step}"]))]
-        model.set_input({"A": case[f"A/{step}"], "B": case[f"B/{step}"], "A_paths": paths, "B_paths": paths})
-        model.optimize_parameters()
-        assert next(positions, None) is None, "fewer positions were drawn than in the published step"
-
-        if step == 0:
-            for name, network in model.networks.items():
-                expected = case.below(f"grad0/{name}")
-                assert_gradients(f"gradient in {name}", dict(network.named_parameters()), expected)
-            visuals = model.get_current_visuals()
-            assert list(visuals) == info["visual_names"]
-            for name in visuals:
-                assert_close(name, visuals[name], case[f"visual0/{name}"])
-        assert list(model.get_current_losses()) == info["loss_names"]
-        for name, loss in model.losses.items():
-            losses[name].append(loss.item())
-
-    for name, values in losses.items():
-        assert_close(f"loss {name}", torch.tensor(values, dtype=torch.float64), case[f"loss/{name}"])
-    for name, network in model.networks.items():
-        for key, value in network.state_dict().items():
-            assert_close(f"final {name} {key}", value, case[f"final/{name}/{key}"])
 
 
 def check_lr_schedule(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
+
+from models import create_model
+from models.base_model import BaseModel
+from models.networks.stylegan2 import NoiseSource
+from options import TrainOptions
 
 TOLERANCE = 1e-6  # of the largest magnitude in the tensor; what is stored in float32 is exact to 6e-8
 DEAD = 1e-10  # a gradient below this share of its network's largest is rounding noise
@@ -89,3 +95,56 @@ def assert_outputs_and_gradients(case: Case, network: torch.nn.Module) -> None:
     (output * case["output_weight"]).sum().backward()
     assert_close("gradient of the input", image.grad, case["grad_input"])
     assert_gradients("gradient", dict(network.named_parameters()), case.below("grad"))
+
+
+def build_model(options: list[str]) -> BaseModel:
+    """A training model in float64, on the CPU."""
+    model = create_model(TrainOptions().parse(["--gpu_ids", "-1", *options]))
+    for network in model.networks.values():
+        network.double()
+    return model
+
+
+def replace_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The golden vectors were computed with the noise that StyleGAN2 layers inject set to zero."""
+    monkeypatch.setattr(NoiseSource, "draw", lambda self, features: torch.zeros_like(features[:, :1]))
+
+
+def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_noise(monkeypatch)
+    info = case.info
+    model = build_model(info["options"])
+    assert set(model.networks) == set(info["networks"])
+    for name, network in model.networks.items():
+        network.load_state_dict(case.below(f"init/{name}"))
+
+    losses: dict[str, list[float]] = {name: [] for name in info["loss_names"]}
+    for step in range(info["steps"]):
+        positions = iter(case[f"patch_ids/{step}/{call}"] for call in range(info["calls_per_step"]))
+        monkeypatch.setattr(
+            "models.networks.patch_sampler.sample_patch_ids", lambda features, count, generator, p=positions: next(p)
+        )
+        if info["flipped"]:
+            monkeypatch.setattr("models.cut_model.sample_flip", lambda generator, s=step: info["flipped"][s])
+        paths = [str(index) for index in range(len(case[f"A/{step}"]))]
+        model.set_input({"A": case[f"A/{step}"], "B": case[f"B/{step}"], "A_paths": paths, "B_paths": paths})
+        model.optimize_parameters()
+        assert next(positions, None) is None, "fewer positions were drawn than in the published step"
+
+        if step == 0:
+            for name, network in model.networks.items():
+                expected = case.below(f"grad0/{name}")
+                assert_gradients(f"gradient in {name}", dict(network.named_parameters()), expected)
+            visuals = model.get_current_visuals()
+            assert list(visuals) == info["visual_names"]
+            for name in visuals:
+                assert_close(name, visuals[name], case[f"visual0/{name}"])
+        assert list(model.get_current_losses()) == info["loss_names"]
+        for name, loss in model.losses.items():
+            losses[name].append(loss.item())
+
+    for name, values in losses.items():
+        assert_close(f"loss {name}", torch.tensor(values, dtype=torch.float64), case[f"loss/{name}"])
+    for name, network in model.networks.items():
+        for key, value in network.state_dict().items():
+            assert_close(f"final {name} {key}", value, case[f"final/{name}/{key}"])

@@ -20,6 +20,24 @@ from typing import NamedTuple
 from programs import ENVIRONMENT, ROOT, command
 
 STATE = "training_state.pt"
+# Arguments of a small CUT run on the dataset "data", and of how long it trains.
+NETWORKS = [
+    "--netG",
+    "resnet_4blocks",
+    "--ngf",
+    "2",
+    "--ndf",
+    "2",
+    "--load_size",
+    "36",
+    "--crop_size",
+    "32",
+    "--netF_nc",
+    "4",
+]
+RUN = ["--dataroot", "data", *NETWORKS, "--num_patches", "8", "--nce_layers", "0,4,8", "--print_freq", "1", "--no_html"]
+TWO_EPOCHS = ["--n_epochs", "1", "--n_epochs_decay", "1"]
+ENDLESS = ["--n_epochs", "100000"]
 
 
 class Ended(NamedTuple):

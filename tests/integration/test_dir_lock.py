@@ -13,8 +13,7 @@ import torch
 from generators import checkpoint
 from image_factory import fill, two_domains
 from programs import ENVIRONMENT, ROOT, command, refuse
-from test_faults import ENDLESS, RUN, TWO_EPOCHS
-from training_processes import STATE, TrainingProcesses, reported, same_end
+from training_processes import ENDLESS, RUN, STATE, TWO_EPOCHS, TrainingProcesses, reported, same_end
 
 from util.dir_lock import LOCK_FILE
 from util.files import hidden_temp_path, remove_stale_temp_files, temp_path, temp_paths_of

@@ -15,8 +15,7 @@ import pytest
 import torch
 from image_factory import two_domains
 from programs import ENVIRONMENT, ROOT, command
-from test_faults import ENDLESS, RUN
-from training_processes import STATE
+from training_processes import ENDLESS, RUN, STATE
 
 from util.errors import exit_on_user_error
 

@@ -14,15 +14,10 @@ import pytest
 import torch
 from image_factory import two_domains
 from programs import ENVIRONMENT, ROOT, command
-from training_processes import STATE, kill, reported, same_end
+from training_processes import ENDLESS, RUN, STATE, TWO_EPOCHS, kill, reported, same_end
 
 from models import create_model
 from options import TrainOptions
-
-TINY = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--load_size", "36", "--crop_size", "32", "--netF_nc", "4"]
-RUN = ["--dataroot", "data", *TINY, "--num_patches", "8", "--nce_layers", "0,4,8", "--print_freq", "1", "--no_html"]
-TWO_EPOCHS = ["--n_epochs", "1", "--n_epochs_decay", "1"]
-ENDLESS = ["--n_epochs", "100000"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from image_factory import two_domains
 from programs import ENVIRONMENT, command
-from test_faults import RUN, TWO_EPOCHS
+from training_processes import RUN, TWO_EPOCHS
 
 from datasets.archive import ArchiveError, Member, unpack
 from models import create_model

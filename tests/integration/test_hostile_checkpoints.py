@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_checkpoints import Payload, network
+from hostile_files import Payload, small_network
 from training_processes import STATE
 
 from models import create_model
@@ -83,11 +83,11 @@ def loads_or_is_refused(load: Callable[[], Any], path: Path) -> bool:
 @pytest.mark.parametrize("form", ["zip", "forged zip", "old"])
 def test_damaged_weights(tmp_path: Path, form: str, number: int) -> None:
     path, draws, loaded = tmp_path / "latest_net_G.pth", random.Random(form), 0
-    save_weights(network(seed=1), path)
-    whole = path.read_bytes() if form != "old" else old_format(network(seed=1).state_dict())
+    save_weights(small_network(seed=1), path)
+    whole = path.read_bytes() if form != "old" else old_format(small_network(seed=1).state_dict())
     for _ in range(number):
         path.write_bytes((with_damaged_pickle if form == "forged zip" else damaged)(whole, draws))
-        loaded += loads_or_is_refused(lambda: load_weights(network(), path), path)
+        loaded += loads_or_is_refused(lambda: load_weights(small_network(), path), path)
     assert loaded < number / 2, "damage that does no harm tests nothing"
 
 
@@ -162,26 +162,26 @@ def test_code_in_a_state_is_not_run(run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [NAN, float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    path, net = tmp_path / "latest_net_G.pth", network()
+    path, net = tmp_path / "latest_net_G.pth", small_network()
     with torch.no_grad():
         net[2].bias[0] = value
     save_weights(net, path)
     with pytest.raises(UserError, match=rf"{path} holds numbers that are not finite, in 2.bias: .* --epoch"):
-        load_weights(network(), path)
+        load_weights(small_network(), path)
 
 
 def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     """torch itself reads over it."""
     path = tmp_path / "latest_net_G.pth"
-    save_weights(network(seed=1), path)
+    save_weights(small_network(seed=1), path)
     content = path.read_bytes()
-    weight = network(seed=1)[0].weight.detach().numpy().tobytes()
+    weight = small_network(seed=1)[0].weight.detach().numpy().tobytes()
     assert content.count(weight) == 1
     changed = bytearray(content)
     changed[content.index(weight)] ^= 1
     path.write_bytes(changed)
     torch.load(path, weights_only=True)
-    assert not loads_or_is_refused(lambda: load_weights(network(), path), path)
+    assert not loads_or_is_refused(lambda: load_weights(small_network(), path), path)
 
 
 @pytest.mark.parametrize("name", ["latest_net_G.pth", STATE])
@@ -193,7 +193,7 @@ def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(run, tmp_path: Pa
 
             read_run_state(tmp_path / name)
         else:
-            load_weights(network(), tmp_path / name)
+            load_weights(small_network(), tmp_path / name)
 
 
 def test_safetensors_load_in_the_place_of_a_checkpoint_and_are_refused_like_one(run, tmp_path: Path) -> None:

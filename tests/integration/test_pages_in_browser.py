@@ -8,10 +8,10 @@ import torch
 pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 
 from browser import console, headless_chromium, look
-from selenium.webdriver import ActionChains, Chrome, SampledKeys
+from hostile_files import HOSTILE_NAMES
+from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from test_report_pages import HOSTILE_NAMES
 
 from util.html.results_page import ResultsPage
 from util.html.training_page import TrainingPage
@@ -92,7 +92,7 @@ def test_a_page_of_hostile_names_loads_all_its_images_and_complains_of_nothing(b
     assert browser.execute_script(missing) == "none"
     open_viewer(browser, f"fake_B of {HOSTILE_NAMES[4]}")
     for _ in HOSTILE_NAMES:
-        press(browser, SampledKeys.ARROW_RIGHT)
+        press(browser, Keys.ARROW_RIGHT)
     assert find(browser, "#place").text == f"{len(HOSTILE_NAMES)} / {len(HOSTILE_NAMES)}"
     assert console(browser) == []
 
@@ -118,11 +118,11 @@ def test_the_divider_follows_the_pointer_the_slider_and_the_keys(browser: Chrome
     ActionChains(browser).move_by_offset(quarter, 0).perform()  # no button is held
     assert divider(browser) == pytest.approx((0.25, 0.25), abs=0.01)
 
-    press(browser, SampledKeys.ARROW_UP)
+    press(browser, Keys.ARROW_UP)
     assert divider(browser) == pytest.approx((0.30, 0.30), abs=0.01)
     press(browser, " ")
     assert divider(browser) == pytest.approx((1, 1), abs=0.01)
-    press(browser, " ", SampledKeys.ARROW_DOWN)
+    press(browser, " ", Keys.ARROW_DOWN)
     assert divider(browser) == pytest.approx((0, 0), abs=0.01)
 
     slider = find(browser, "#cut")
@@ -140,23 +140,23 @@ def test_keys_step_through_the_images_that_the_filter_leaves(browser: Chrome, tm
     assert find(browser, "#count").text == "2 of 4"
     press(browser, " dog")
     assert shown_cards(browser) == ["cat and dog.jpg"]
-    press(browser, *[SampledKeys.BACKSPACE] * 4)
+    press(browser, *[Keys.BACKSPACE] * 4)
     assert shown_cards(browser) == ["cat.jpg", "cat and dog.jpg"]
 
     open_viewer(browser, "fake_B of cat.jpg")
     assert find(browser, "#place").text == "1 / 2"
-    press(browser, SampledKeys.ARROW_RIGHT)
+    press(browser, Keys.ARROW_RIGHT)
     assert compared(browser) == (
         "cat and dog.jpg",
         ["real_A/cat%20and%20dog.png", "fake_B/cat%20and%20dog.png"],
     )
-    press(browser, SampledKeys.ARROW_RIGHT, SampledKeys.ARROW_LEFT, SampledKeys.ARROW_LEFT)
+    press(browser, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
     assert compared(browser)[0] == "cat.jpg"
-    press(browser, SampledKeys.END)
+    press(browser, Keys.END)
     assert compared(browser)[0] == "cat and dog.jpg"
     find(browser, "#previous").click()
     assert compared(browser)[0] == "cat.jpg"
-    press(browser, SampledKeys.ESCAPE)
+    press(browser, Keys.ESCAPE)
     assert not find(browser, "#viewer").is_displayed()
     assert console(browser) == []
 

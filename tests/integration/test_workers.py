@@ -10,9 +10,8 @@ import pytest
 import torch
 from image_factory import noise, two_domains
 from programs import ENVIRONMENT, Finished, command
-from test_faults import ENDLESS, RUN
 from torch.utils.data import Dataset
-from training_processes import STATE, reported
+from training_processes import ENDLESS, RUN, STATE, reported
 
 from data.workers import WorkerDiedError, WorkerError, Workers
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hostile_files import HOSTILE_NAMES
 from page_reader import Page, linked_file, read_page
 from PIL import Image
 
@@ -14,31 +15,6 @@ from util.html.results_page import ResultsPage
 from util.html.training_page import TrainingPage
 
 SCRIPT = Path(__file__).resolve().parents[2] / "util/html/page.js"
-HOSTILE_NAMES = [
-    "<script>alert(1)</script>.png",
-    '"><img src=x onerror=alert(1)>.jpg',
-    "' onmouseover='alert(1).jpg",
-    "&lt;b&gt; &amp.jpg",
-    "100%.jpg",
-    "100%25.jpg",
-    "a#b.jpg",
-    "what?.jpg",
-    "a;b:c|d*e.jpg",
-    "back\\slash.jpg",
-    "line\nbreak\r\ttab.jpg",
-    "javascript:alert(1).jpg",
-    "..jpg",
-    "...png",
-    "\u202egpj.exe.jpg",
-    "Grüße 猫 🐈.jpg",
-    os.fsdecode(b"latin1-\xe9.jpg"),
-    " spaces .jpg",
-    "-rf.jpg",
-    ".hidden.jpg",
-    "x" * 251 + ".jpg",
-    "猫" * 83 + ".jpg",
-    "no_extension",
-]
 
 
 def image(shade: float = 0.0, height: int = 4, width: int = 6) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import OWN_GOLDEN
+from hostile_files import Payload, small_network
 from torch import Tensor, nn
 
 from models import create_model
@@ -39,15 +40,6 @@ WRAPPERS = {
 }
 
 
-def network(norm: type[nn.Module] = nn.BatchNorm2d, width: int = 3, seed: int = 0) -> nn.Sequential:
-    """A small network with weights of its own, running statistics included."""
-    net = nn.Sequential(nn.Conv2d(2, width, 3), norm(width), nn.Conv2d(width, 1, 1))
-    generator = torch.Generator().manual_seed(seed)
-    for tensor in net.state_dict().values():
-        tensor.copy_(torch.randint(1, 99, tensor.shape, generator=generator))
-    return net
-
-
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return list(one) == list(other) and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
 
@@ -58,7 +50,7 @@ def copy_of(net: nn.Module) -> dict[str, Tensor]:
 
 def refused(path: Path, net: nn.Module | None = None) -> str:
     """Why the file is not loaded; fails unless that is one line that names it, and the network is as it was."""
-    net = net or network()
+    net = net or small_network()
     before = copy_of(net)
     with pytest.raises(UserError) as error:
         load_weights(net, path)
@@ -81,20 +73,20 @@ def files_limited_to(size: int) -> Iterator[None]:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "run" / "deep" / NAME
-    save_weights(network(seed=1), path)
-    net = network(seed=2)
+    save_weights(small_network(seed=1), path)
+    net = small_network(seed=2)
     load_weights(net, path)
-    assert same(net.state_dict(), network(seed=1).state_dict())
+    assert same(net.state_dict(), small_network(seed=1).state_dict())
     assert [file.name for file in path.parent.iterdir()] == [NAME]
 
 
 def test_a_file_is_a_plain_state_dict_on_the_cpu(tmp_path: Path) -> None:
-    net = network()
+    net = small_network()
     if torch.cuda.is_available():
         net.cuda()
     save_weights(net, tmp_path / NAME)
     state = torch.load(tmp_path / NAME, weights_only=True)
-    assert same(state, network().state_dict())
+    assert same(state, small_network().state_dict())
     assert {(type(tensor), tensor.device.type, tensor.requires_grad) for tensor in state.values()} == {
         (Tensor, "cpu", False)
     }
@@ -102,53 +94,53 @@ def test_a_file_is_a_plain_state_dict_on_the_cpu(tmp_path: Path) -> None:
 
 def test_a_file_written_on_a_gpu_loads_without_one(tmp_path: Path) -> None:
     buffer = io.BytesIO()
-    torch.save(network(seed=1).state_dict(), buffer)
+    torch.save(small_network(seed=1).state_dict(), buffer)
     with zipfile.ZipFile(buffer) as written, zipfile.ZipFile(tmp_path / NAME, "w") as tagged:
         for name in written.namelist():
             on_cpu, on_gpu = (b"X" + bytes([len(place), 0, 0, 0]) + place for place in (b"cpu", b"cuda:0"))
             content = written.read(name)
             assert (on_cpu in content) == name.endswith("data.pkl")
             tagged.writestr(name, content.replace(on_cpu, on_gpu))
-    net = network(seed=2)
+    net = small_network(seed=2)
     load_weights(net, tmp_path / NAME)
-    assert same(net.state_dict(), network(seed=1).state_dict())
+    assert same(net.state_dict(), small_network(seed=1).state_dict())
     assert {tensor.device.type for tensor in net.state_dict().values()} == {"cpu"}
 
 
 @pytest.mark.parametrize("size", [0, 1000, 60_000])
 def test_a_failure_midway_leaves_the_old_file_and_nothing_else(tmp_path: Path, size: int) -> None:
     path = tmp_path / NAME
-    save_weights(network(), path)
+    save_weights(small_network(), path)
     before = path.read_bytes()
     with files_limited_to(size), pytest.raises((OSError, RuntimeError)):
-        save_weights(network(width=1000), path)
+        save_weights(small_network(width=1000), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [NAME]
 
 
 def test_a_first_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with files_limited_to(1000), pytest.raises((OSError, RuntimeError)):
-        save_weights(network(width=1000), tmp_path / NAME)
+        save_weights(small_network(width=1000), tmp_path / NAME)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_save_left_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.part").write_bytes(b"half of a checkpoint, and longer than the next one" * 1000)
-    save_weights(network(), tmp_path / NAME)
-    load_weights(network(), tmp_path / NAME)
+    save_weights(small_network(), tmp_path / NAME)
+    load_weights(small_network(), tmp_path / NAME)
     assert [file.name for file in tmp_path.iterdir()] == [NAME]
 
 
 @pytest.mark.parametrize("prefix", WRAPPERS)
 def test_names_on_disk_are_plain_and_wrapped_ones_understood(tmp_path: Path, prefix: str) -> None:
-    path, wrapped = tmp_path / NAME, WRAPPERS[prefix](network(seed=1))
+    path, wrapped = tmp_path / NAME, WRAPPERS[prefix](small_network(seed=1))
     assert next(iter(wrapped.state_dict())) == f"{prefix}0.weight"
     save_weights(wrapped, path)
-    assert same(torch.load(path, weights_only=True), network(seed=1).state_dict())
+    assert same(torch.load(path, weights_only=True), small_network(seed=1).state_dict())
 
-    torch.save(WRAPPERS[prefix](network(seed=2)).state_dict(), tmp_path / "wrapped")
-    for file, expected in ((path, network(seed=1)), (tmp_path / "wrapped", network(seed=2))):
-        for net in (network(seed=3), WRAPPERS[prefix](network(seed=3))):
+    torch.save(WRAPPERS[prefix](small_network(seed=2)).state_dict(), tmp_path / "wrapped")
+    for file, expected in ((path, small_network(seed=1)), (tmp_path / "wrapped", small_network(seed=2))):
+        for net in (small_network(seed=3), WRAPPERS[prefix](small_network(seed=3))):
             load_weights(net, file)
             assert same({key.removeprefix(prefix): t for key, t in net.state_dict().items()}, expected.state_dict())
 
@@ -161,22 +153,22 @@ def test_names_that_only_resemble_a_prefix_stay(tmp_path: Path) -> None:
 
 
 def test_what_old_instance_norms_left_is_ignored(tmp_path: Path) -> None:
-    net = network(nn.InstanceNorm2d, seed=1)
+    net = small_network(nn.InstanceNorm2d, seed=1)
     leftovers = {"running_mean": torch.ones(3), "running_var": torch.ones(3), "num_batches_tracked": torch.tensor(5)}
     torch.save(copy_of(net) | {f"module.1.{name}": tensor for name, tensor in leftovers.items()}, tmp_path / NAME)
-    loaded = network(nn.InstanceNorm2d, seed=2)
+    loaded = small_network(nn.InstanceNorm2d, seed=2)
     load_weights(loaded, tmp_path / NAME)
     assert same(loaded.state_dict(), net.state_dict())
 
 
 @pytest.mark.parametrize("name", ["running_mean", "running_var", "num_batches_tracked"])
 def test_what_batch_norms_remember_is_kept(tmp_path: Path, name: str) -> None:
-    net = network()
-    save_weights(network(seed=1), tmp_path / NAME)
+    net = small_network()
+    save_weights(small_network(seed=1), tmp_path / NAME)
     load_weights(net, tmp_path / NAME)
-    assert torch.equal(net.state_dict()[f"1.{name}"], network(seed=1).state_dict()[f"1.{name}"])
+    assert torch.equal(net.state_dict()[f"1.{name}"], small_network(seed=1).state_dict()[f"1.{name}"])
 
-    torch.save({key: t for key, t in network().state_dict().items() if key != f"1.{name}"}, tmp_path / NAME)
+    torch.save({key: t for key, t in small_network().state_dict().items() if key != f"1.{name}"}, tmp_path / NAME)
     assert f"1.{name} is missing" in refused(tmp_path / NAME)
 
 
@@ -187,11 +179,11 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         assert "Give the architecture options that it was trained with" in said
         return said.split(": ")[1].split(". ")[0]
 
-    assert difference(network(width=4), network()) == "0.weight is 4x2x3x3, expected 3x2x3x3"
-    assert difference(network(), network()[:2]) == "2.weight has no place in it"
-    assert difference(network()[:2], network()) == "2.weight is missing"
-    assert difference(nn.Sequential(), network()) == "0.weight is missing"
-    assert difference(network(), network(nn.InstanceNorm2d)) == "1.weight has no place in it"
+    assert difference(small_network(width=4), small_network()) == "0.weight is 4x2x3x3, expected 3x2x3x3"
+    assert difference(small_network(), small_network()[:2]) == "2.weight has no place in it"
+    assert difference(small_network()[:2], small_network()) == "2.weight is missing"
+    assert difference(nn.Sequential(), small_network()) == "0.weight is missing"
+    assert difference(small_network(), small_network(nn.InstanceNorm2d)) == "1.weight has no place in it"
 
 
 def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
@@ -200,7 +192,7 @@ def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
     path.parent.mkdir()
     assert "check --name and --checkpoints_dir, or train first" in refused(path)
     for label in ("latest", "20"):
-        save_weights(network(), path.with_name(f"{label}_net_G.pth"))
+        save_weights(small_network(), path.with_name(f"{label}_net_G.pth"))
     assert f"{path.parent} holds 20_net_G.pth, latest_net_G.pth; --epoch picks one" in refused(path)
     assert "cannot be read (Is a directory)" in refused(path.parent)
 
@@ -209,9 +201,9 @@ def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.3, 0.5, 0.9, 0.999])
 def test_a_file_cut_short_is_named(tmp_path: Path, zipped: bool, share: float) -> None:
     path = tmp_path / NAME
-    torch.save(network().state_dict(), path, _use_new_zipfile_serialization=zipped)
+    torch.save(small_network().state_dict(), path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
-    load_weights(network(), path)
+    load_weights(small_network(), path)
     path.write_bytes(whole[: int(share * len(whole))])
     assert "cut short, damaged, or holds code" in refused(path)
 
@@ -246,27 +238,17 @@ def test_what_is_no_state_dict_is_named(tmp_path: Path, content: Any) -> None:
     assert "is not a state dict: expected names of weights with a tensor each" in refused(tmp_path / NAME)
 
 
-class Payload:
-    """A pickle that makes a folder when it is loaded by trusting hands."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.mkdir, (self.folder,)
-
-
 @pytest.mark.parametrize("form", ["pickle", "zip", "legacy", "beside weights", "whole network"])
 def test_code_in_a_file_is_not_run(tmp_path: Path, form: str) -> None:
     path, marker = tmp_path / NAME, tmp_path / "the code was run"
     if form == "pickle":
         path.write_bytes(pickle.dumps(Payload(marker), protocol=2))
     elif form == "whole network":
-        net = network()
+        net = small_network()
         net.payload = Payload(marker)
         torch.save(net, path)
     else:
-        state = {"weights": Payload(marker)} | (dict(network().state_dict()) if form == "beside weights" else {})
+        state = {"weights": Payload(marker)} | (dict(small_network().state_dict()) if form == "beside weights" else {})
         torch.save(state, path, _use_new_zipfile_serialization=form != "legacy")
 
     assert "holds code, which is never run" in refused(path)

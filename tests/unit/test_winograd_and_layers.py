@@ -4,13 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import OWN_GOLDEN
-from golden_cases import Case, find_cases
-from test_golden import check_training_steps
+from golden_cases import Case, check_training_steps, find_cases
 from torch import Tensor, nn
 
 from models.networks import winograd
 from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample
-from models.networks.resnet import ResnetGenerator, steps
+from models.networks.resnet import ResnetGenerator, fused_layers
 from models.networks.winograd import CHUNK_TILES, Conv3x3
 
 STEPS = [case for case in find_cases([OWN_GOLDEN]) if case.info["kind"] == "training_steps"]
@@ -118,8 +117,8 @@ def test_norm_with_relu_is_norm_then_relu(memory_format: torch.memory_format) ->
 
 def test_a_norm_that_is_tapped_stays_a_step_of_its_own() -> None:
     layers = ResnetGenerator(3, 3, ngf=2, blocks=0).model
-    assert [index for index, _ in steps(layers, range(len(layers)))][:3] == [0, 1, 3]
-    assert [index for index, _ in steps(layers, range(len(layers)), apart=(2,))][:4] == [0, 1, 2, 3]
+    assert [index for index, _ in fused_layers(layers, range(len(layers)))][:3] == [0, 1, 3]
+    assert [index for index, _ in fused_layers(layers, range(len(layers)), unfused=(2,))][:4] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("mean", [0, 20])
