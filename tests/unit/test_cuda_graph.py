@@ -46,8 +46,10 @@ class ConstantBackend:
 
 
 def static_tensors(model: BaseModel) -> list[torch.Tensor]:
-    """Return the tensors that keep their memory from step to step: weights, optimizer state, static inputs, and the constants
-    of the convolutions that run on the CPU only."""
+    """Return the tensors that keep their memory from step to step.
+
+    These are weights, optimizer state, static inputs, and the constants of the convolutions that run on the CPU only.
+    """
     tensors = [*transforms(torch.float32), *transforms(torch.float64)]
     tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
     tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
