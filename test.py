@@ -20,7 +20,7 @@ from torch import Tensor
 from data import ImageDataLoader, create_dataset
 from models import create_model
 from models.base_model import BaseModel
-from models.shared_batch import check_batch_independence
+from models.networks.base import check_batch_independence
 from options import TestOptions
 from options.saved_options import architecture_conflicts, describe_options, saved_architecture_args
 from util.cli import configure_stdio

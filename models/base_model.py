@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.losses.gradient_penalty import wgan_gp_penalty
 from models.lr_schedules import EpochPlan, LRScheduler
 from models.machinery import configure_backend, make_optimizer, wrap_network, wrap_step
-from models.networks.stylegan2 import StyleGAN2Generator
+from models.networks.base import Generator
 from models.performance import resolve_performance_config
 from models.training_step import SingleBatch
 from util.errors import ImageSizeError, UserError, is_out_of_memory
@@ -88,8 +88,8 @@ class BaseModel(ABC):
         Returns what a training step shall call in its place. With --precision bf16 that computes in bfloat16, unless
         `in_bf16` is False.
         """
-        if isinstance(network, StyleGAN2Generator):
-            network.noise_source.generator = self.rng.device_rng
+        if isinstance(network, Generator):
+            network.set_rng(self.rng.device_rng)
         self.networks[name] = network.to(self.device)
         return wrap_network(network, self.speed, in_bf16)
 

@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +9,10 @@ from torch import Tensor
 
 from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
-from models.losses.patch_nce import patch_nce
-from models.networks import DEFAULT_NCE_LAYERS, FEATURE_HEADS
-from models.networks.base import EncoderGenerator
+from models.losses.patch_nce import PatchNCELoss, SampledKeys
+from models.networks import FEATURE_HEADS, GENERATORS
+from models.networks.base import Generator, is_batch_dependent
 from models.networks.factory import define_D, define_F, define_G
-from models.networks.layers import is_batch_dependent
 from util.cli import (
     boolean,
     layer_list,
@@ -25,53 +23,49 @@ from util.cli import (
 )
 from util.errors import UserError
 from util.runtime.cuda_graph import Inputs, Outputs
-from util.runtime.distributed import gather_from_other_ranks
 
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
 
 
 def sample_flip(generator: torch.Generator) -> bool:
-    """FastCUT's coin: whether this step's input is mirrored."""
+    """Sample if FastCUT flips the generator's input in this step; the probability is 1/2."""
     return bool(torch.rand((), generator=generator, device=generator.device) < 0.5)
 
 
-@dataclass(frozen=True)
-class SampledKeys:
-    """What the queries of one PatchNCE term are compared with, one entry per layer: the positions drawn, (S_l,), and the
-    source's features there, (N, C_l, S_l)."""
-
-    positions: list[Tensor]
-    patches: list[Tensor]
+def default_nce_layers(opt: Namespace) -> dict[str, str]:
+    """Return the default of --nce_layers for --netG; empty if the generator has no encoder features."""
+    layers = GENERATORS[opt.netG].network.default_nce_layers
+    return {} if layers is None else {"nce_layers": layers}
 
 
 class CUTModel(BaseModel):
-    """One generator G, one discriminator D, and the heads F that project the encoder's features for PatchNCE.
+    """A generator netG, a discriminator netD, and heads netF that project encoder features for PatchNCE.
 
-    Minimizes, over G and F (CUT, equation 5),
+    Minimizes over G and F (CUT, equation 5)
 
-        lambda_GAN * L_GAN(G, D, A, B) + lambda_NCE * L_PatchNCE(G, F, A) [+ lambda_NCE * L_PatchNCE(G, F, B)],
+        lambda_GAN * L_GAN(G, D, A, B) + lambda_NCE * L_PatchNCE(G, F, A) [+ lambda_NCE * L_PatchNCE(G, F, B)].
 
-    the last term, with --nce_idt, keeping images of B as they are; the two PatchNCE terms are then averaged. FastCUT
-    leaves that term out, weighs PatchNCE by 10, and mirrors the generator's input in half of the steps.
+    The last term is the identity loss of --nce_idt, with which G keeps images of B unchanged; the two PatchNCE terms are
+    then averaged. FastCUT has no identity loss, lambda_NCE = 10, and flips the generator's input in half of the steps.
     """
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         group = parser.add_argument_group("CUT")
-        group.add_argument("--CUT_mode", choices=MODES, default="CUT", help="CUT, or its light variant FastCUT")
-        group.add_argument("--lambda_GAN", type=non_negative_float, default=1.0, help="weight of the adversarial loss")
-        group.add_argument("--lambda_NCE", type=non_negative_float, default=1.0, help="weight of PatchNCE")
+        group.add_argument("--CUT_mode", choices=MODES, default="CUT", help="CUT, or FastCUT, its faster variant")
+        group.add_argument("--lambda_GAN", type=non_negative_float, default=1.0, help="weight of the GAN loss of G(A)")
+        group.add_argument("--lambda_NCE", type=non_negative_float, default=1.0, help="weight of the PatchNCE loss")
         group.add_argument(
             "--nce_idt",
             type=boolean,
             nargs="?",
             const=True,
             default=True,
-            help="PatchNCE on G(B) as well, which keeps B",
+            help="identity loss: PatchNCE between B and G(B)",
         )
         group.add_argument(
-            "--nce_layers", type=layer_list, default="0,4,8,12,16", help="generator layers that PatchNCE compares"
+            "--nce_layers", type=layer_list, default="0,4,8,12,16", help="generator layers of the PatchNCE loss"
         )
         group.add_argument(
             "--nce_includes_all_negatives_from_minibatch",
@@ -79,21 +73,19 @@ class CUTModel(BaseModel):
             nargs="?",
             const=True,
             default=False,
-            help="negatives from all images of the minibatch, not from the same image alone",
+            help="negatives from all images of the minibatch, not only from the same image",
         )
-        group.add_argument(
-            "--netF", choices=list(FEATURE_HEADS), default="mlp_sample", help="how features become patch vectors"
-        )
-        group.add_argument("--netF_nc", type=positive_int, default=256, help="length of a patch vector")
-        group.add_argument("--nce_T", type=positive_float, default=0.07, help="temperature of PatchNCE")
-        group.add_argument("--num_patches", type=positive_int, default=256, help="patches compared per layer")
+        group.add_argument("--netF", choices=list(FEATURE_HEADS), default="mlp_sample", help="how to sample the feature map")
+        group.add_argument("--netF_nc", type=positive_int, default=256, help="length of a patch's feature vector")
+        group.add_argument("--nce_T", type=positive_float, default=0.07, help="temperature of the PatchNCE loss")
+        group.add_argument("--num_patches", type=positive_int, default=256, help="number of patches per layer")
         group.add_argument(
             "--flip_equivariance",
             type=boolean,
             nargs="?",
             const=True,
             default=False,
-            help="mirror the generator's input in half of the steps (FastCUT's regularization)",
+            help="flip-equivariance as additional regularization (FastCUT): flip the input of G in half of the steps",
         )
         set_declared_defaults(parser, pool_size=0)  # no image pool
         return parser
@@ -104,71 +96,80 @@ class CUTModel(BaseModel):
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.layers = [int(layer) for layer in opt.nce_layers.split(",")]
+        self.nce_layers = [int(layer) for layer in opt.nce_layers.split(",")]
         self.use_identity = self.is_train and opt.nce_idt
         self.visual_names = ("real_A", "fake_B", "real_B", *(["idt_B"] if self.use_identity else []))
         self.loss_names = ("G_GAN", "D_real", "D_fake", "G", "NCE", *(["NCE_Y"] if self.use_identity else []))
         self.flipped = False
 
-        self.G = self.add_network("G", define_G(opt, opt.input_nc, opt.output_nc))
+        generator = define_G(opt, opt.input_nc, opt.output_nc)
+        self.netG = self.add_network("G", generator)
         if not self.is_train:
             return
         if opt.input_nc != opt.output_nc:
             raise UserError(
-                f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ: CUT's generator encodes its own "
-                "output to compare it with its input, so both domains need the same number of channels"
+                f"--input_nc {opt.input_nc}, --output_nc {opt.output_nc}: CUT encodes input and output with one network. "
+                "Use equal values."
             )
         if opt.lambda_GAN == opt.lambda_NCE == 0:
-            raise UserError(
-                "--lambda_GAN 0 and --lambda_NCE 0 together leave nothing to learn from; give one of them a weight"
-            )
-        self.F = define_F(opt, self._feature_widths())
-        self.project = self.add_network("F", self.F, in_bf16=False)
-        self.D = self.add_network("D", define_D(opt, opt.output_nc))
+            raise UserError("--lambda_GAN 0, --lambda_NCE 0: nothing to train. Use a positive weight for one of them.")
+        sampler = define_F(opt, self._feature_channels(generator))
+        self.netF = self.add_network("F", sampler, in_bf16=False)
+        self.netD = self.add_network("D", define_D(opt, opt.output_nc))
 
-        self.gan_loss = GAN_LOSSES[opt.gan_mode]
+        self.criterionGAN = GAN_LOSSES[opt.gan_mode]
+        self.criterionNCE = PatchNCELoss(
+            self.netG,
+            self.netF,
+            sampler,
+            self.nce_layers,
+            opt.num_patches,
+            self.rng.device_rng,
+            opt.nce_T,
+            opt.nce_includes_all_negatives_from_minibatch,
+        )
         for name in ("G", "F", "D"):
             self.add_optimizer(name, self.networks[name].parameters())
 
-        # Where no layer looks across the batch, an image's features are the same in any pass with the same weights:
-        # the keys are then those that the generator's own pass computed, and passes over several batches are joined.
+        # If no layer depends on the rest of the batch, features are equal in every pass with equal weights. The keys are
+        # then those of the generator's own pass, and several batches share a pass.
         self.can_batch_encoder = not is_batch_dependent(self.networks["G"])
         self.can_batch_D = not is_batch_dependent(self.networks["D"])
 
-    def _feature_widths(self) -> list[int]:
-        generator = self.networks["G"]
-        if not isinstance(generator, EncoderGenerator):
+    def _feature_channels(self, generator: Generator) -> list[int]:
+        if generator.default_nce_layers is None:
+            names = [name for name, spec in GENERATORS.items() if spec.network.default_nce_layers is not None]
             raise UserError(
-                f"--netG {self.opt.netG} has no encoder whose layers PatchNCE could compare: for --model {self.opt.model} "
-                f"choose one of {', '.join(DEFAULT_NCE_LAYERS)}"
+                f"--netG {self.opt.netG}: incompatible with --model {self.opt.model}, because PatchNCE needs encoder "
+                f"features. Use one of {', '.join(names)}."
             )
         try:
-            return generator.feature_channels(self.layers)
+            return generator.feature_channels(self.nce_layers)
         except ValueError as error:
-            raise UserError(f"--nce_layers {self.opt.nce_layers} do not fit --netG {self.opt.netG}: {error}") from None
+            raise UserError(f"--nce_layers {self.opt.nce_layers}: invalid for --netG {self.opt.netG}: {error}.") from None
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
-        """As for every model. Raises UserError where the identity term cannot translate both domains in one pass."""
+        """Place a batch on the device. Raise UserError if the identity loss gets two domains of different sizes."""
         super().set_input(batch)
         if self.use_identity and self.real_A.shape[2:] != self.real_B.shape[2:]:
             sizes = " and ".join(f"{image.shape[3]}x{image.shape[2]}" for image in (self.real_A, self.real_B))
             raise UserError(
-                f"images of {sizes} pixels cannot be translated together: crop them to one size (--preprocess "
-                "resize_and_crop), or leave out the identity term (--nce_idt false)"
+                f"--nce_idt: expected images of one size, got {sizes} pixels. Crop them (--preprocess resize_and_crop), "
+                "or use --nce_idt false."
             )
 
     def compute_step(self, inputs: Inputs) -> Outputs:
-        """As for every model; a step that is played back has to tell as well whether it is a mirrored one."""
+        """Compute a step, and also return `flipped`, which a CUDA graph replay cannot set."""
         return {**super().compute_step(inputs), "flipped": self.flipped}
 
     def training_step(self) -> None:
-        """One step: translate, update D on the detached translations, then G and F against the updated D."""
+        """Run the generator, update D on the detached outputs, then update G and F against the updated D."""
         self.translate()
         self.optimize(self.compute_D_loss, "D")
-        self.optimize(self.compute_G_loss, "G", "F", through=[self.D])
+        self.optimize(self.compute_G_loss, "G", "F", through=[self.netD])
 
     def forward(self) -> None:
-        """fake_B = G(real_A) and, with the identity term, idt_B = G(real_B), in one pass."""
+        """Compute fake_B = G(real_A) and, with the identity loss, idt_B = G(real_B) in the same pass."""
         images = torch.cat((self.real_A, self.real_B)) if self.use_identity else self.real_A
         self.flipped = self.is_train and self.opt.flip_equivariance and self.rng.coin_flip(sample_flip)
         if self.flipped:
@@ -176,104 +177,73 @@ class CUTModel(BaseModel):
 
         self.keys: list[SampledKeys] | None = None
         if self.is_train and self.can_batch_encoder and not self.flipped and self.opt.lambda_NCE > 0:
-            outputs, features = self.G(images, self.layers)
+            outputs, features = self.netG(images, self.nce_layers)
             self.keys = self._sample_keys(features, len(images) // len(self.real_A))
         else:
-            outputs = self.G(images)
+            outputs = self.netG(images)
         self.fake_B = outputs[: len(self.real_A)]
         if self.use_identity:
             self.idt_B = outputs[len(self.real_A) :]
 
     def visuals_for_display(self) -> dict[str, Tensor]:
-        """The translations of a mirrored step turned back, beside their sources, which were not mirrored."""
-        mirrored = ("fake_B", "idt_B") if self.flipped else ()
-        return {name: images.flip(3) if name in mirrored else images for name, images in self.get_current_visuals().items()}
+        """Return the visuals with the outputs of a flipped step flipped back, to match their inputs."""
+        flipped = ("fake_B", "idt_B") if self.flipped else ()
+        return {name: images.flip(3) if name in flipped else images for name, images in self.get_current_visuals().items()}
 
     def compute_D_loss(self) -> Tensor:
-        """The mean of D's losses on translated and on real images."""
-        fake_scores, real_scores = self._scores(self.fake_B.detach(), self.real_B)
-        self.losses["D_fake"] = self.gan_loss(fake_scores, False).mean()
-        self.losses["D_real"] = self.gan_loss(real_scores, True).mean()
-        loss = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
-        return loss + self.gradient_penalty(self.networks["D"], self.real_B, self.fake_B)
+        """Return the mean of the GAN losses of D on fake and on real images."""
+        pred_fake, pred_real = self._discriminate(self.fake_B.detach(), self.real_B)
+        self.losses["D_fake"] = self.criterionGAN(pred_fake, False).mean()
+        self.losses["D_real"] = self.criterionGAN(pred_real, True).mean()
+        loss_D = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
+        return loss_D + self.gradient_penalty(self.networks["D"], self.real_B, self.fake_B)
 
-    def _scores(self, fake: Tensor, real: Tensor) -> Sequence[Tensor]:
-        """D's scores for both batches of images."""
+    def _discriminate(self, fake: Tensor, real: Tensor) -> Sequence[Tensor]:
+        """Return the logits of D for both batches, in one pass if possible."""
         if self.can_batch_D and fake.shape == real.shape:
-            return self.D(torch.cat((fake, real))).chunk(2)
-        return self.D(fake), self.D(real)
+            return self.netD(torch.cat((fake, real))).chunk(2)
+        return self.netD(fake), self.netD(real)
 
     def compute_G_loss(self) -> Tensor:
-        """The adversarial loss plus PatchNCE (CUT, equation 5)."""
+        """Return the GAN loss of G plus the PatchNCE loss (CUT, equation 5)."""
         zero = self.fake_B.new_zeros(())
         loss_G_GAN = zero
         if self.opt.lambda_GAN > 0:
-            loss_G_GAN = self.gan_loss(self.D(self.fake_B), True).mean() * self.opt.lambda_GAN
+            loss_G_GAN = self.criterionGAN(self.netD(self.fake_B), True).mean() * self.opt.lambda_GAN
 
-        terms = self._nce_losses() if self.opt.lambda_NCE > 0 else [zero] * (1 + self.use_identity)
-        loss_NCE = torch.stack(terms).mean()
+        nce_losses = self._nce_losses() if self.opt.lambda_NCE > 0 else [zero] * (1 + self.use_identity)
+        loss_NCE = torch.stack(nce_losses).mean()
 
         self.losses["G_GAN"] = loss_G_GAN
-        self.losses |= dict(zip(("NCE", "NCE_Y"), terms, strict=False))
+        self.losses |= dict(zip(("NCE", "NCE_Y"), nce_losses, strict=False))
         self.losses["G"] = loss_G_GAN + loss_NCE
         return self.losses["G"]
 
+    def calculate_NCE_loss(self, src: Tensor, tgt: Tensor) -> Tensor:
+        """Return lambda_NCE * L_PatchNCE(G, F, src), where `tgt` = G(src)."""
+        return self.criterionNCE(src, tgt, self.flipped) * self.opt.lambda_NCE
+
     def _nce_losses(self) -> list[Tensor]:
-        """PatchNCE between real_A and fake_B and, with the identity term, between real_B and idt_B."""
+        """Return `calculate_NCE_loss` for (real_A, fake_B) and, with the identity loss, for (real_B, idt_B).
+
+        Both pairs share their encoder passes if possible.
+        """
         sources, outputs = [self.real_A], [self.fake_B]
         if self.use_identity:
             sources.append(self.real_B)
             outputs.append(self.idt_B)
         if not self.can_batch_encoder:
-            return [
-                self._nce(self._encode_translations(output), *self._sample_keys(self._encode_source(source)))
-                for source, output in zip(sources, outputs, strict=True)
-            ]
-        keys = self.keys or self._sample_keys(self._encode_source(torch.cat(sources)), len(sources))
-        queries = split(self._encode_translations(torch.cat(outputs)), len(outputs))
-        return [self._nce(*both) for both in zip(queries, keys, strict=True)]
+            return [self.calculate_NCE_loss(src, tgt) for src, tgt in zip(sources, outputs, strict=True)]
+        nce = self.criterionNCE
+        keys = self.keys or self._sample_keys(nce.encode_keys(torch.cat(sources)), len(sources))
+        queries = chunk_features(nce.encode(torch.cat(outputs)), len(outputs))
+        return [nce.compare(q, k, self.flipped) * self.opt.lambda_NCE for q, k in zip(queries, keys, strict=True)]
 
-    def _encode_translations(self, images: Tensor) -> list[Tensor]:
-        """The features of translations, mirrored where the generator saw its input so."""
-        return self.G(images, self.layers, encode_only=True)
-
-    def _encode_source(self, images: Tensor) -> list[Tensor]:
-        with torch.no_grad():
-            return self.G(images, self.layers, encode_only=True)
-
-    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[SampledKeys]:
-        """The keys of each term, at positions drawn anew, from one map (terms * N, C_l, H_l, W_l) per layer. The maps
-        themselves are not kept."""
-        keys = []
-        for part in split(features, terms):
-            positions = self.F.draw(part, self.opt.num_patches, self.rng.device_rng)
-            with torch.no_grad():
-                keys.append(SampledKeys(positions, self.F.gather(part, positions)))
-        return keys
-
-    def _nce(self, query_features: Sequence[Tensor], keys: SampledKeys) -> Tensor:
-        """PatchNCE between the keys and feature maps (N, C_l, H_l, W_l) of the output, one per layer."""
-        return self._patch_nce_loss(self.F.gather(query_features, keys.positions, mirrored=self.flipped), keys.patches)
-
-    def _patch_nce_loss(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> Tensor:
-        """lambda_NCE times the mean over layers of PatchNCE between patches (N, C_l, S_l) (CUT, equation 3)."""
-        whole_minibatch = self.opt.nce_includes_all_negatives_from_minibatch
-        groups = 1 if whole_minibatch else len(query_patches[0])
-        with torch.no_grad():
-            keys = self.project(key_patches)
-        queries = self.project(query_patches)
-        per_layer = [
-            patch_nce(q, k, groups, self.opt.nce_T, *([gather_from_other_ranks(k)] if whole_minibatch else [])).mean()
-            for q, k in zip(queries, keys, strict=True)
-        ]
-        return torch.stack(per_layer).mean() * self.opt.lambda_NCE
+    def _sample_keys(self, features: Sequence[Tensor], num_sources: int) -> list[SampledKeys]:
+        """Sample the keys of each source from the features (num_sources * N, C_l, H_l, W_l) of a shared pass."""
+        return [self.criterionNCE.sample_keys(part) for part in chunk_features(features, num_sources)]
 
 
-def default_nce_layers(opt: Namespace) -> dict[str, str]:
-    """The default of --nce_layers for the generator that --netG names; none where it has no taps."""
-    return {"nce_layers": DEFAULT_NCE_LAYERS[opt.netG]} if opt.netG in DEFAULT_NCE_LAYERS else {}
-
-
-def split(features: Sequence[Tensor], parts: int) -> list[list[Tensor]]:
-    """The feature maps of a joined pass, taken apart along the batch: for each part, one map per layer."""
-    return [list(part) for part in zip(*(feature.chunk(parts) for feature in features), strict=True)]
+def chunk_features(features: Sequence[Tensor], chunks: int) -> list[list[Tensor]]:
+    """Split the features of a shared pass along the batch: return one list of feature maps per chunk."""
+    return [list(chunk) for chunk in zip(*(feature.chunk(chunks) for feature in features), strict=True)]

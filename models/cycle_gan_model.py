@@ -1,7 +1,7 @@
 """The CycleGAN baseline (Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
 Networks, ICCV 2017), with CUT's networks and initialization.
 
-The variant of the original CycleGAN repository, with plain convolutions and normal initialization:
+For the networks of the original CycleGAN, with strided convolutions and normal initialization, use
 `--no_antialias --no_antialias_up --init_type normal`.
 """
 
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from models.base_model import BaseModel
 from models.image_pool import ImagePool
 from models.losses.gan import GAN_LOSSES
+from models.networks.base import is_batch_dependent
 from models.networks.factory import define_D, define_G
-from models.networks.layers import is_batch_dependent
 from util.cli import non_negative_float
 from util.errors import UserError
 
 GENERATOR_LOSSES = ("G_A", "cycle_A", "idt_A", "G_B", "cycle_B", "idt_B")
-BETA2 = 0.999  # fixed, whatever --beta2 says, as published
+FIXED_BETA2 = 0.999  # as published: --beta2 has no effect
 
 
 class CycleGANModel(BaseModel):
-    """G_A translates A to B, G_B back; D_A judges images of B, D_B of A.
+    """G_A translates A to B, G_B translates B to A; D_A classifies images of B, D_B images of A.
 
     Minimizes over both generators (CycleGAN, equation 3, with the identity loss of section 5.2)
 
@@ -38,13 +38,17 @@ class CycleGANModel(BaseModel):
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         if is_train:
             group = parser.add_argument_group("CycleGAN")
-            group.add_argument("--lambda_A", type=non_negative_float, default=10.0, help="weight of the cycle A -> B -> A")
-            group.add_argument("--lambda_B", type=non_negative_float, default=10.0, help="weight of the cycle B -> A -> B")
+            group.add_argument(
+                "--lambda_A", type=non_negative_float, default=10.0, help="weight of the cycle loss A -> B -> A"
+            )
+            group.add_argument(
+                "--lambda_B", type=non_negative_float, default=10.0, help="weight of the cycle loss B -> A -> B"
+            )
             group.add_argument(
                 "--lambda_identity",
                 type=non_negative_float,
                 default=0.5,
-                help="weight of the identity loss, as a share of the cycles' weights; 0: none",
+                help="weight of the identity loss, relative to lambda_A and lambda_B; 0: no identity loss",
             )
         return parser
 
@@ -55,76 +59,78 @@ class CycleGANModel(BaseModel):
             *("real_A", "fake_B", "rec_A", *(["idt_B"] if self.use_identity else [])),
             *("real_B", "fake_A", "rec_B", *(["idt_A"] if self.use_identity else [])),
         )
-        self.G_A = self.add_network("G_A", define_G(opt, opt.input_nc, opt.output_nc))
-        self.G_B = self.add_network("G_B", define_G(opt, opt.output_nc, opt.input_nc))
+        self.netG_A = self.add_network("G_A", define_G(opt, opt.input_nc, opt.output_nc))
+        self.netG_B = self.add_network("G_B", define_G(opt, opt.output_nc, opt.input_nc))
         if not self.is_train:
             return
         if self.use_identity and opt.input_nc != opt.output_nc:
             raise UserError(
-                f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ, so there is no identity to compare "
-                "with; give --lambda_identity 0"
+                f"--input_nc {opt.input_nc}, --output_nc {opt.output_nc}: incompatible with the identity loss, which needs "
+                "equal values. Use --lambda_identity 0."
             )
-        self.D_A = self.add_network("D_A", define_D(opt, opt.output_nc))
-        self.D_B = self.add_network("D_B", define_D(opt, opt.input_nc))
+        self.netD_A = self.add_network("D_A", define_D(opt, opt.output_nc))
+        self.netD_B = self.add_network("D_B", define_D(opt, opt.input_nc))
 
-        self.gan_loss = GAN_LOSSES[opt.gan_mode]
-        self.add_optimizer("G", [*self.G_A.parameters(), *self.G_B.parameters()], beta2=BETA2)
-        self.add_optimizer("D", [*self.D_A.parameters(), *self.D_B.parameters()], beta2=BETA2)
+        self.criterionGAN = GAN_LOSSES[opt.gan_mode]
+        self.add_optimizer("G", [*self.netG_A.parameters(), *self.netG_B.parameters()], beta2=FIXED_BETA2)
+        self.add_optimizer("D", [*self.netD_A.parameters(), *self.netD_B.parameters()], beta2=FIXED_BETA2)
         self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.rng.cpu_rng) for _ in "AB")
         self.stateful |= {"pool_A": self.pool_A, "pool_B": self.pool_B}
 
-        # Where no layer looks across the batch, passes over several batches can be joined.
+        # If no layer depends on the rest of the batch, several batches can share a pass.
         self.can_batch_G = not is_batch_dependent(self.networks["G_A"])
         self.can_batch_D = not is_batch_dependent(self.networks["D_A"])
 
     def training_step(self) -> None:
-        """One step: translate and back, update both generators, then both discriminators on pooled translations."""
+        """Run both generators, update them, then update both discriminators on images from the image pools."""
         self.translate()
-        self.optimize(self.compute_G_loss, "G", through=[self.D_A, self.D_B])
+        self.optimize(self.compute_G_loss, "G", through=[self.netD_A, self.netD_B])
         self.optimize(self.compute_D_loss, "D")
 
     def forward(self) -> None:
-        """Translations and reconstructions of both domains, or of A alone where there is no B (in a test)."""
+        """Compute fake and reconstructed images of both domains, or from A alone if a test has no B."""
         if self.use_identity and self.can_batch_G and self.real_A.shape == self.real_B.shape:
-            self.fake_B, self.idt_A = self.G_A(torch.cat((self.real_A, self.real_B))).chunk(2)
-            self.fake_A, self.idt_B = self.G_B(torch.cat((self.real_B, self.real_A))).chunk(2)
-            self.rec_A = self.G_B(self.fake_B)
-            self.rec_B = self.G_A(self.fake_A)
+            self.fake_B, self.idt_A = self.netG_A(torch.cat((self.real_A, self.real_B))).chunk(2)
+            self.fake_A, self.idt_B = self.netG_B(torch.cat((self.real_B, self.real_A))).chunk(2)
+            self.rec_A = self.netG_B(self.fake_B)
+            self.rec_B = self.netG_A(self.fake_A)
             return
-        self.fake_B = self.G_A(self.real_A)
-        self.rec_A = self.G_B(self.fake_B)
+        self.fake_B = self.netG_A(self.real_A)
+        self.rec_A = self.netG_B(self.fake_B)
         if self.real_B is not None:
-            self.fake_A = self.G_B(self.real_B)
-            self.rec_B = self.G_A(self.fake_A)
+            self.fake_A = self.netG_B(self.real_B)
+            self.rec_B = self.netG_A(self.fake_A)
         if self.use_identity:
-            self.idt_A = self.G_A(self.real_B)
-            self.idt_B = self.G_B(self.real_A)
+            self.idt_A = self.netG_A(self.real_B)
+            self.idt_B = self.netG_B(self.real_A)
 
     def compute_G_loss(self) -> Tensor:
-        """What both generators minimize together."""
+        """Return the sum of the losses of both generators."""
         opt, losses = self.opt, self.losses
         losses["idt_A"] = losses["idt_B"] = self.real_A.new_zeros(())
         if self.use_identity:
             losses["idt_A"] = F.l1_loss(self.idt_A, self.real_B) * (opt.lambda_B * opt.lambda_identity)
             losses["idt_B"] = F.l1_loss(self.idt_B, self.real_A) * (opt.lambda_A * opt.lambda_identity)
-        losses["G_A"] = self.gan_loss(self.D_A(self.fake_B), True).mean()
-        losses["G_B"] = self.gan_loss(self.D_B(self.fake_A), True).mean()
+        losses["G_A"] = self.criterionGAN(self.netD_A(self.fake_B), True).mean()
+        losses["G_B"] = self.criterionGAN(self.netD_B(self.fake_A), True).mean()
         losses["cycle_A"] = F.l1_loss(self.rec_A, self.real_A) * opt.lambda_A
         losses["cycle_B"] = F.l1_loss(self.rec_B, self.real_B) * opt.lambda_B
         return torch.stack([losses[name] for name in GENERATOR_LOSSES]).sum()
 
     def compute_D_loss(self) -> Tensor:
-        """What both discriminators minimize; each has networks of its own, so one backward pass serves both."""
-        shown_B, shown_A = self.pool_B.query(self.fake_B.detach()), self.pool_A.query(self.fake_A.detach())
-        penalty_A = self.gradient_penalty(self.networks["D_A"], self.real_B, shown_B)
-        penalty_B = self.gradient_penalty(self.networks["D_B"], self.real_A, shown_A)
-        self.losses["D_A"] = self._score(self.D_A, self.real_B, shown_B) + penalty_A
-        self.losses["D_B"] = self._score(self.D_B, self.real_A, shown_A) + penalty_B
+        """Return the sum of the losses of both discriminators, which share no weights."""
+        pooled_fake_B = self.pool_B.query(self.fake_B.detach())
+        pooled_fake_A = self.pool_A.query(self.fake_A.detach())
+        penalty_A = self.gradient_penalty(self.networks["D_A"], self.real_B, pooled_fake_B)
+        penalty_B = self.gradient_penalty(self.networks["D_B"], self.real_A, pooled_fake_A)
+        self.losses["D_A"] = self._d_loss(self.netD_A, self.real_B, pooled_fake_B) + penalty_A
+        self.losses["D_B"] = self._d_loss(self.netD_B, self.real_A, pooled_fake_A) + penalty_B
         return self.losses["D_A"] + self.losses["D_B"]
 
-    def _score(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    def _d_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the mean of the GAN losses of one discriminator on real and on fake images."""
         if self.can_batch_D and real.shape == fake.shape:
-            real_scores, fake_scores = discriminator(torch.cat((real, fake))).chunk(2)
+            pred_real, pred_fake = discriminator(torch.cat((real, fake))).chunk(2)
         else:
-            real_scores, fake_scores = discriminator(real), discriminator(fake)
-        return (self.gan_loss(real_scores, True).mean() + self.gan_loss(fake_scores, False).mean()) * 0.5
+            pred_real, pred_fake = discriminator(real), discriminator(fake)
+        return (self.criterionGAN(pred_real, True).mean() + self.criterionGAN(pred_fake, False).mean()) * 0.5

@@ -1,4 +1,4 @@
-"""The history of translations that CycleGAN shows its discriminators (Shrivastava et al., 2017)."""
+"""The buffer of generated images that CycleGAN's discriminators are trained on (Shrivastava et al., 2017)."""
 
 from typing import Any
 
@@ -9,32 +9,31 @@ from util.runtime.distributed import all_gather_batch, local_shard
 
 
 class ImagePool:
-    """Keeps up to `size` images. A full pool answers, with probability 1/2 for each image, with one that it kept,
-    and keeps the new one in its place. `size` 0 keeps nothing.
+    """A buffer of up to `size` images; 0 disables it.
 
-    Where several processes share the batches, each keeps the history of the whole batches.
+    A full pool returns, with probability 1/2 for each image, a buffered image and stores the new one in its place. In
+    distributed training every rank has the buffer of the whole batches.
     """
 
     def __init__(self, size: int, generator: torch.Generator) -> None:
         self.size = size
-        self.generator = generator  # on the CPU: a draw must not wait for the device
+        self.generator = generator  # on the CPU, so that sampling does not synchronize with the device
         self.images: list[Tensor] = []
 
     def query(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) detached translations -> as many, some of them older ones."""
+        """Return N images for the discriminator, some of them from earlier steps. `images` (N, C, H, W) must be detached."""
         if self.size == 0:
             return images
         return local_shard(torch.stack([self._swap(image) for image in all_gather_batch(images)]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The images that are kept, in their places."""
+        """Return the buffered images in order."""
         return {"images": [image.clone() for image in self.images]}  # an image may be a view of a whole batch
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes images back, as many as this pool may keep. They may lie on another device than those to come. Raises
-        ValueError where they are no images."""
+        """Restore the buffer, up to `size` images, on any device. Raise ValueError if the state is not a list of images."""
         if not all(isinstance(image, Tensor) and image.dim() == 3 for image in state["images"]):
-            raise ValueError("what the pool kept are no images")
+            raise ValueError("the image pool of the checkpoint does not contain images")
         self.images = state["images"][: self.size]
 
     def _swap(self, image: Tensor) -> Tensor:
@@ -44,5 +43,5 @@ class ImagePool:
         if torch.rand((), generator=self.generator) < 0.5:
             return image
         index = int(torch.randint(self.size, (), generator=self.generator))
-        kept, self.images[index] = self.images[index], image
-        return kept.to(image.device)
+        buffered, self.images[index] = self.images[index], image
+        return buffered.to(image.device)

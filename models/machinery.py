@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from models.networks.base import EncoderGenerator
+from models.networks.base import Generator
 from models.performance import PerformanceConfig, WrapConfig, allow_tf32, wrap_call
 from models.training_step import GradientAccumulator
 from util.runtime.cuda_graph import CUDAGraphBackend, CUDAGraphStep
@@ -31,7 +31,7 @@ def configure_backend(device: torch.device, speed: PerformanceConfig) -> None:
 
 def wrap_network(network: nn.Module, speed: PerformanceConfig, in_bf16: bool) -> nn.Module:
     """What a training step shall call in the network's place. Raises UserError as `wrap_ddp`."""
-    if isinstance(network, EncoderGenerator):
+    if isinstance(network, Generator):
         network.gradient_checkpointing = speed.grad_checkpoint
     how = WrapConfig(speed.precision == "bf16", speed.compile, speed.channels_last)
     return wrap_ddp(wrap_call(network, how, in_bf16))

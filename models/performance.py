@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from models.networks import GENERATORS
 from util.errors import UserError
 from util.runtime.distributed import launched_world_size
 
@@ -40,7 +41,7 @@ def incompatibility(opt: Namespace, speed: PerformanceConfig) -> str | None:
         if not opt.no_dropout:
             return "--accumulate computes translations twice, and dropout would make them two; leave out one of them"
     if speed.grad_checkpoint:
-        if opt.netG.startswith("unet"):
+        if not GENERATORS[opt.netG].network.supports_gradient_checkpointing:
             return (
                 f"--grad_checkpoint computes blocks of the generator twice, and --netG {opt.netG} has none; choose another"
             )

@@ -1,4 +1,4 @@
-"""SinCUT, CUT on a single pair of images (CUT, section 4.3 and appendix): StyleGAN2's layers, crops for a dataset."""
+"""SinCUT: CUT trained on crops of a single pair of images, with StyleGAN2 layers (CUT, section 4.3 and appendix)."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -9,21 +9,24 @@ from torch import Tensor
 
 from models.cut_model import CUTModel, default_nce_layers
 from models.losses.gradient_penalty import r1_penalty
-from models.networks.patch_sampler import ReshapeF
-from models.networks.stylegan2 import StyleGAN2Generator
+from models.networks import GENERATORS
 from util.cli import non_negative_float, set_declared_defaults
 
 
 class SinCUTModel(CUTModel):
-    """CUT with R1 regularization of D in every step, an identity loss on pixels, and one patch per crop, whose negatives
-    are the patches of the other crops."""
+    """CUT with R1 regularization of D in every step, an L1 identity loss, and one patch per crop.
+
+    The negatives of a patch are the patches of the other crops.
+    """
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         CUTModel.modify_commandline_options(parser, is_train)
         group = parser.add_argument_group("SinCUT")
-        group.add_argument("--lambda_R1", type=non_negative_float, default=1.0, help="weight of R1 on real crops")
-        group.add_argument("--lambda_identity", type=non_negative_float, default=1.0, help="weight of |G(B) - B|")
+        group.add_argument("--lambda_R1", type=non_negative_float, default=1.0, help="weight of the R1 gradient penalty")
+        group.add_argument(
+            "--lambda_identity", type=non_negative_float, default=1.0, help="weight of the L1 identity loss |G(B) - B|"
+        )
         set_declared_defaults(
             parser,
             nce_includes_all_negatives_from_minibatch=True,
@@ -58,28 +61,35 @@ class SinCUTModel(CUTModel):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.loss_names = (*self.loss_names, "D_R1", *(["idt"] if self.use_identity else []))
+        if self.is_train:
+            #: Encode the receptive fields of the few patches of a crop instead of the whole crop.
+            self.encodes_patches = (
+                GENERATORS[opt.netG].network.can_encode_patches and self.criterionNCE.sampler.samples_positions
+            )
 
     def compute_D_loss(self) -> Tensor:
-        loss = super().compute_D_loss()
-        self.losses["D_R1"] = loss.new_zeros(())
+        """Return the loss of CUT plus the R1 penalty."""
+        loss_D = super().compute_D_loss()
+        self.losses["D_R1"] = loss_D.new_zeros(())
         if self.opt.lambda_R1 > 0:
             self.losses["D_R1"] = r1_penalty(self.networks["D"], self.real_B) * (0.5 * self.opt.lambda_R1)
-        return loss + self.losses["D_R1"]
+        return loss_D + self.losses["D_R1"]
 
     def compute_G_loss(self) -> Tensor:
-        loss = super().compute_G_loss()
+        """Return the loss of CUT plus the identity loss."""
+        loss_G = super().compute_G_loss()
         if self.use_identity:
             self.losses["idt"] = F.l1_loss(self.idt_B, self.real_B) * self.opt.lambda_identity
-            self.losses["G"] = loss + self.losses["idt"]
+            self.losses["G"] = loss_G + self.losses["idt"]
         return self.losses["G"]
 
     def _nce_losses(self) -> list[Tensor]:
-        """As in CUT; but so few patches of a crop are looked at that only what they see of it is encoded."""
-        generator = self.networks["G"]
-        if not isinstance(generator, StyleGAN2Generator) or isinstance(self.F, ReshapeF) or self.keys is None:
+        """Return the losses of CUT, encoding only the receptive fields of the patches if possible."""
+        if self.keys is None or not self.encodes_patches:
             return super()._nce_losses()
         outputs = [self.fake_B, self.idt_B] if self.use_identity else [self.fake_B]
-        return [
-            self._patch_nce_loss(self.G(output, self.layers, positions=keys.positions), keys.patches)
-            for output, keys in zip(outputs, self.keys, strict=True)
-        ]
+        losses = []
+        for output, keys in zip(outputs, self.keys, strict=True):
+            patches = self.netG(output, self.nce_layers, patch_ids=keys.patch_ids)
+            losses.append(self.criterionNCE.compare_patches(patches, keys) * self.opt.lambda_NCE)
+        return losses

@@ -16,7 +16,6 @@ if __name__ == "__main__":
 
 from models.inference.checkpoint import LoadedGenerator, load_generator
 from models.inference.export import EXPORTERS, ExportMismatchError, export_generator, latest_metrics, write_hub_folder
-from models.inference.sides import accepted_sizes
 from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
@@ -69,7 +68,7 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
 
 
 def _write_program(loaded: LoadedGenerator, kind: str, output: Path, uint8: bool, check: bool) -> None:
-    multiple, _ = accepted_sizes(loaded.network)
+    multiple = loaded.network.size_multiple
     difference = export_generator(loaded.network, loaded.options.input_nc, multiple, output, kind, uint8, check)
     print(f"takes any batch of images whose sides are multiples of {multiple} pixels, and at least {2 * multiple}")
     if check:

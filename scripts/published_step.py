@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_model import BaseModel
-from models.cut_model import CUTModel, SampledKeys
+from models.cut_model import CUTModel
 from models.cycle_gan_model import CycleGANModel
-from models.losses.patch_nce import patch_nce
+from models.losses.patch_nce import PatchNCELoss, SampledKeys, patch_nce
 from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample
 from models.networks.winograd import Conv3x3
 from models.sincut_model import SinCUTModel
@@ -75,6 +75,27 @@ class ReferenceMixin(BaseModel):
             torch.cuda.synchronize()
 
 
+class PublishedPatchNCELoss(PatchNCELoss):
+    """PatchNCE with keys that are encoded again with a graph, and feature maps that are permuted as a whole."""
+
+    def encode_keys(self, images: Tensor) -> list[Tensor]:
+        return self.encode(images)
+
+    def sample_keys(self, features: Sequence[Tensor]) -> SampledKeys:
+        patch_ids = []
+        for feature in features:
+            order = np.random.permutation(feature[0, 0].numel())[: self.num_patches]
+            patch_ids.append(torch.tensor(order, dtype=torch.long, device=feature.device))
+        return SampledKeys(patch_ids, permuted(features, patch_ids))
+
+    def compare(self, features: Sequence[Tensor], keys: SampledKeys, mirrored: bool = False) -> Tensor:
+        upright = [feature.flip(3) for feature in features] if mirrored else features
+        queries, sources = self.sampler(permuted(upright, keys.patch_ids)), self.sampler(keys.patches)
+        groups = 1 if self.all_negatives else len(features[0])
+        per_layer = [patch_nce(q, k, groups, self.temperature).mean() for q, k in zip(queries, sources, strict=True)]
+        return torch.stack(per_layer).mean()
+
+
 class PublishedCUT(ReferenceMixin, CUTModel):
     """CUT and FastCUT."""
 
@@ -82,23 +103,7 @@ class PublishedCUT(ReferenceMixin, CUTModel):
         super().__init__(opt)
         self.make_as_published()
         self.can_batch_encoder = self.can_batch_D = False
-
-    def _encode_source(self, images: Tensor) -> list[Tensor]:
-        return self.G(images, self.layers, encode_only=True)
-
-    def _sample_keys(self, features: Sequence[Tensor], terms: int = 1) -> list[SampledKeys]:
-        positions = []
-        for feature in features:
-            order = np.random.permutation(feature[0, 0].numel())[: self.opt.num_patches]
-            positions.append(torch.tensor(order, dtype=torch.long, device=feature.device))
-        return [SampledKeys(positions, permuted(features, positions))]
-
-    def _nce(self, query_features: Sequence[Tensor], keys: SampledKeys) -> Tensor:
-        upright = [feature.flip(3) for feature in query_features] if self.flipped else query_features
-        queries, sources = self.F(permuted(upright, keys.positions)), self.F(keys.patches)
-        groups = 1 if self.opt.nce_includes_all_negatives_from_minibatch else len(query_features[0])
-        per_layer = [patch_nce(q, k, groups, self.opt.nce_T).mean() for q, k in zip(queries, sources, strict=True)]
-        return torch.stack(per_layer).mean() * self.opt.lambda_NCE
+        self.criterionNCE.__class__ = PublishedPatchNCELoss
 
 
 class PublishedSinCUT(PublishedCUT, SinCUTModel):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.networks import GENERATORS
+from models.networks.base import Generator
 from models.networks.factory import dry_build_on_meta, generator_config
-from models.networks.stylegan2 import generator_width
+from models.networks.stylegan2 import num_generator_channels
 from util.errors import UserError, is_out_of_memory
 from util.runtime.weights import SAFETENSORS, load_state, read_safetensors, read_state
 
@@ -126,7 +127,7 @@ def _stylegan2_layout(widths: list[int]) -> tuple[int, int]:
     for size in STYLEGAN2_SIZES:
         middle = widths[0] * size // 512
         for ngf in range(max(1, middle - 1), middle + 3):
-            if [generator_width(ngf, size / 2**level) for level in range(len(widths))] == widths:
+            if [num_generator_channels(ngf, size / 2**level) for level in range(len(widths))] == widths:
                 return ngf, size
     raise ValueError(f"no StyleGAN2 generator has these widths: {widths}")
 
@@ -149,7 +150,7 @@ DEFAULT_NETWORKS = ("G", "G_A")  # of a run's generators, when none is asked for
 class LoadedGenerator:
     """A generator in evaluation mode, where it came from, and what it was built with."""
 
-    network: nn.Module
+    network: Generator
     path: Path
     options: Namespace  # netG, ngf, input_nc …
     record: Mapping[str, Any]  # every option of the training, where it is known

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from models.inference.checkpoint import HUB_OPTIONS, HUB_WEIGHTS, LoadedGenerator
-from models.inference.noise import ZeroNoise, set_noise_source
+from models.inference.noise import ZeroNoise
+from models.networks.base import Generator
 from util.errors import UserError
 from util.runtime.weights import write_safetensors
 
@@ -35,9 +36,9 @@ class ExportableGenerator(nn.Module):
     have them. Sides are multiples of what the generator takes.
     """
 
-    def __init__(self, generator: nn.Module, uint8: bool) -> None:
+    def __init__(self, generator: Generator, uint8: bool) -> None:
         super().__init__()
-        set_noise_source(generator, ZeroNoise())
+        generator.set_noise_source(ZeroNoise())
         self.generator = generator.eval()
         self.uint8 = uint8
 
@@ -58,7 +59,7 @@ class Exporter:
 
 
 def export_generator(
-    generator: nn.Module, input_nc: int, multiple: int, path: Path, kind: str, uint8: bool = False, check: bool = True
+    generator: Generator, input_nc: int, multiple: int, path: Path, kind: str, uint8: bool = False, check: bool = True
 ) -> float:
     """Writes the generator to `path`, for any batch and any sides that are multiples of `multiple`.
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.networks.stylegan2 import NoiseSource, StyledUpsample, StyleGAN2Generator
+from models.networks.base import NoiseSource
 
 MAX_CACHED_NOISE = 8  # one for each doubling, and no more than a few images' worth
 
@@ -38,7 +38,7 @@ class SeededNoise(NoiseSource):
         """Says that the next pass sees a whole image of this size."""
         self.view = CropView((height, width), 0, 0, height, width)
 
-    def draw(self, features: Tensor) -> Tensor:
+    def sample(self, features: Tensor) -> Tensor:
         """The noise at the viewed part, for (N, C, H, W): (N, 1, H, W)."""
         height, width = features.shape[2:]
         stride = self.view.height // height
@@ -59,15 +59,5 @@ class SeededNoise(NoiseSource):
 class ZeroNoise(NoiseSource):
     """Its mean instead of the noise: for exported networks, which shall be functions of the image."""
 
-    def draw(self, features: Tensor) -> Tensor:
+    def sample(self, features: Tensor) -> Tensor:
         return torch.zeros_like(features[:, :1])
-
-
-def set_noise_source(generator: nn.Module, source: NoiseSource) -> None:
-    """Puts the source in place of the generator's own, where it injects noise at all."""
-    if not isinstance(generator, StyleGAN2Generator):
-        return
-    generator.noise_source = source
-    for layer in generator.modules():
-        if isinstance(layer, StyledUpsample) and layer.source is not None:
-            layer.source = source

@@ -1,22 +1,7 @@
-"""Which sides of images a generator accepts, and how images of other sides come to them."""
+"""How images of any size come to the sizes that a generator accepts."""
 
 import torch
-from torch import Tensor, nn
-
-from models.networks.stylegan2 import StyleGAN2Generator
-from models.networks.unet import UnetGenerator
-
-RESNET_MULTIPLE = 4  # it halves twice
-RESNET_LEAST = 8  # pixels; its reflections at a quarter of the size need two positions
-
-
-def accepted_sizes(generator: nn.Module) -> tuple[int, int]:
-    """What sides must be multiples of, and their least, in pixels."""
-    if isinstance(generator, UnetGenerator):
-        return generator.multiple, generator.multiple
-    if isinstance(generator, StyleGAN2Generator):
-        return 2**generator.n_downsampling, 2**generator.n_downsampling
-    return RESNET_MULTIPLE, RESNET_LEAST
+from torch import Tensor
 
 
 def reflect_pad_to_multiple(batch: Tensor, multiple: int, least: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.image_io import MAX_PIXELS
 from models.inference.checkpoint import load_generator
@@ -21,9 +21,10 @@ from models.inference.image_io import (
     to_tensor_from_array,
 )
 from models.inference.memory import BYTES_PER_ELEMENT, PROBE_SIZE, elements_per_pixel, images_at_once, largest_map
-from models.inference.noise import SeededNoise, set_noise_source
-from models.inference.sides import accepted_sizes, reflect_pad_to_multiple
+from models.inference.noise import SeededNoise
+from models.inference.sides import reflect_pad_to_multiple
 from models.inference.tiling import DEFAULT_TILE, Tiler
+from models.networks.base import Generator
 from util.errors import UserError
 from util.runtime.device import AUTO, format_gib, free_memory, select_device
 
@@ -40,7 +41,7 @@ class Translator:
 
     def __init__(
         self,
-        generator: nn.Module,
+        generator: Generator,
         input_nc: int = 3,
         device: torch.device | None = None,
         bf16: bool = False,
@@ -73,9 +74,9 @@ class Translator:
         self.short_side = short_side
         self.scratch = scratch
         self.say = say
-        self.multiple, self.least = accepted_sizes(generator)
+        self.multiple, self.least = generator.size_multiple, generator.min_size
         self.noise = SeededNoise(seed)
-        set_noise_source(self.generator, self.noise)
+        self.generator.set_noise_source(self.noise)
         self.noise.set_full_view(PROBE_SIZE, PROBE_SIZE)
         self.largest_map = largest_map(self.device)
         self.pixel_elements = elements_per_pixel(self.generator, input_nc)

@@ -7,14 +7,18 @@ from util.runtime.distributed import local_shard, world_size
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018): the squared norm of the score's gradient at real images (N, C, H, W), averaged over
-    the batch; a scalar that can be differentiated."""
+    """Return the R1 penalty (Mescheder et al., 2018), a differentiable scalar.
+
+    It is the squared norm of the gradient of D at real images (N, C, H, W), averaged over the batch.
+    """
     return _input_gradient(discriminator, real).square().sum(dim=1).mean()
 
 
 def wgan_gp_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
-    """WGAN-GP (Gulrajani et al., 2017, equation 3): the squared distance of the gradient's norm from 1, at images drawn
-    uniformly between real and fake ones (N, C, H, W each); a scalar that can be differentiated."""
+    """Return the WGAN-GP penalty (Gulrajani et al., 2017, equation 3), a differentiable scalar.
+
+    It is the squared distance of the gradient norm from 1, at random interpolates of real and fake images (N, C, H, W).
+    """
     alphas = torch.rand(len(real) * world_size(), 1, 1, 1, generator=generator, device=generator.device)
     alpha = local_shard(alphas).to(real)
     interpolates = torch.lerp(fake, real, alpha)
@@ -22,7 +26,7 @@ def wgan_gp_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, genera
 
 
 def _input_gradient(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """The gradient of the sum of all scores with respect to `images`, one row per image: (N, C*H*W)."""
+    """Return the gradient of the sum of all logits with respect to `images`, one row per image: (N, C*H*W)."""
     images = images.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return gradient.flatten(1)

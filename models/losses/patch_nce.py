@@ -1,25 +1,34 @@
-"""PatchNCE (CUT, section 3, equations 2 and 3): a patch of the output shall be told from other patches of the input by the
-patch of the input at the same place."""
+"""PatchNCE (CUT, section 3, equations 2 and 3): a patch of the output must be closer to the input's patch at the same
+position than to other patches of the input."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-# What the negatives' diagonal is filled with: the positive has a logit of its own, so there it must not count again.
-# exp(-10 / 0.07) is nothing beside any cosine similarity.
+from models.networks.patch_sampler import PatchSampler
+from util.runtime.distributed import gather_from_other_ranks
+
+# Fills the diagonal of the negative logits, because the positive has a logit of its own. exp(-10 / 0.07) is negligible.
 MASK_LOGIT = -10.0
 
 
 def patch_nce(
     queries: Tensor, keys: Tensor, num_groups: int, temperature: float, extra_negatives: Tensor | None = None
 ) -> Tensor:
-    """The cross-entropy of finding each query's own key among all keys of its group.
+    """Return the cross-entropy of classifying each query's own key among all keys of its group (CUT, equation 2).
 
-    `queries` and `keys` are (groups * S, C) unit vectors, row i of one belonging to row i of the other. A group is a
-    image, whose S patches are each other's negatives, or the whole minibatch (`num_groups` = 1).
-    `extra_negatives` are M keys more, (M, C), that are none of any query's.
-    Returns the loss of every query, (groups * S,); guessing gives ln (S + M).
-    No gradient reaches the keys.
+    Args:
+        queries: unit vectors (num_groups * S, C).
+        keys: unit vectors (num_groups * S, C); row i is the positive of query i. They get no gradient.
+        num_groups: a group is one image, whose S patches are each other's negatives. 1: the whole minibatch is one group.
+        temperature: divides the cosine similarities.
+        extra_negatives: more keys (M, C), negatives of every query.
+
+    Returns:
+        The loss of every query, (num_groups * S,). Chance level is ln(S + M).
     """
     keys = keys.detach()
     positives = (queries * keys).sum(dim=1, keepdim=True)
@@ -35,3 +44,87 @@ def patch_nce(
     logits = torch.cat((positives, negatives), dim=1) / temperature
     targets = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
     return F.cross_entropy(logits, targets, reduction="none")
+
+
+@dataclass(frozen=True)
+class SampledKeys:
+    """The keys of one source image batch, one entry per layer: patch ids (S_l,) and encoder features (N, C_l, S_l)."""
+
+    patch_ids: list[Tensor]
+    patches: list[Tensor]
+
+
+class PatchNCELoss:
+    """L_PatchNCE(G, F, X) of CUT, equation 3: the mean over layers and patches of `patch_nce`.
+
+    `loss(src, tgt)` encodes both images with G, samples patches, projects them with F and compares them. A method with
+    several generators has one `PatchNCELoss` for each. The single steps are public, for a method that shares passes.
+
+    Args:
+        netG: the generator as a training step calls it: `netG(images, layers, encode_only=True)` returns features.
+        netF: the feature head as a training step calls it.
+        sampler: the module inside `netF`, which samples and gathers patches.
+        layers: indices of the generator layers to compare (--nce_layers).
+        num_patches: patches per layer and image.
+        rng: samples the patch ids.
+        temperature: divides the cosine similarities.
+        all_negatives: negatives come from all images of the minibatch, those of other ranks included.
+    """
+
+    def __init__(
+        self,
+        netG: nn.Module,
+        netF: nn.Module,
+        sampler: PatchSampler,
+        layers: Sequence[int],
+        num_patches: int,
+        rng: torch.Generator,
+        temperature: float = 0.07,
+        all_negatives: bool = False,
+    ) -> None:
+        self.netG, self.netF, self.sampler = netG, netF, sampler
+        self.layers = layers
+        self.num_patches = num_patches
+        self.rng = rng
+        self.temperature = temperature
+        self.all_negatives = all_negatives
+
+    def __call__(self, src: Tensor, tgt: Tensor, mirrored: bool = False) -> Tensor:
+        """Return the loss between input images `src` and output images `tgt`, (N, C, H, W) each; a scalar.
+
+        `mirrored`: `tgt` is flipped left to right with respect to `src`.
+        """
+        features = self.encode(tgt)
+        return self.compare(features, self.sample_keys(self.encode_keys(src)), mirrored)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return the encoder features (N, C_l, H_l, W_l) of every layer."""
+        return self.netG(images, self.layers, encode_only=True)
+
+    def encode_keys(self, images: Tensor) -> list[Tensor]:
+        """Return the encoder features without a gradient."""
+        with torch.no_grad():
+            return self.encode(images)
+
+    def sample_keys(self, features: Sequence[Tensor]) -> SampledKeys:
+        """Sample patches of feature maps (N, C_l, H_l, W_l), without a gradient. The feature maps are not stored."""
+        patch_ids = self.sampler.sample_ids(features, self.num_patches, self.rng)
+        with torch.no_grad():
+            return SampledKeys(patch_ids, self.sampler.gather(features, patch_ids))
+
+    def compare(self, features: Sequence[Tensor], keys: SampledKeys, mirrored: bool = False) -> Tensor:
+        """Return the loss between the keys and the patches at the same positions of `features`; a scalar."""
+        return self.compare_patches(self.sampler.gather(features, keys.patch_ids, mirrored), keys)
+
+    def compare_patches(self, query_patches: Sequence[Tensor], keys: SampledKeys) -> Tensor:
+        """Return the loss between the keys and patches (N, C_l, S_l); a scalar."""
+        with torch.no_grad():
+            projected_keys = self.netF(keys.patches)
+        queries = self.netF(query_patches)
+        per_layer = [self._layer_loss(q, k, len(query_patches[0])) for q, k in zip(queries, projected_keys, strict=True)]
+        return torch.stack(per_layer).mean()
+
+    def _layer_loss(self, queries: Tensor, keys: Tensor, batch_size: int) -> Tensor:
+        if self.all_negatives:
+            return patch_nce(queries, keys, 1, self.temperature, gather_from_other_ranks(keys)).mean()
+        return patch_nce(queries, keys, batch_size, self.temperature).mean()

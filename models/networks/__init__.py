@@ -1,7 +1,7 @@
-"""The networks that can be chosen, by the value of the option that chooses them.
+"""Registries of networks: the choices of --netG, --netD and --netF.
 
-To add one: write its file, then one line in its registry. Options take their choices from the keys, and one test is run
-for every entry.
+To add a network, write its file and add one line to its registry. The options offer every key as a choice, and the
+registry tests build, train, save and load every entry.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,16 +9,22 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from models.networks.base import Generator
 from models.networks.patch_sampler import PatchSampler, ReshapeF
 from models.networks.patchgan import PatchDiscriminator, PatchGAN, PixelDiscriminator
 from models.networks.resnet import ResnetGenerator
-from models.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, TiledStyleGAN2Discriminator
+from models.networks.stylegan2 import (
+    SmallStyleGAN2Generator,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    TiledStyleGAN2Discriminator,
+)
 from models.networks.unet import UnetGenerator
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """What any generator can be built from; each takes what concerns it."""
+    """The options that a generator can be built from; each generator uses some of them."""
 
     input_nc: int
     output_nc: int
@@ -28,12 +34,12 @@ class GeneratorConfig:
     antialias: bool
     antialias_up: bool
     size: int  # side of the square training images, in pixels
-    n_downsampling: int  # StyleGAN2's halvings
+    n_downsampling: int  # of the StyleGAN2 generators
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """What any discriminator can be built from; each takes what concerns it."""
+    """The options that a discriminator can be built from; each discriminator uses some of them."""
 
     input_nc: int
     ndf: int
@@ -41,54 +47,62 @@ class DiscriminatorConfig:
     norm: str
     antialias: bool
     size: int  # side of the square training images, in pixels
-    tile: int  # side of the tiles of tilestylegan2, in pixels
+    patch_size: int  # of tilestylegan2, in pixels
 
 
-def _resnet(blocks: int) -> Callable[[GeneratorConfig], nn.Module]:
-    return lambda s: ResnetGenerator(s.input_nc, s.output_nc, s.ngf, blocks, s.norm, s.dropout, s.antialias, s.antialias_up)
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """An entry of `GENERATORS`: how to build the generator, and its class, whose attributes are known before that.
+
+    `GENERATORS["resnet_9blocks"](config)` builds it.
+    """
+
+    network: type[Generator]
+    build: Callable[[GeneratorConfig], Generator]
+
+    def __call__(self, config: GeneratorConfig) -> Generator:
+        return self.build(config)
 
 
-def _unet(num_downsampling: int) -> Callable[[GeneratorConfig], nn.Module]:
-    return lambda s: UnetGenerator(s.input_nc, s.output_nc, s.ngf, num_downsampling, s.norm, s.dropout)
-
-
-def _stylegan2(blocks: int, inject_noise: bool) -> Callable[[GeneratorConfig], nn.Module]:
-    return lambda s: StyleGAN2Generator(
-        s.input_nc, s.output_nc, s.ngf, s.size, blocks, s.n_downsampling, inject_noise=inject_noise
+def _resnet(n_blocks: int) -> GeneratorSpec:
+    return GeneratorSpec(
+        ResnetGenerator,
+        lambda c: ResnetGenerator(c.input_nc, c.output_nc, c.ngf, n_blocks, c.norm, c.dropout, c.antialias, c.antialias_up),
     )
 
 
-GENERATORS: dict[str, Callable[[GeneratorConfig], nn.Module]] = {
+def _unet(num_downs: int) -> GeneratorSpec:
+    return GeneratorSpec(
+        UnetGenerator, lambda c: UnetGenerator(c.input_nc, c.output_nc, c.ngf, num_downs, c.norm, c.dropout)
+    )
+
+
+def _stylegan2(network: type[StyleGAN2Generator] | type[SmallStyleGAN2Generator]) -> GeneratorSpec:
+    return GeneratorSpec(network, lambda c: network(c.input_nc, c.output_nc, c.ngf, c.size, n_downsampling=c.n_downsampling))
+
+
+GENERATORS: dict[str, GeneratorSpec] = {
     "resnet_9blocks": _resnet(9),
     "resnet_6blocks": _resnet(6),
     "resnet_4blocks": _resnet(4),
     "unet_256": _unet(8),
     "unet_128": _unet(7),
-    "stylegan2": _stylegan2(blocks=6, inject_noise=True),
-    "smallstylegan2": _stylegan2(blocks=2, inject_noise=False),
-}
-
-# The layers that PatchNCE compares unless --nce_layers says otherwise; generators that are not named here have no taps.
-DEFAULT_NCE_LAYERS: dict[str, str] = {
-    "resnet_9blocks": "0,4,8,12,16",
-    "resnet_6blocks": "0,4,8,12,16",
-    "resnet_4blocks": "0,4,8,12,16",
-    "stylegan2": "0,2,4",
-    "smallstylegan2": "0,2,3",
+    "stylegan2": _stylegan2(StyleGAN2Generator),
+    "smallstylegan2": _stylegan2(SmallStyleGAN2Generator),
 }
 
 DISCRIMINATORS: dict[str, Callable[[DiscriminatorConfig], nn.Module]] = {
-    "basic": lambda s: PatchGAN(s.input_nc, s.ndf, 3, s.norm, s.antialias),
-    "n_layers": lambda s: PatchGAN(s.input_nc, s.ndf, s.n_layers, s.norm, s.antialias),
-    "pixel": lambda s: PixelDiscriminator(s.input_nc, s.ndf, s.norm),
-    "patch": lambda s: PatchDiscriminator(s.input_nc, s.ndf, s.norm, s.antialias),
-    "stylegan2": lambda s: StyleGAN2Discriminator(s.input_nc, s.ndf, s.size),
-    "tilestylegan2": lambda s: TiledStyleGAN2Discriminator(s.input_nc, s.ndf, s.tile),
+    "basic": lambda c: PatchGAN(c.input_nc, c.ndf, 3, c.norm, c.antialias),
+    "n_layers": lambda c: PatchGAN(c.input_nc, c.ndf, c.n_layers, c.norm, c.antialias),
+    "pixel": lambda c: PixelDiscriminator(c.input_nc, c.ndf, c.norm),
+    "patch": lambda c: PatchDiscriminator(c.input_nc, c.ndf, c.norm, c.antialias),
+    "stylegan2": lambda c: StyleGAN2Discriminator(c.input_nc, c.ndf, c.size),
+    "tilestylegan2": lambda c: TiledStyleGAN2Discriminator(c.input_nc, c.ndf, c.patch_size),
 }
 
-# The projection heads, from the widths of the tapped feature maps and the length of the projected vectors.
+# netF, from the channels of the feature maps and the length of the projected vectors.
 FEATURE_HEADS: dict[str, Callable[[Sequence[int], int], PatchSampler]] = {
-    "sample": lambda widths, nc: PatchSampler(widths, project=False),
-    "mlp_sample": lambda widths, nc: PatchSampler(widths, project=True, nc=nc),
-    "reshape": lambda widths, nc: ReshapeF(),
+    "sample": lambda channels, nc: PatchSampler(channels, use_mlp=False),
+    "mlp_sample": lambda channels, nc: PatchSampler(channels, use_mlp=True, nc=nc),
+    "reshape": lambda channels, nc: ReshapeF(),
 }

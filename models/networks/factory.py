@@ -1,26 +1,30 @@
-"""From options to networks: the one place where the two meet."""
+"""Build networks from options: `define_G`, `define_D` and `define_F`."""
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from models.networks import DISCRIMINATORS, FEATURE_HEADS, GENERATORS, DiscriminatorConfig, GeneratorConfig
+from models.networks.base import Generator
 from models.networks.layers import init_weights
 from models.networks.patch_sampler import PatchSampler
 from util.errors import UserError, is_out_of_memory
 from util.runtime.device import format_gib, free_memory
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def define_G(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
-    """The generator that --netG names, from `input_nc` to `output_nc` channels, with fresh weights."""
-    settings = generator_config(opt, input_nc, output_nc)
-    return _build_validated("--netG", opt.netG, lambda: GENERATORS[opt.netG](settings), ("--ngf", opt.ngf), input_nc, opt)
+
+def define_G(opt: Namespace, input_nc: int, output_nc: int) -> Generator:
+    """Build the generator --netG with initialized weights, from `input_nc` to `output_nc` channels."""
+    config = generator_config(opt, input_nc, output_nc)
+    return _build_validated("--netG", opt.netG, lambda: GENERATORS[opt.netG](config), ("--ngf", opt.ngf), input_nc, opt)
 
 
 def generator_config(opt: Namespace, input_nc: int, output_nc: int) -> GeneratorConfig:
-    """What the options say of the generator."""
+    """Return the options of the generator."""
     return GeneratorConfig(
         input_nc=input_nc,
         output_nc=output_nc,
@@ -35,26 +39,24 @@ def generator_config(opt: Namespace, input_nc: int, output_nc: int) -> Generator
 
 
 def define_D(opt: Namespace, input_nc: int) -> nn.Module:
-    """The discriminator that --netD names, for images of `input_nc` channels, with fresh weights."""
-    settings = DiscriminatorConfig(
+    """Build the discriminator --netD with initialized weights, for images of `input_nc` channels."""
+    config = DiscriminatorConfig(
         input_nc=input_nc,
         ndf=opt.ndf,
         n_layers=opt.n_layers_D,
         norm=opt.normD,
         antialias=not opt.no_antialias,
         size=opt.net_size,
-        tile=opt.D_patch_size,
+        patch_size=opt.D_patch_size,
     )
-    return _build_validated(
-        "--netD", opt.netD, lambda: DISCRIMINATORS[opt.netD](settings), ("--ndf", opt.ndf), input_nc, opt
-    )
+    return _build_validated("--netD", opt.netD, lambda: DISCRIMINATORS[opt.netD](config), ("--ndf", opt.ndf), input_nc, opt)
 
 
-def define_F(opt: Namespace, widths: Sequence[int]) -> PatchSampler:
-    """The head that --netF names, for feature maps of these widths, with fresh weights."""
+def define_F(opt: Namespace, channels: Sequence[int]) -> PatchSampler:
+    """Build the head --netF with initialized weights, for feature maps of these channels."""
 
     def build() -> PatchSampler:
-        return FEATURE_HEADS[opt.netF](widths, opt.netF_nc)
+        return FEATURE_HEADS[opt.netF](channels, opt.netF_nc)
 
     dry_build_on_meta(build, "--netF_nc", opt.netF_nc)
     head = build()
@@ -63,43 +65,44 @@ def define_F(opt: Namespace, widths: Sequence[int]) -> PatchSampler:
 
 
 def _build_validated(
-    flag: str, name: str, build: Callable[[], nn.Module], width: tuple[str, int], channels: int, opt: Namespace
-) -> nn.Module:
-    """Builds the network and draws its weights. Raises UserError where it cannot take the images it shall be
-    trained on, or where it is as wide as no memory holds; `width` is the option that says so, and its value."""
+    flag: str, name: str, build: Callable[[], Network], width: tuple[str, int], channels: int, opt: Namespace
+) -> Network:
+    """Build the network and initialize its weights. `width` is the option that sets the number of channels, and its value.
+
+    Raise UserError if the network cannot process the training images, or does not fit in memory.
+    """
     side = min(opt.load_size, opt.crop_size)
     try:
-        plan = dry_build_on_meta(build, *width)
+        on_meta = dry_build_on_meta(build, *width)
         if opt.isTrain:
-            plan(torch.empty(1, channels, side, side, device="meta"))
+            on_meta(torch.empty(1, channels, side, side, device="meta"))
     except (ValueError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"{flag} {name} does not go with training images of {side}x{side} pixels (--load_size, --crop_size): {error}"
+            f"{flag} {name}: incompatible with training images of {side}x{side} pixels (--load_size, --crop_size): {error}"
         ) from None
     network = build()
     init_weights(network, opt.init_type, opt.init_gain)
     return network
 
 
-def dry_build_on_meta(build: Callable[[], nn.Module], flag: str, width: int) -> nn.Module:
-    """The network on the meta device: it has shapes alone, takes no memory and computes nothing.
+def dry_build_on_meta(build: Callable[[], Network], flag: str, width: int) -> Network:
+    """Build the network on the meta device, where it has shapes but takes no memory and computes nothing.
 
-    Raises UserError, with the flags that say how wide it is, where memory would not hold its weights.
+    Raise UserError that names the option (`flag` and its value `width`) if the weights do not fit in memory.
     """
-    remedy = "lower it, --input_nc or --output_nc"
+    advice = "Use a smaller value, or a smaller --input_nc or --output_nc."
     try:
         with torch.device("meta"):
-            plan = build()
+            on_meta = build()
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"{flag} {width} makes a network that no memory can hold: {remedy}") from None
-    needed, free = sum(tensor.nbytes for tensor in plan.state_dict().values()), free_memory(torch.device("cpu"))
+        raise UserError(f"{flag} {width}: the network is too large for any memory. {advice}") from None
+    needed, free = sum(tensor.nbytes for tensor in on_meta.state_dict().values()), free_memory(torch.device("cpu"))
     if needed > free:
         raise UserError(
-            f"{flag} {width} makes a network of {format_gib(needed)}, "
-            f"and {format_gib(free)} of memory may be used here: {remedy}"
+            f"{flag} {width}: the network needs {format_gib(needed)}, but only {format_gib(free)} are free. {advice}"
         )
-    return plan
+    return on_meta

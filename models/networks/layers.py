@@ -1,4 +1,4 @@
-"""The normalization layers that --normG and --normD choose from."""
+"""The layers that the networks share: normalization, reflection padding, anti-aliased resampling, weight initialization."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from torch.autograd.function import once_differentiable
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalization without learned parameters: every channel of every image to mean 0 and variance 1.
+    """Instance normalization without learned parameters: zero mean and unit variance per image and channel.
 
-    Computed as a group norm with one channel to a group, which is the same function. PyTorch's own instance norm returns
-    a wrong input gradient on the CPU for a single image whose gradient comes in channels-last strides; this one does
-    not, and its forward pass takes half the time there.
+    Computed as a group norm with one channel per group, which is the same function. `nn.InstanceNorm2d` returns a wrong
+    input gradient on the CPU for a single image if the incoming gradient is channels-last. The group norm does not, and
+    its forward pass takes half the time there.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -28,10 +28,10 @@ class InstanceNorm(nn.Module):
         return F.group_norm(image, self.channels, eps=self.eps)
 
     def fused_relu(self, image: Tensor) -> Tensor:
-        """relu(norm(image)), which keeps no more for the backward pass than the norm alone.
+        """Return relu(norm(image)), storing no more for the backward pass than the norm alone.
 
-        Not so in bfloat16, whose means are too coarse to tell from the image what was positive; nor where there is no
-        backward pass, since an exported network cannot hold functions of Python.
+        Two cases are not fused: bfloat16, whose means are too coarse to recover the sign from the image, and passes
+        without a backward pass, because an exported network cannot contain a Python autograd function.
         """
         if not image.requires_grad or image.dtype not in (torch.float32, torch.float64):
             return self(image).relu_()
@@ -42,12 +42,12 @@ class InstanceNorm(nn.Module):
 
 
 class _NormReLU(Function):
-    """A normalized value is positive where the value lies above the mean: there is no need to keep the result."""
+    """Norm and ReLU in one. A normalized value is positive if the value exceeds the mean, so the output is not stored."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, eps: float) -> Tensor:
         if not (image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)):
-            image = image.contiguous()  # the kernels take it for granted
+            image = image.contiguous()  # the kernels require it
         normalized, mean, rstd = torch.native_group_norm(image, None, None, *_sizes(image), eps)
         ctx.save_for_backward(image, mean, rstd)
         return normalized.relu_()
@@ -56,15 +56,15 @@ class _NormReLU(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         image, mean, rstd = ctx.saved_tensors
-        passed = image - mean[:, :, None, None]
-        torch.ops.aten.threshold_backward(gradient, passed, 0, grad_input=passed)  # in its place
-        wanted = [True, False, False]
-        gradients = torch.ops.aten.native_group_norm_backward(passed, image, mean, rstd, None, *_sizes(image), wanted)
+        mask = image - mean[:, :, None, None]
+        torch.ops.aten.threshold_backward(gradient, mask, 0, grad_input=mask)  # reuses the memory of the mask
+        output_mask = [True, False, False]  # the gradient of the image alone
+        gradients = torch.ops.aten.native_group_norm_backward(mask, image, mean, rstd, None, *_sizes(image), output_mask)
         return gradients[0], None
 
 
 def _sizes(image: Tensor) -> tuple[int, int, int, int]:
-    """Images, channels, pixels and groups, for a group norm with one channel to a group."""
+    """Return images, channels, pixels and groups, as a group norm with one channel per group expects them."""
     images, channels, height, width = image.shape
     return images, channels, height * width, channels
 
@@ -73,26 +73,17 @@ NORMS: dict[str, type[nn.Module]] = {"instance": InstanceNorm, "batch": nn.Batch
 
 
 def use_bias(norm: str) -> bool:
-    """Whether a convolution in front of this norm has a bias, as it has in the published checkpoints.
+    """Return True if a convolution before this norm has a bias in the published checkpoints.
 
-    In front of an instance norm the bias is dead weight, but its key is part of the file format.
+    Before an instance norm the bias has no effect, but its key is part of the checkpoint format.
     """
     return norm == "instance"
 
 
-def is_batch_dependent(network: nn.Module) -> bool:
-    """Whether an image's result depends on what else is in the batch, or on a random draw of the pass.
-
-    Where it does not, passes over several batches can be joined into one, and features be used again, with equal results.
-    """
-    return any(isinstance(layer, (nn.BatchNorm2d, nn.Dropout)) for layer in network.modules())
-
-
 class ReflectionPad(nn.Module):
-    """(N, C, H, W) -> (N, C, H + 2 * margin, W + 2 * margin), mirrored at the outermost pixels; the margin is less than
-    either side.
+    """Reflection padding: (N, C, H, W) -> (N, C, H + 2 * padding, W + 2 * padding); `padding` is below H and W.
 
-    The function of `nn.ReflectionPad2d`, which keeps its input for the backward pass although only its shape is needed,
+    Same function as `nn.ReflectionPad2d`, which stores its input for the backward pass although only the shape is needed,
     and takes twice as long there.
     """
 
@@ -108,7 +99,7 @@ class ReflectionPad(nn.Module):
 
 
 def reflect(features: Tensor, padding: int) -> Tensor:
-    """The padding by itself."""
+    """Return the feature maps with reflection padding, for the plain autograd."""
     return F.pad(features, (padding,) * 4, mode="reflect")
 
 
@@ -121,12 +112,12 @@ class _Reflect(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         for axis in (2, 3):
-            gradient = _fold(gradient, ctx.padding, axis)
+            gradient = _reflect_backward(gradient, ctx.padding, axis)
         return gradient, None
 
 
-def _fold(gradient: Tensor, padding: int, axis: int) -> Tensor:
-    """Adds the gradient of the reflected margins to the pixels they mirror, along one axis."""
+def _reflect_backward(gradient: Tensor, padding: int, axis: int) -> Tensor:
+    """Add the gradient of the padding to the pixels that it mirrors, along one axis."""
     side = gradient.shape[axis] - 2 * padding
     before, inner, after = gradient.split((padding, side, padding), axis)
     inner = inner.clone()
@@ -135,39 +126,39 @@ def _fold(gradient: Tensor, padding: int, axis: int) -> Tensor:
     return inner
 
 
-# Sides of maps up to which two products with small matrices beat a depthwise convolution on the CPU.
+# Largest side, in positions, for which two small matrix products are faster than a depthwise convolution on the CPU.
 MAX_MATMUL_SIZE = 512
 
 
 def _binomial_filter(taps: list[float], channels: int, total: float) -> Tensor:
-    """The outer product of `taps` with itself, scaled to sum to `total`, once per channel: (channels, 1, k, k)."""
+    """Return the outer product of `taps` with itself, scaled to sum to `total`, for every channel: (channels, 1, k, k)."""
     row = torch.tensor(taps)
     kernel = torch.outer(row, row)
     return (kernel * (total / kernel.sum())).expand(channels, 1, -1, -1).clone()
 
 
 class Resampler(nn.Module, ABC):
-    """A blur that is the same along rows and columns, with a change of resolution: `filt` is an outer product.
+    """A separable blur with a change of resolution: `filt` is an outer product of one filter with itself.
 
-    On the CPU, depthwise convolutions are slow, their gradients slower still, and they keep their padded input for a
-    gradient of the filter that nobody asks for. There, a map that learns is multiplied by one matrix from the left and one
-    from the right, which has the same values.
+    On the CPU, depthwise convolutions are slow and their gradients slower. They also store the padded input for a filter
+    gradient that is not needed. In training on the CPU, each map is therefore multiplied by one matrix from the left and
+    one from the right, with equal results.
     """
 
     filt: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
         cpu_training = features.requires_grad and features.device.type == "cpu"
-        # PyTorch 2.14 compiles the gradient of replicated borders for another layout than it gets on a CPU, and stops there.
+        # PyTorch 2.14 compiles the gradient of replication padding on the CPU for a wrong memory layout, and fails.
         if cpu_training and (max(features.shape[2:]) <= MAX_MATMUL_SIZE or torch.compiler.is_compiling()):
             height, width = features.shape[2:]
             maps = features.flatten(0, 1)
-            from_rows = torch.bmm(self._matrix(height).expand(len(maps), -1, -1), maps)
-            return (from_rows @ self._matrix(width).T).unflatten(0, features.shape[:2])
+            from_rows = torch.bmm(self._as_matrix(height).expand(len(maps), -1, -1), maps)
+            return (from_rows @ self._as_matrix(width).T).unflatten(0, features.shape[:2])
         return self._convolve(features, self.filt, (1, 1))
 
-    def _matrix(self, side: int) -> Tensor:
-        """What the resampling does along one axis of `side` positions, (new side, side)."""
+    def _as_matrix(self, side: int) -> Tensor:
+        """Return the matrix (new side, side) of the resampling along one axis of `side` positions."""
         kernel = self.filt[:1]
         taps = kernel.sum(3, keepdim=True) / kernel.sum().sqrt()
         unit_columns = torch.eye(side, dtype=taps.dtype)[None, None]
@@ -175,11 +166,11 @@ class Resampler(nn.Module, ABC):
 
     @abstractmethod
     def _convolve(self, features: Tensor, kernel: Tensor, axes: tuple[int, int]) -> Tensor:
-        """Pads, blurs and resamples along the axes, vertical and horizontal, that are 1."""
+        """Pad, blur and resample along the axes (vertical, horizontal) that are 1."""
 
 
 class Downsample(Resampler):
-    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): a 3x3 binomial blur over reflected borders, every second pixel kept."""
+    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): a 3x3 binomial blur with reflection padding and stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -192,7 +183,7 @@ class Downsample(Resampler):
 
 
 class Upsample(Resampler):
-    """(N, C, H, W) -> (N, C, 2H, 2W): zeros in between, then a 4x4 binomial blur over replicated borders."""
+    """(N, C, H, W) -> (N, C, 2H, 2W): zeros inserted, then a 4x4 binomial blur with replication padding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -215,10 +206,10 @@ INIT_FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def init_weights(network: nn.Module, init_type: str = "xavier", gain: float = 0.02) -> None:
-    """Draws the weights of convolutions and linear layers anew, sets their biases to zero, and draws batch-norm scales
-    from normal(1, gain). Layers of other classes (StyleGAN2's) keep the initialization they brought along.
+    """Initialize convolutions and linear layers by `init_type`, their biases to 0, and batch-norm scales by N(1, gain).
 
-    `init_type` is a key of `INIT_FUNCTIONS`; kaiming takes no gain.
+    `init_type` is a key of `INIT_FUNCTIONS`; kaiming ignores the gain. Layers of other classes, such as StyleGAN2's, keep
+    the weights of their constructor.
     """
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):

@@ -1,6 +1,7 @@
-"""netF, the heads between the encoder and PatchNCE: pick positions of a feature map, project them, normalize them.
+"""netF, the heads between the encoder and PatchNCE: sample patches of a feature map, project and normalize them.
 
-CUT, section 3: H_l, a two-layer MLP for every tapped layer l, maps the encoder's features to z_l = H_l(G_enc^l(x)).
+CUT, section 3: H_l, a two-layer MLP for each of the chosen layers l, maps encoder features to z_l = H_l(G_enc^l(x)).
+A patch is one position of a feature map. Its id is the row-major index into H*W.
 """
 
 from collections.abc import Sequence
@@ -10,71 +11,84 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def sample_patch_ids(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` different positions of the map (N, C, H, W), as row-major indices into H*W; all of them where it is smaller.
+def sample_patch_ids(features: Tensor, num_patches: int, generator: torch.Generator) -> Tensor:
+    """Sample `num_patches` different patch ids of a feature map (N, C, H, W), or all of them if there are fewer.
 
-    The same positions serve every image of the batch.
+    All images of the batch share them.
     """
     height, width = features.shape[-2:]
-    return torch.randperm(height * width, generator=generator, device=generator.device)[:count]
+    return torch.randperm(height * width, generator=generator, device=generator.device)[:num_patches]
 
 
-def opposite(positions: Tensor, width: int) -> Tensor:
-    """Where row-major positions of a map of this width lie after it was mirrored left to right."""
-    return positions + (width - 1) - 2 * (positions % width)
+def mirrored_ids(patch_ids: Tensor, width: int) -> Tensor:
+    """Return the ids of the same patches in a feature map of this width that is flipped left to right."""
+    return patch_ids + (width - 1) - 2 * (patch_ids % width)
 
 
 def normalize(vectors: Tensor, epsilon: float = 1e-7) -> Tensor:
-    """(N, C) -> x / (||x|| + epsilon). Not `F.normalize`: freshly initialized heads give vectors so short that the epsilon
-    counts, and here their gradient stays finite at zero."""
+    """Return x / (||x|| + epsilon) for every row of (N, C).
+
+    Not `F.normalize`: the vectors of freshly initialized heads are so short that the epsilon matters. The gradient is
+    finite at zero.
+    """
     return vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + epsilon)
 
 
 class PatchSampler(nn.Module):
-    """Samples patches of feature maps; with `project`, through one MLP per layer.
+    """Sample patches of feature maps; with `use_mlp`, project them by one MLP per layer.
 
-    `widths` are the channels of the feature maps, in their order; `nc` is the length of the projected vectors.
+    Args:
+        channels: channels of the feature maps, one entry per layer.
+        use_mlp: project the patches.
+        nc: length of the projected vectors.
     """
 
-    def __init__(self, widths: Sequence[int], project: bool, nc: int = 256) -> None:
+    #: A patch is one position of the feature map, so that its receptive field is all that needs to be encoded.
+    samples_positions = True
+
+    def __init__(self, channels: Sequence[int], use_mlp: bool, nc: int = 256) -> None:
         super().__init__()
-        self.project = project
-        if project:
-            for index, width in enumerate(widths):
-                mlp = nn.Sequential(nn.Linear(width, nc), nn.ReLU(), nn.Linear(nc, nc))
+        self.use_mlp = use_mlp
+        if use_mlp:
+            for index, layer_channels in enumerate(channels):
+                mlp = nn.Sequential(nn.Linear(layer_channels, nc), nn.ReLU(), nn.Linear(nc, nc))
                 self.add_module(f"mlp_{index}", mlp)
 
-    def draw(self, features: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
-        """New positions for every feature map, `count` of each (see `sample_patch_ids`)."""
-        return [sample_patch_ids(feature, count, generator) for feature in features]
+    def sample_ids(self, features: Sequence[Tensor], num_patches: int, generator: torch.Generator) -> list[Tensor]:
+        """Sample patch ids for every feature map (see `sample_patch_ids`)."""
+        return [sample_patch_ids(feature, num_patches, generator) for feature in features]
 
-    def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
-        """Feature maps (N, C_i, H_i, W_i) at positions (S_i,) -> (N, C_i, S_i); of maps that are `mirrored` left to right,
-        as if they were turned back before. No whole map is moved or permuted."""
+    def gather(self, features: Sequence[Tensor], patch_ids: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
+        """Return the patches (N, C_l, S_l) with ids (S_l,) of feature maps (N, C_l, H_l, W_l).
+
+        If the feature maps are `mirrored` left to right, the ids are those of the unflipped map. Only the ids are
+        converted: no feature map is flipped or permuted.
+        """
         if mirrored:
-            positions = [opposite(where, feature.shape[3]) for feature, where in zip(features, positions, strict=True)]
-        return [feature.flatten(2).index_select(2, where) for feature, where in zip(features, positions, strict=True)]
+            patch_ids = [mirrored_ids(ids, feature.shape[3]) for feature, ids in zip(features, patch_ids, strict=True)]
+        return [feature.flatten(2).index_select(2, ids) for feature, ids in zip(features, patch_ids, strict=True)]
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
-        """Gathered patches (N, C_i, S_i) -> unit vectors (N*S_i, nc), image by image."""
+        """Project and normalize patches (N, C_l, S_l) to unit vectors (N * S_l, nc), image by image."""
         vectors = [patch.transpose(1, 2).flatten(0, 1) for patch in patches]
-        if self.project:
+        if self.use_mlp:
             vectors = [self.get_submodule(f"mlp_{index}")(vector) for index, vector in enumerate(vectors)]
         return [normalize(vector) for vector in vectors]
 
 
 class ReshapeF(PatchSampler):
-    """`--netF reshape`: every map averaged down to a 4x4 grid, whose cells are the patches; nothing is drawn or learned."""
+    """`--netF reshape`: the patches are the cells of a 4x4 grid over the feature map. Nothing is sampled or learned."""
 
-    GRID = 4
+    GRID_SIZE = 4
+    samples_positions = False
 
     def __init__(self) -> None:
-        super().__init__(widths=(), project=False)
+        super().__init__(channels=(), use_mlp=False)
 
-    def draw(self, features: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
-        """The cells of the grid: always all of them, whatever `count` is."""
-        return [torch.arange(self.GRID**2, device=feature.device) for feature in features]
+    def sample_ids(self, features: Sequence[Tensor], num_patches: int, generator: torch.Generator) -> list[Tensor]:
+        """Return the ids of all cells; `num_patches` is ignored."""
+        return [torch.arange(self.GRID_SIZE**2, device=feature.device) for feature in features]
 
-    def gather(self, features: Sequence[Tensor], positions: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
-        """Feature maps (N, C_i, H_i, W_i) -> their cells (N, C_i, 16)."""
-        return super().gather([F.adaptive_avg_pool2d(feature, self.GRID) for feature in features], positions, mirrored)
+    def gather(self, features: Sequence[Tensor], patch_ids: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
+        """Return the average of every cell (N, C_l, 16) of feature maps (N, C_l, H_l, W_l)."""
+        return super().gather([F.adaptive_avg_pool2d(feature, self.GRID_SIZE) for feature in features], patch_ids, mirrored)

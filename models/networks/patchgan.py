@@ -1,4 +1,4 @@
-"""PatchGAN discriminators (Isola et al., 2017): a map of scores, one for every patch that the receptive field covers."""
+"""PatchGAN discriminators (Isola et al., 2017): a map of logits, one for every patch of the image."""
 
 from itertools import pairwise
 
@@ -9,9 +9,9 @@ from util.errors import ImageSizeError
 
 
 class PatchGAN(nn.Module):
-    """(N, input_nc, H, W) in [-1, 1] -> (N, 1, h, w) unbounded scores; three layers see patches of 70 pixels.
+    """Images (N, input_nc, H, W) in [-1, 1] -> logits (N, 1, h, w). With three layers a logit depends on 70x70 pixels.
 
-    Widths double from `ndf` with every one of the `n_layers` halvings, up to 8 times `ndf`.
+    Each of the `n_layers` layers halves the resolution and doubles the channels, from `ndf` up to 8 * `ndf`.
     """
 
     def __init__(
@@ -20,20 +20,20 @@ class PatchGAN(nn.Module):
         super().__init__()
         bias = use_bias(norm)
 
-        def halving(inputs: int, outputs: int, *between: nn.Module, bias: bool) -> list[nn.Module]:
+        def downsample_block(inputs: int, outputs: int, *between: nn.Module, bias: bool) -> list[nn.Module]:
             if antialias:
                 return [nn.Conv2d(inputs, outputs, 4, 1, 1, bias=bias), *between, Downsample(outputs)]
             return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=bias), *between]
 
-        widths = [ndf * min(2**level, 8) for level in range(n_layers + 1)]
-        layers = halving(input_nc, ndf, nn.LeakyReLU(0.2, inplace=True), bias=True)
-        for inputs, outputs in pairwise(widths[:-1]):
-            layers += halving(inputs, outputs, NORMS[norm](outputs), nn.LeakyReLU(0.2, inplace=True), bias=bias)
+        channels = [ndf * min(2**level, 8) for level in range(n_layers + 1)]
+        layers = downsample_block(input_nc, ndf, nn.LeakyReLU(0.2, inplace=True), bias=True)
+        for inputs, outputs in pairwise(channels[:-1]):
+            layers += downsample_block(inputs, outputs, NORMS[norm](outputs), nn.LeakyReLU(0.2, inplace=True), bias=bias)
         layers += [
-            nn.Conv2d(widths[-2], widths[-1], 4, 1, 1, bias=bias),
-            NORMS[norm](widths[-1]),
+            nn.Conv2d(channels[-2], channels[-1], 4, 1, 1, bias=bias),
+            NORMS[norm](channels[-1]),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(widths[-1], 1, 4, 1, 1),
+            nn.Conv2d(channels[-1], 1, 4, 1, 1),
         ]
         self.model = nn.Sequential(*layers)
 
@@ -42,33 +42,36 @@ class PatchGAN(nn.Module):
 
 
 class PatchDiscriminator(PatchGAN):
-    """A two-layer PatchGAN that judges tiles of 16 pixels each on its own; what is left over at the far edges is not seen.
+    """A two-layer PatchGAN on separate patches of 16 pixels: (N, input_nc, H, W) -> (N * patches, 1, h, w).
 
-    (N, input_nc, H, W) -> (N * tiles, 1, h, w). Raises ImageSizeError for images below one tile.
+    A remainder at the right and lower edges is ignored. Raise ImageSizeError for images smaller than one patch.
     """
 
-    TILE = 16
+    PATCH_SIZE = 16
 
     def __init__(self, input_nc: int, ndf: int = 64, norm: str = "instance", antialias: bool = True) -> None:
         super().__init__(input_nc, ndf, n_layers=2, norm=norm, antialias=antialias)
 
     def forward(self, image: Tensor) -> Tensor:
-        return super().forward(to_patches(image, self.TILE))
+        return super().forward(to_patches(image, self.PATCH_SIZE))
 
 
 def to_patches(image: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) -> (N * tiles, C, side, side), row by row; raises ImageSizeError where not one tile fits."""
+    """Cut images (N, C, H, W) into patches (N * patches, C, side, side), row by row.
+
+    Raise ImageSizeError if an image is smaller than one patch.
+    """
     height, width = image.shape[-2:]
     rows, columns = height // side, width // side
     if not rows * columns:
-        raise ImageSizeError(f"an image of {width}x{height} is smaller than one tile of {side}x{side}")
+        raise ImageSizeError(f"an image of {width}x{height} pixels is smaller than one patch of {side}x{side}")
     image = image[..., : rows * side, : columns * side]
-    tiles = image.unflatten(3, (columns, side)).unflatten(2, (rows, side))
-    return tiles.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    patches = image.unflatten(3, (columns, side)).unflatten(2, (rows, side))
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 class PixelDiscriminator(nn.Module):
-    """Judges every pixel by its own values alone: (N, input_nc, H, W) -> (N, 1, H, W)."""
+    """1x1 convolutions, one logit per pixel: (N, input_nc, H, W) -> (N, 1, H, W)."""
 
     def __init__(self, input_nc: int, ndf: int = 64, norm: str = "instance") -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The ResNet generator of Johnson et al. (2016) as CUT uses it: two halvings, residual blocks, two doublings.
+"""The ResNet generator of Johnson et al. (2016) as CUT uses it: downsample twice, residual blocks, upsample twice.
 
-CUT, section 3: the first half of the generator is the encoder, whose feature maps PatchNCE compares. A tap is the index of
-an entry of `model`, the one Sequential that holds every layer; the state dict keys follow from it.
+The first half of the generator is the encoder, whose feature maps PatchNCE compares (CUT, section 3). --nce_layers are
+indices into `model`, the Sequential that holds every layer; the state dict keys are those indices too.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,13 +9,13 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.base import EncoderGenerator, validate_nce_layers
+from models.networks.base import Generator, validate_nce_layers
 from models.networks.layers import NORMS, Downsample, InstanceNorm, ReflectionPad, Upsample, use_bias
 from models.networks.winograd import Conv3x3
 
 
 class ResnetBlock(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), 3x3 convolutions over reflected borders, (N, C, H, W) -> the same."""
+    """x + norm(conv(relu(norm(conv(x))))) with 3x3 convolutions and reflection padding; the shape (N, C, H, W) is kept."""
 
     def __init__(self, channels: int, norm: str, dropout: bool) -> None:
         super().__init__()
@@ -38,19 +38,31 @@ class ResnetBlock(nn.Module):
         return residual.add_(features)
 
 
-class ResnetGenerator(EncoderGenerator):
-    """Translates images (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; H and W are multiples of 4.
+class ResnetGenerator(Generator):
+    """ResNet: images (N, input_nc, H, W) -> (N, output_nc, H, W), both in [-1, 1].
 
-    `norm` is a key of `NORMS`; `antialias` and `antialias_up` choose blurred over strided and transposed convolutions;
-    `dropout` adds a layer of it to every residual block.
+    Args:
+        input_nc: input channels.
+        output_nc: output channels.
+        ngf: channels after the first convolution.
+        n_blocks: residual blocks.
+        norm: a key of `NORMS`.
+        dropout: add a dropout layer to every residual block.
+        antialias: downsample by a convolution and a blur, instead of a strided convolution.
+        antialias_up: upsample by a blur and a convolution, instead of a transposed convolution.
     """
+
+    size_multiple = 4  # downsampled twice
+    min_size = 8  # reflection padding of a residual block needs two positions at a quarter of the size
+    default_nce_layers = "0,4,8,12,16"
+    supports_gradient_checkpointing = True
 
     def __init__(
         self,
         input_nc: int,
         output_nc: int,
         ngf: int = 64,
-        blocks: int = 9,
+        n_blocks: int = 9,
         norm: str = "instance",
         dropout: bool = False,
         antialias: bool = True,
@@ -58,61 +70,67 @@ class ResnetGenerator(EncoderGenerator):
     ) -> None:
         super().__init__()
         bias = use_bias(norm)
-        entries: list[nn.Module] = []
-        stage_starts: list[int] = []  # of stages, each the entries up to the next change of size
+        layers: list[nn.Module] = []
+        stage_starts: list[int] = []  # first layer of every stage; a stage ends at the next change of size
         self.layer_channels: list[int] = []
 
-        def add(width: int, *layers: nn.Module) -> None:
-            entries.extend(layers)
-            self.layer_channels.extend([width] * len(layers))
+        def add(channels: int, *new_layers: nn.Module) -> None:
+            layers.extend(new_layers)
+            self.layer_channels.extend([channels] * len(new_layers))
 
-        stage_starts.append(len(entries))
+        stage_starts.append(len(layers))
         add(input_nc, ReflectionPad(3))
         add(ngf, nn.Conv2d(input_nc, ngf, 7, bias=bias), NORMS[norm](ngf), nn.ReLU(inplace=True))
-        for width in (2 * ngf, 4 * ngf):
-            stage_starts.append(len(entries))
+        for channels in (2 * ngf, 4 * ngf):
+            stage_starts.append(len(layers))
             if antialias:
-                add(width, Conv3x3(width // 2, width, bias=bias, margin=1))
+                add(channels, Conv3x3(channels // 2, channels, bias=bias, padding=1))
             else:
-                add(width, nn.Conv2d(width // 2, width, 3, stride=2, padding=1, bias=bias))
-            add(width, NORMS[norm](width), nn.ReLU(inplace=True))
+                add(channels, nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=bias))
+            add(channels, NORMS[norm](channels), nn.ReLU(inplace=True))
             if antialias:
-                add(width, Downsample(width))
-        for _ in range(blocks):
-            stage_starts.append(len(entries))
+                add(channels, Downsample(channels))
+        for _ in range(n_blocks):
+            stage_starts.append(len(layers))
             add(4 * ngf, ResnetBlock(4 * ngf, norm, dropout))
-        for width in (2 * ngf, ngf):
-            stage_starts.append(len(entries))
+        for channels in (2 * ngf, ngf):
+            stage_starts.append(len(layers))
             if antialias_up:
-                add(2 * width, Upsample(2 * width))
-                add(width, Conv3x3(2 * width, width, bias=bias, margin=1))
+                add(2 * channels, Upsample(2 * channels))
+                add(channels, Conv3x3(2 * channels, channels, bias=bias, padding=1))
             else:
-                add(width, nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias))
-            add(width, NORMS[norm](width), nn.ReLU(inplace=True))
-        stage_starts.append(len(entries))
+                add(
+                    channels, nn.ConvTranspose2d(2 * channels, channels, 3, stride=2, padding=1, output_padding=1, bias=bias)
+                )
+            add(channels, NORMS[norm](channels), nn.ReLU(inplace=True))
+        stage_starts.append(len(layers))
         add(ngf, ReflectionPad(3))
         add(output_nc, nn.Conv2d(ngf, output_nc, 7), nn.Tanh())
-        self.model = nn.Sequential(*entries)
-        self.stages = [range(*ends) for ends in pairwise([*stage_starts, len(entries)])]
+        self.model = nn.Sequential(*layers)
+        self.stages = [range(start, end) for start, end in pairwise([*stage_starts, len(layers)])]
+
+    def tileable_layers(self) -> nn.Sequential:
+        """Return the layers that compute the generator one after the other."""
+        return self.model
 
     def feature_channels(self, layers: Sequence[int]) -> list[int]:
-        """Channels of the feature maps tapped at `layers`. Raises ValueError where these are no legal taps."""
+        """Return the channels of the feature maps at `layers`. Raise ValueError if they are not valid --nce_layers."""
         validate_nce_layers(layers, len(self.model))
         return [self.layer_channels[layer] for layer in layers]
 
     def forward(
         self, image: Tensor, layers: Sequence[int] = (), encode_only: bool = False
     ) -> Tensor | list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """`G(x)` is the translation, `G(x, layers)` the translation and the features tapped on the way, and
-        `G(x, layers, encode_only=True)` the features alone, computed no further than the last tap.
+        """Return the output, or (output, features) if `layers` are given.
 
-        A tap that feeds an in-place ReLU is overwritten by it, unless it is the last one: so it is in the published
-        code, whose encoder-only pass ends at the last tap.
+        With `encode_only`, return the features alone and stop at the last of the `layers`.
+
+        As in the published code, a feature map that feeds an in-place ReLU is overwritten by it, except the last one.
         """
         features: list[Tensor] = []
         for stage in self.stages:
-            image, tapped = self.checkpointed(self._run, image, stage, layers, encode_only)
-            features += tapped
+            image, stage_features = self.checkpointed(self._run, image, stage, layers, encode_only)
+            features += stage_features
             if encode_only and layers[-1] in stage:
                 return features
         return (image, features) if layers else image
@@ -120,37 +138,39 @@ class ResnetGenerator(EncoderGenerator):
     def _run(
         self, image: Tensor, stage: Sequence[int], layers: Sequence[int], encode_only: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """What the entries of a stage make of their input, and the features tapped on the way."""
-        tapped = []
+        """Run the layers of one stage. Return its output and the features at those of its layers that are in `layers`."""
+        features = []
         for index, layer in fused_layers(self.model, stage, unfused=layers):
             image = layer(image)
             if index in layers:
-                tapped.append(image)
+                features.append(image)
                 if index == layers[-1]:
                     if encode_only:
                         break
                     if self._followed_by_inplace_relu(index):
                         image = image.clone()
-        return image, tapped
+        return image, features
 
     def _followed_by_inplace_relu(self, index: int) -> bool:
-        following = (entry for entry in self.model[index + 1 :] if not isinstance(entry, nn.Identity))
-        return isinstance(next(following, None), nn.ReLU)
+        next_layers = (layer for layer in self.model[index + 1 :] if not isinstance(layer, nn.Identity))
+        return isinstance(next(next_layers, None), nn.ReLU)
 
 
 def fused_layers(
     layers: nn.Sequential, indices: Sequence[int], unfused: Collection[int] = ()
 ) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
-    """The layers at `indices` with their indices, in order; an instance norm and the ReLU after it are one step, under the
-    ReLU's index, unless the norm's index is in `unfused`."""
-    waiting: InstanceNorm | None = None
+    """Yield (index, layer) for the layers at `indices`, in order, with instance norms and ReLUs fused.
+
+    An instance norm and the ReLU after it become one layer under the ReLU's index, unless the norm's index is in `unfused`.
+    """
+    pending_norm: InstanceNorm | None = None
     for index in indices:
         layer = layers[index]
-        following = layers[index + 1] if index + 1 < len(layers) else None
-        if waiting is not None:
-            yield index, waiting.fused_relu
-            waiting = None
-        elif isinstance(layer, InstanceNorm) and isinstance(following, nn.ReLU) and index not in unfused:
-            waiting = layer
+        next_layer = layers[index + 1] if index + 1 < len(layers) else None
+        if pending_norm is not None:
+            yield index, pending_norm.fused_relu
+            pending_norm = None
+        elif isinstance(layer, InstanceNorm) and isinstance(next_layer, nn.ReLU) and index not in unfused:
+            pending_norm = layer
         else:
             yield index, layer

@@ -1,6 +1,6 @@
-"""SinCUT's generator: the layers of StyleGAN2 as an encoder and a decoder around residual blocks, without a style.
+"""SinCUT's networks (CUT, section 4.3): StyleGAN2 layers as an image-to-image generator without style, and a discriminator.
 
-CUT, section 4.3 (single-image translation). A tap is the index of an entry of the encoder, whose first is the image.
+--nce_layers are indices into the generator's encoder; index 0 is the image itself.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.base import EncoderGenerator, validate_nce_layers
+from models.networks.base import Generator, NoiseSource, validate_nce_layers
 from models.networks.patchgan import to_patches
 from models.networks.stylegan2_layers import (
     ACTIVATION_GAIN,
@@ -22,32 +22,14 @@ from models.networks.stylegan2_layers import (
     EqualizedLinear,
     FusedLeakyLinear,
     ResBlock,
-    activate,
     channels_last,
+    leaky_relu_,
 )
 from util.errors import ImageSizeError
-from util.runtime.distributed import local_shard, world_size
-
-
-class NoiseSource:
-    """Where the injected noise comes from: one for each generator network.
-
-    With `generator` the noise follows from that generator's state, on any device; with None, from PyTorch's global one.
-    """
-
-    def __init__(self) -> None:
-        self.generator: torch.Generator | None = None
-
-    def draw(self, features: Tensor) -> Tensor:
-        """Standard normal noise for feature maps (N, C, H, W), the same for all channels: (N, 1, H, W)."""
-        batch, _, height, width = features.shape
-        device = features.device if self.generator is None else self.generator.device
-        noise = torch.randn(batch * world_size(), 1, height, width, generator=self.generator, device=device)
-        return local_shard(noise).to(features)
 
 
 class NoiseInjection(nn.Module):
-    """The strength of the noise, learned from zero."""
+    """The learned strength of the injected noise, initially zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,10 +37,10 @@ class NoiseInjection(nn.Module):
 
 
 class UpsampleConv(nn.Module):
-    """A transposed 3x3 convolution of stride 2 and a blur: (N, C, H, W) -> (N, C', 2H, 2W).
+    """A transposed 3x3 convolution of stride 2, then a blur: (N, C, H, W) -> (N, C', 2H, 2W).
 
-    The modulated convolution of StyleGAN2 where there is no style: nothing modulates the weights, they are only
-    demodulated, every output channel to norm 1 (Karras et al. 2020, equation 3); its leading axis was the batch's.
+    This is StyleGAN2's modulated convolution without a style: weights are only demodulated, to norm 1 for every output
+    channel (Karras et al. 2020, equation 3). The leading axis of `weight` is part of the checkpoint format.
     """
 
     EPSILON = 1e-8
@@ -80,7 +62,7 @@ class UpsampleConv(nn.Module):
 class StyledUpsample(nn.Module):
     """sqrt(2) * leaky_relu(conv(x) + strength * noise + bias): (N, C, H, W) -> (N, C', 2H, 2W).
 
-    Without a `source` nothing is injected, and the strength is not learned.
+    If `source` is None, no noise is injected and the strength is not learned.
     """
 
     def __init__(self, inputs: int, outputs: int, source: NoiseSource | None) -> None:
@@ -94,77 +76,86 @@ class StyledUpsample(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         features = self.conv(features, ACTIVATION_GAIN, self.activate(ACTIVATION_GAIN))
         if self.source is not None:
-            # On a line of its own: torch.compile splits its graph at a generator, and warns if add_ was looked up before.
-            noise = self.source.draw(features)
+            # A separate line: torch.compile splits its graph at a generator, and warns if `add_` was looked up before.
+            noise = self.source.sample(features)
             features.add_(noise * (self.noise.weight * ACTIVATION_GAIN))
-        return activate(features)
+        return leaky_relu_(features)
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """How far a position of a feature map sees: `margin` positions in every direction, `stride` pixels apart."""
+    """The part of an image that a position depends on: `radius` positions in all directions, `stride` pixels apart."""
 
     stride: int
-    margin: int
+    radius: int
 
     @property
     def positions(self) -> int:
-        """Side of the smallest window, in positions."""
-        return 2 * self.margin + 1
+        """Return the side of the receptive field in positions of the feature map."""
+        return 2 * self.radius + 1
 
     @property
     def pixels(self) -> int:
-        """Side of the smallest window, in pixels."""
+        """Return the side of the receptive field in pixels of the image."""
         return self.positions * self.stride
 
     def fits(self, height: int, width: int) -> bool:
-        """Whether a window can be cut from an image of this size such that it is encoded as the whole image is."""
-        strides = height % self.stride == width % self.stride == 0
-        return strides and min(height, width) >= self.pixels
+        """Return True if a crop of this size is encoded exactly as the same place of a (height, width) image."""
+        is_aligned = height % self.stride == width % self.stride == 0
+        return is_aligned and min(height, width) >= self.pixels
 
 
-def crop_receptive_fields(image: Tensor, positions: Tensor, reach: ReceptiveField) -> tuple[Tensor, Tensor]:
-    """The windows around `positions` (P,), row-major indices into the feature map of `image` (N, C, H, W).
+def crop_receptive_fields(image: Tensor, patch_ids: Tensor, field: ReceptiveField) -> tuple[Tensor, Tensor]:
+    """Crop the receptive fields of `patch_ids` (P,), row-major indices into the feature map of `image` (N, C, H, W).
 
-    Returns the windows (N * P, C, S, S), image by image, and where in each window's own feature map its position
-    lies, (P,). A window never leaves the image: at a border it is moved inwards, so that the border's padding is the
-    image's own. The other sides' padding is wrong, but lies too far away to be seen.
+    Returns the crops (N * P, C, S, S), image by image, and the index of each patch in its crop's own feature map, (P,).
+    A crop never leaves the image. At a border it is shifted inwards, so that it has the same padding there as the image.
+    Padding on its other sides is wrong, but is outside the receptive field.
     """
-    stride, side = reach.stride, reach.positions
+    stride, side = field.stride, field.positions
     map_height, map_width = image.shape[2] // stride, image.shape[3] // stride
-    row, column = positions // map_width, positions % map_width
-    top = (row - reach.margin).clamp(0, map_height - side)
-    left = (column - reach.margin).clamp(0, map_width - side)
+    row, column = patch_ids // map_width, patch_ids % map_width
+    top = (row - field.radius).clamp(0, map_height - side)
+    left = (column - field.radius).clamp(0, map_width - side)
 
-    pixel = torch.arange(reach.pixels, device=positions.device)
+    pixel = torch.arange(field.pixels, device=patch_ids.device)
     rows = (top * stride)[:, None] + pixel
     columns = (left * stride)[:, None] + pixel
-    windows = image[:, :, rows[:, :, None], columns[:, None, :]]
-    return windows.transpose(1, 2).flatten(0, 1), (row - top) * side + column - left
+    crops = image[:, :, rows[:, :, None], columns[:, None, :]]
+    return crops.transpose(1, 2).flatten(0, 1), (row - top) * side + column - left
 
 
 class ConvStack(nn.Module):
-    """Layers whose keys begin with `convs`."""
+    """A Sequential under the name `convs`, which the keys of published checkpoints contain."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.convs = nn.Sequential(*layers)
 
 
-def generator_width(ngf: int, resolution: float) -> int:
-    """Channels of feature maps at this resolution in pixels; coarse ones have at most 512."""
-    width = round(512 * ngf / resolution)
-    return min(512, width) if resolution <= 32 else width
+def num_generator_channels(ngf: int, resolution: float) -> int:
+    """Return the channels of feature maps at this resolution in pixels: at most 512 from 32 pixels down."""
+    channels = round(512 * ngf / resolution)
+    return min(512, channels) if resolution <= 32 else channels
 
 
-class StyleGAN2Generator(EncoderGenerator):
-    """Translates images (N, input_nc, H, W) in [-1, 1] to unbounded (N, output_nc, H, W); H and W are multiples of
-    2**n_downsampling, otherwise free.
+class StyleGAN2Generator(Generator):
+    """Encoder, residual blocks and decoder: images (N, input_nc, H, W) in [-1, 1] -> unbounded (N, output_nc, H, W).
 
-    Widths follow from `ngf` and from `size`, the side of the training images in pixels, rounded to a power of two.
-    Maps are halved `n_downsampling` times; there, `blocks` residual blocks work, half of them in the encoder. With
-    `inject_noise` every doubling adds noise from `noise_source`, in tests too.
+    Args:
+        input_nc: input channels.
+        output_nc: output channels.
+        ngf: scales the channels of all layers.
+        size: side of the training images in pixels, rounded to a power of two; the channels depend on it.
+        n_blocks: residual blocks; half of them belong to the encoder.
+        n_downsampling: how many times the encoder halves the resolution.
+        inject_noise: add noise at every upsampling, in tests too.
     """
+
+    default_nce_layers: str | None = "0,2,4"
+    can_encode_patches = True
+    supports_gradient_checkpointing = True
+    test_at_full_size = True
 
     def __init__(
         self,
@@ -172,36 +163,51 @@ class StyleGAN2Generator(EncoderGenerator):
         output_nc: int,
         ngf: int,
         size: int,
-        blocks: int = 6,
+        n_blocks: int = 6,
         n_downsampling: int = 1,
         inject_noise: bool = True,
     ) -> None:
         super().__init__()
         resolution = 2 ** round(math.log2(size))
-        widths = [generator_width(ngf, resolution / 2**level) for level in range(n_downsampling + 1)]
-        if not all(widths):
-            raise ValueError(f"a width of {ngf} leaves no channels at {resolution} pixels")
-        halvings = list(pairwise(widths))
-        inner, blocks_per_half = widths[-1], blocks // 2
+        channels = [num_generator_channels(ngf, resolution / 2**level) for level in range(n_downsampling + 1)]
+        if not all(channels):
+            raise ValueError(f"--ngf {ngf} leaves no channels at {resolution} pixels")
+        levels = list(pairwise(channels))
+        inner, blocks_per_half = channels[-1], n_blocks // 2
         self.n_downsampling = n_downsampling
-        self.layer_channels = [input_nc, *widths, *[inner] * blocks_per_half]
-        self.noise_source = NoiseSource()
+        self.size_multiple = self.min_size = 2**n_downsampling
+        self.injects_noise = inject_noise
+        self.layer_channels = [input_nc, *channels, *[inner] * blocks_per_half]
 
         self.encoder = ConvStack(
             nn.Identity(),
-            ConvLayer(input_nc, widths[0], 1),
-            *(ResBlock(fine, coarse, downsample=True) for fine, coarse in halvings),
+            ConvLayer(input_nc, channels[0], 1),
+            *(ResBlock(fine, coarse, downsample=True) for fine, coarse in levels),
             *(ResBlock(inner, inner) for _ in range(blocks_per_half)),
         )
-        source = self.noise_source if inject_noise else None
+        self.noise_source = NoiseSource()
         self.decoder = ConvStack(
             *(ResBlock(inner, inner) for _ in range(blocks_per_half)),
-            *(StyledUpsample(coarse, fine, source) for fine, coarse in reversed(halvings)),
-            ConvLayer(widths[0], output_nc, 1),
+            *(
+                StyledUpsample(coarse, fine, self.noise_source if inject_noise else None)
+                for fine, coarse in reversed(levels)
+            ),
+            ConvLayer(channels[0], output_nc, 1),
         )
 
+    def set_rng(self, rng: torch.Generator) -> None:
+        """Sample injected noise from `rng`."""
+        self.noise_source.rng = rng
+
+    def set_noise_source(self, source: NoiseSource) -> None:
+        """Take injected noise from `source`."""
+        self.noise_source = source
+        for layer in self.decoder.convs:
+            if isinstance(layer, StyledUpsample) and self.injects_noise:
+                layer.source = source
+
     def feature_channels(self, layers: Sequence[int]) -> list[int]:
-        """Channels of the feature maps tapped at `layers`. Raises ValueError where these are no legal taps."""
+        """Return the channels of the feature maps at `layers`. Raise ValueError if they are not valid --nce_layers."""
         validate_nce_layers(layers, len(self.layer_channels))
         return [self.layer_channels[layer] for layer in layers]
 
@@ -210,114 +216,124 @@ class StyleGAN2Generator(EncoderGenerator):
         image: Tensor,
         layers: Sequence[int] = (),
         encode_only: bool = False,
-        positions: Sequence[Tensor] | None = None,
+        patch_ids: Sequence[Tensor] | None = None,
     ) -> Tensor | list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """`G(x)` is the translation, `G(x, layers)` the translation and the features tapped on the way,
-        `G(x, layers, encode_only=True)` the features alone, computed no further than the last tap, and
-        `G(x, layers, positions=...)` the features at these positions (`encode_patches`)."""
-        if positions is not None:
-            return self.encode_patches(image, layers, positions)
-        features = channels_last(image)
-        taps: list[Tensor] = []
-        for index, layer in enumerate(self.encoder.convs):
-            features = self.checkpointed(layer, features)
-            if index in layers:
-                taps.append(features)
-                if encode_only and index == layers[-1]:
-                    return taps
-        for layer in self.decoder.convs:
-            draws_noise = isinstance(layer, StyledUpsample)
-            features = layer(features) if draws_noise else self.checkpointed(layer, features)
-        return (features, taps) if layers else features
+        """Return the output, or (output, features) if `layers` are given.
 
-    def encode_patches(self, image: Tensor, layers: Sequence[int], positions: Sequence[Tensor]) -> list[Tensor]:
-        """The features that are tapped at `layers`, but only at `positions`: (P_i,) row-major indices into each map,
-        the same for every image. Returns (N, C_i, P_i) for each layer.
-
-        A few positions see little of the image: as long as it costs less, only that much is encoded, with equal
-        features and gradients.
+        With `encode_only`, return the features alone and stop at the last of the `layers`. With `patch_ids`, return
+        the features at these positions alone (see `encode_patches`).
         """
-        reaches = [self._reach(layer) for layer in layers]
+        if patch_ids is not None:
+            return self.encode_patches(image, layers, patch_ids)
+        output = channels_last(image)
+        features: list[Tensor] = []
+        for index, layer in enumerate(self.encoder.convs):
+            output = self.checkpointed(layer, output)
+            if index in layers:
+                features.append(output)
+                if encode_only and index == layers[-1]:
+                    return features
+        for layer in self.decoder.convs:
+            samples_noise = isinstance(layer, StyledUpsample)
+            output = layer(output) if samples_noise else self.checkpointed(layer, output)
+        return (output, features) if layers else output
+
+    def encode_patches(self, image: Tensor, layers: Sequence[int], patch_ids: Sequence[Tensor]) -> list[Tensor]:
+        """Return the features at `layers`, but only at `patch_ids`: for each layer (N, C_l, P_l).
+
+        `patch_ids` are row-major indices (P_l,) into each feature map, the same for every image. If their receptive
+        fields together are smaller than the image, only those are encoded, with equal features and gradients.
+        """
+        fields = [self._receptive_field(layer) for layer in layers]
         height, width = image.shape[2:]
-        seen = sum(len(position) * reach.pixels**2 for position, reach in zip(positions, reaches, strict=True))
-        if seen >= height * width or not all(reach.fits(height, width) for reach in reaches):
+        num_pixels = sum(len(ids) * field.pixels**2 for ids, field in zip(patch_ids, fields, strict=True))
+        if num_pixels >= height * width or not all(field.fits(height, width) for field in fields):
             maps = self(image, layers, encode_only=True)
-            return [features.flatten(2)[:, :, position] for features, position in zip(maps, positions, strict=True)]
+            return [features.flatten(2)[:, :, ids] for features, ids in zip(maps, patch_ids, strict=True)]
 
-        vectors = []
-        for layer, position, reach in zip(layers, positions, reaches, strict=True):
-            windows, within = crop_receptive_fields(image, position, reach)
-            features = self(windows, (layer,), encode_only=True)[0].flatten(2).unflatten(0, (len(image), len(position)))
-            chosen = within[None, :, None, None].expand(*features.shape[:3], 1)
-            vectors.append(features.gather(3, chosen)[..., 0].transpose(1, 2))
-        return vectors
+        patches = []
+        for layer, ids, field in zip(layers, patch_ids, fields, strict=True):
+            crops, ids_in_crops = crop_receptive_fields(image, ids, field)
+            features = self(crops, (layer,), encode_only=True)[0].flatten(2).unflatten(0, (len(image), len(ids)))
+            index = ids_in_crops[None, :, None, None].expand(*features.shape[:3], 1)
+            patches.append(features.gather(3, index)[..., 0].transpose(1, 2))
+        return patches
 
-    def _reach(self, layer: int) -> ReceptiveField:
-        halvings = min(max(layer - 1, 0), self.n_downsampling)
-        blocks = max(layer - 1 - halvings, 0)
-        pixels = 2 * blocks  # two 3x3 convolutions each
-        for _ in range(halvings):
-            pixels = 2 * pixels + 4  # a 3x3 convolution, a blur and a 3x3 convolution of stride 2
-        stride = 2**halvings
-        return ReceptiveField(stride, -(-pixels // stride))
-
-
-FINAL_SIDE = 4  # of the feature maps that the linear layers read
+    def _receptive_field(self, layer: int) -> ReceptiveField:
+        num_downs = min(max(layer - 1, 0), self.n_downsampling)
+        num_blocks = max(layer - 1 - num_downs, 0)
+        radius = 2 * num_blocks  # two 3x3 convolutions each
+        for _ in range(num_downs):
+            radius = 2 * radius + 4  # a 3x3 convolution, a blur and a 3x3 convolution of stride 2
+        stride = 2**num_downs
+        return ReceptiveField(stride, math.ceil(radius / stride))
 
 
-def discriminator_width(ndf: int, resolution: int) -> int:
-    """Channels of feature maps at this resolution in pixels; coarse ones have at most 384."""
-    width = round(256 * ndf / resolution)
-    return min(384, width) if resolution <= 32 else width
+class SmallStyleGAN2Generator(StyleGAN2Generator):
+    """StyleGAN2Generator with two residual blocks and without injected noise."""
+
+    default_nce_layers = "0,2,3"
+
+    def __init__(self, input_nc: int, output_nc: int, ngf: int, size: int, n_downsampling: int = 1) -> None:
+        super().__init__(input_nc, output_nc, ngf, size, n_blocks=2, n_downsampling=n_downsampling, inject_noise=False)
+
+
+FINAL_SIZE = 4  # side of the feature maps that the linear layers read, in positions
+
+
+def num_discriminator_channels(ndf: int, resolution: int) -> int:
+    """Return the channels of feature maps at this resolution in pixels: at most 384 from 32 pixels down."""
+    channels = round(256 * ndf / resolution)
+    return min(384, channels) if resolution <= 32 else channels
 
 
 class StyleGAN2Discriminator(nn.Module):
-    """(N, input_nc, size, size) in [-1, 1] -> (N, 1) unbounded scores.
+    """Images (N, input_nc, size, size) in [-1, 1] -> logits (N, 1).
 
-    Maps are halved until their side is 4, as often as it takes from `size` rounded to a power of two. Raises
-    ImageSizeError for a `size`, and later for images, where this does not lead to 4.
+    Residual blocks downsample `size`, rounded to a power of two, to 4 positions. Raise ImageSizeError if this is
+    impossible for `size`, and later for images.
     """
 
     def __init__(self, input_nc: int, ndf: int, size: int) -> None:
         super().__init__()
-        halvings = max(0, round(math.log2(size / FINAL_SIDE)))
-        self.reduction = 2**halvings
-        self._check(size, size)
-        widths = [discriminator_width(ndf, FINAL_SIDE * 2**level) for level in reversed(range(halvings + 1))]
-        if not all(widths):
-            raise ValueError(f"a width of {ndf} leaves no channels at {size} pixels")
+        num_downs = max(0, round(math.log2(size / FINAL_SIZE)))
+        self.reduction = 2**num_downs
+        self._check_size(size, size)
+        channels = [num_discriminator_channels(ndf, FINAL_SIZE * 2**level) for level in reversed(range(num_downs + 1))]
+        if not all(channels):
+            raise ValueError(f"--ndf {ndf} leaves no channels at {size} pixels")
         self.convs = nn.Sequential(
-            ConvLayer(input_nc, widths[0], 1),
-            *(ResBlock(fine, coarse, downsample=True) for fine, coarse in pairwise(widths)),
+            ConvLayer(input_nc, channels[0], 1),
+            *(ResBlock(fine, coarse, downsample=True) for fine, coarse in pairwise(channels)),
         )
-        self.final_conv = ConvLayer(widths[-1], widths[-1], 3)
+        self.final_conv = ConvLayer(channels[-1], channels[-1], 3)
         self.final_linear = nn.Sequential(
-            FusedLeakyLinear(widths[-1] * FINAL_SIDE**2, widths[-1]), EqualizedLinear(widths[-1], 1)
+            FusedLeakyLinear(channels[-1] * FINAL_SIZE**2, channels[-1]), EqualizedLinear(channels[-1], 1)
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        self._check(*image.shape[2:])
+        self._check_size(*image.shape[2:])
         features = self.convs(channels_last(image))
         return self.final_linear(self.final_conv(features).flatten(1))
 
-    def _check(self, height: int, width: int) -> None:
-        if any(side // self.reduction != FINAL_SIDE for side in (height, width)):
-            least = FINAL_SIDE * self.reduction
+    def _check_size(self, height: int, width: int) -> None:
+        if any(side // self.reduction != FINAL_SIZE for side in (height, width)):
+            smallest = FINAL_SIZE * self.reduction
             raise ImageSizeError(
-                f"this StyleGAN2 discriminator halves images until {FINAL_SIDE}x{FINAL_SIDE} is left: their sides "
-                f"must have {least} to {least + self.reduction - 1} pixels, not {width}x{height}"
+                f"this StyleGAN2 discriminator needs image sides of {smallest} to {smallest + self.reduction - 1} pixels, "
+                f"got {width}x{height}"
             )
 
 
 class TiledStyleGAN2Discriminator(StyleGAN2Discriminator):
-    """Judges tiles of `tile` pixels each on its own, (N, input_nc, H, W) -> (N * tiles, 1).
+    """Classify every patch of `patch_size` pixels on its own: (N, input_nc, H, W) -> (N * patches, 1).
 
-    What is left over at the far edges is not seen. Raises ImageSizeError for images below one tile.
+    A remainder at the right and lower edges is ignored. Raise ImageSizeError for images smaller than one patch.
     """
 
-    def __init__(self, input_nc: int, ndf: int, tile: int) -> None:
-        super().__init__(input_nc, ndf, tile)
-        self.tile = tile
+    def __init__(self, input_nc: int, ndf: int, patch_size: int) -> None:
+        super().__init__(input_nc, ndf, patch_size)
+        self.patch_size = patch_size
 
     def forward(self, image: Tensor) -> Tensor:
-        return super().forward(to_patches(image, self.tile))
+        return super().forward(to_patches(image, self.patch_size))

@@ -1,8 +1,7 @@
 """The layers of StyleGAN2 (Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020).
 
-Arranged for speed, with the original's values: constant factors are folded into the small weights instead of being
-multiplied into feature maps, activations work in place, and blurs are depthwise convolutions, which are cheap where
-feature maps lie in memory with their channels last (`channels_last`).
+They compute the same values as the original, faster: constant factors are folded into the weights instead of the feature
+maps, activations are in place, and blurs are depthwise convolutions, which are cheap in channels-last memory format.
 """
 
 import math
@@ -11,20 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLOPE = 0.2  # of the leaky ReLU's negative side
-ACTIVATION_GAIN = math.sqrt(2)  # keeps the variance through a leaky ReLU
-RESIDUAL_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two
+NEGATIVE_SLOPE = 0.2
+ACTIVATION_GAIN = math.sqrt(2)  # preserves the variance through a leaky ReLU
+RESIDUAL_GAIN = math.sqrt(0.5)  # preserves the variance of a sum of two
 
 
-def activate(features: Tensor) -> Tensor:
-    """Leaky ReLU in place; its gain is the caller's. A positive factor may be applied before it as well as after."""
-    return F.leaky_relu(features, SLOPE, inplace=True)
+def leaky_relu_(features: Tensor) -> Tensor:
+    """Apply a leaky ReLU in place. The caller applies the gain: for a positive factor, before or after is the same."""
+    return F.leaky_relu(features, NEGATIVE_SLOPE, inplace=True)
 
 
 class Blur(nn.Module):
-    """A depthwise 4x4 binomial blur over borders of `padding` zeros; `stride` 2 computes every second position alone.
+    """A depthwise 4x4 binomial blur with zero padding. The kernel sums to `gain`.
 
-    (N, C, H, W) -> (N, C, H', W') with H' = (H + 2 * padding - 4) // stride + 1. The kernel sums to `gain`.
+    (N, C, H, W) -> (N, C, H', W') with H' = (H + 2 * padding - 4) // stride + 1.
     """
 
     kernel: Tensor
@@ -44,21 +43,21 @@ class Blur(nn.Module):
 
 
 class Bias(nn.Module):
-    """The bias of sqrt(2) * leaky_relu(x + bias); whoever computes x adds it on the way."""
+    """The bias of sqrt(2) * leaky_relu(x + bias). The convolution that computes x adds it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, gain: float) -> Tensor:
-        """The bias times `gain`, (channels,), as convolutions take it."""
+        """Return the bias times `gain`, (channels,)."""
         return self.bias.flatten() * gain
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution with an equalized learning rate: weights from N(0, 1), scaled by 1/sqrt(fan-in) when they are used.
+    """A convolution with an equalized learning rate: weights from N(0, 1), scaled by 1/sqrt(fan-in) in the forward pass.
 
-    `gain` multiplies the scale, not the bias.
+    `gain` multiplies the weights, not the bias.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
@@ -89,12 +88,14 @@ class FusedLeakyLinear(EqualizedLinear):
     """sqrt(2) * leaky_relu(linear(x))."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return activate(super().forward(features)) * ACTIVATION_GAIN
+        return leaky_relu_(super().forward(features)) * ACTIVATION_GAIN
 
 
 class ConvLayer(nn.Sequential):
-    """gain * sqrt(2) * leaky_relu(conv(x) + bias): (N, C, H, W) -> (N, C', H, W), or (N, C', H // 2, W // 2) with
-    `downsample`, which blurs x and convolves with stride 2. A Sequential for the sake of its keys."""
+    """gain * sqrt(2) * leaky_relu(conv(x) + bias): (N, C, H, W) -> (N, C', H, W).
+
+    With `downsample`, x is blurred first and the convolution has stride 2: (N, C, H, W) -> (N, C', H // 2, W // 2).
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, downsample: bool = False) -> None:
         convolution = (
@@ -109,11 +110,11 @@ class ConvLayer(nn.Sequential):
         for layer in blur:
             features = layer(features)
         gain *= ACTIVATION_GAIN
-        return activate(convolution(features, gain, bias(gain)))
+        return leaky_relu_(convolution(features, gain, bias(gain)))
 
 
 class DownsampleSkip(nn.Sequential):
-    """gain * conv(blur(x)) with a 1x1 convolution of stride 2; only the positions that it reads are blurred."""
+    """gain * conv(blur(x)) with a 1x1 convolution of stride 2. Only the positions that it reads are blurred."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(Blur(padding=1, stride=2), EqualizedConv2d(inputs, outputs, 1))
@@ -140,9 +141,9 @@ class ResBlock(nn.Module):
             return self.skip(features, RESIDUAL_GAIN).add_(residual)
         if torch.is_grad_enabled():
             return torch.add(residual, features, alpha=RESIDUAL_GAIN)
-        return residual.add_(features, alpha=RESIDUAL_GAIN)  # backpropagation would need the residual
+        return residual.add_(features, alpha=RESIDUAL_GAIN)  # in place: only backpropagation needs the residual
 
 
 def channels_last(features: Tensor) -> Tensor:
-    """The same values, laid out in memory with the channels last."""
+    """Return the feature maps in channels-last memory format."""
     return features.contiguous(memory_format=torch.channels_last)

@@ -1,29 +1,32 @@
-"""The U-Net generator of pix2pix (Isola et al., 2017): an encoder and a decoder joined by skips at every resolution.
+"""The U-Net generator of pix2pix (Isola et al., 2017): an encoder and a decoder with skip connections at every resolution.
 
-Written from the inside out, as the nested keys of its checkpoints require. It has no taps for PatchNCE.
+The blocks are built from the inside out, because the keys of published checkpoints are nested. PatchNCE cannot use it.
 """
 
 import torch
 from torch import Tensor, nn
 
+from models.networks.base import Generator
 from models.networks.layers import NORMS, use_bias
 from util.errors import ImageSizeError
 
 
 class UnetBlock(nn.Module):
-    """Halves, lets `submodule` work, doubles, and hands on its input beside the result: (N, C, H, W) -> (N, 2C, H, W).
+    """Downsample, run `submodule`, upsample, and concatenate the input: (N, C, H, W) -> (N, 2C, H, W).
 
-    `submodule` gives twice `inner_width` channels for `inner_width`; None at the bottom, which is not normalized.
+    `submodule` maps `inner_channels` to twice as many. None marks the innermost block, which has no norm there.
     """
 
-    def __init__(self, width: int, inner_width: int, submodule: nn.Module | None, norm: str, dropout: bool = False) -> None:
+    def __init__(
+        self, channels: int, inner_channels: int, submodule: nn.Module | None, norm: str, dropout: bool = False
+    ) -> None:
         super().__init__()
         bias = use_bias(norm)
-        down = [nn.LeakyReLU(0.2), nn.Conv2d(width, inner_width, 4, 2, 1, bias=bias)]
+        down = [nn.LeakyReLU(0.2), nn.Conv2d(channels, inner_channels, 4, 2, 1, bias=bias)]
         if submodule is not None:
-            down += [NORMS[norm](inner_width), submodule]
-        joined = inner_width if submodule is None else 2 * inner_width
-        up = [nn.ReLU(inplace=True), nn.ConvTranspose2d(joined, width, 4, 2, 1, bias=bias), NORMS[norm](width)]
+            down += [NORMS[norm](inner_channels), submodule]
+        up_input = inner_channels if submodule is None else 2 * inner_channels
+        up = [nn.ReLU(inplace=True), nn.ConvTranspose2d(up_input, channels, 4, 2, 1, bias=bias), NORMS[norm](channels)]
         if dropout:
             up.append(nn.Dropout(0.5))
         self.model = nn.Sequential(*down, *up)
@@ -33,7 +36,7 @@ class UnetBlock(nn.Module):
 
 
 class OutermostBlock(nn.Module):
-    """The first halving and the last doubling, around everything else; nothing is handed on beside them."""
+    """The first downsampling and the last upsampling, without a skip connection."""
 
     def __init__(self, input_nc: int, output_nc: int, ngf: int, submodule: nn.Module, norm: str) -> None:
         super().__init__()
@@ -49,32 +52,36 @@ class OutermostBlock(nn.Module):
         return self.model(image)
 
 
-class UnetGenerator(nn.Module):
-    """Translates images (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1].
+class UnetGenerator(Generator):
+    """U-Net: images (N, input_nc, H, W) -> (N, output_nc, H, W), both in [-1, 1].
 
-    Maps are halved `num_downs` times, at least 5: 7 for images of 128 pixels, 8 for 256. `norm` is a key of `NORMS`;
-    `dropout` adds a layer of it to the inner blocks that keep their width. Raises ImageSizeError for images whose sides
-    are no multiples of 2**halvings.
+    Args:
+        input_nc: input channels.
+        output_nc: output channels.
+        ngf: channels after the first convolution.
+        num_downs: downsampling steps, at least 5: 7 for images of 128 pixels, 8 for 256.
+        norm: a key of `NORMS`.
+        dropout: add dropout to the inner blocks that keep their channels.
     """
 
     def __init__(
         self, input_nc: int, output_nc: int, ngf: int, num_downs: int, norm: str = "instance", dropout: bool = False
     ) -> None:
         super().__init__()
-        widest = 8 * ngf
-        block = UnetBlock(widest, widest, None, norm)
+        inner_channels = 8 * ngf
+        block = UnetBlock(inner_channels, inner_channels, None, norm)
         for _ in range(num_downs - 5):
-            block = UnetBlock(widest, widest, block, norm, dropout)
-        for width in (4 * ngf, 2 * ngf, ngf):
-            block = UnetBlock(width, 2 * width, block, norm)
+            block = UnetBlock(inner_channels, inner_channels, block, norm, dropout)
+        for channels in (4 * ngf, 2 * ngf, ngf):
+            block = UnetBlock(channels, 2 * channels, block, norm)
         self.model = OutermostBlock(input_nc, output_nc, ngf, block, norm)
-        self.multiple = 2**num_downs
+        self.size_multiple = self.min_size = 2**num_downs
 
     def forward(self, image: Tensor) -> Tensor:
+        """Return the output. Raise ImageSizeError if a side is not a multiple of `size_multiple`."""
         height, width = image.shape[2:]
-        if height % self.multiple or width % self.multiple:
+        if height % self.size_multiple or width % self.size_multiple:
             raise ImageSizeError(
-                f"a U-Net of this depth takes images whose sides are multiples of {self.multiple} pixels, "
-                f"not {width}x{height}"
+                f"this U-Net needs image sides that are multiples of {self.size_multiple} pixels, got {width}x{height}"
             )
         return self.model(image)

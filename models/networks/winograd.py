@@ -1,13 +1,12 @@
-"""3x3 convolutions by Winograd's minimal filtering, which take a quarter of the multiplications.
+"""3x3 convolutions by Winograd's minimal filtering, with a quarter of the multiplications.
 
-Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), F(4x4, 3x3): images are cut into tiles of 6x6
-that overlap by 2, each gives 4x4 results. With small matrices B, G and A, both axes at once,
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), F(4x4, 3x3): feature maps are cut into 6x6 tiles
+that overlap by 2, and each tile gives 4x4 results. With small matrices B, G and A for both axes at once,
 
     results = A [(G kernel) * (B tile)],
 
-where * multiplies elementwise and adds up over the channels: one product of matrices for each of the 36 elements of a
-tile. The gradients are the adjoints of the same products. GPUs' libraries do so by themselves, PyTorch's CPU backend
-does not.
+where * is an elementwise product summed over the channels: one matrix product for each of the 36 elements of a tile. The
+gradients are the adjoints of the same products. cuDNN has this algorithm, PyTorch's CPU backend does not.
 """
 
 from collections.abc import Iterator
@@ -24,42 +23,44 @@ from torch.autograd.function import once_differentiable
 
 OUT, KERNEL = 4, 3
 TILE = OUT + KERNEL - 1
-# Where the polynomials behind the method are evaluated, besides infinity: these keep the rounding errors of float32 at
-# 3e-6 of the largest result, a third of what the usual 0, 1, -1, 2, -2 have.
+# Evaluation points of the polynomials, besides infinity. In float32 their rounding error is 3e-6 of the largest result,
+# a third of the error with the usual points 0, 1, -1, 2, -2.
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
-# From where on it pays: below, transforming takes longer than the multiplications that it saves.
+# Below these sizes the transforms take longer than the multiplications that they save.
 MIN_CHANNELS = 128
 MIN_TILES = 64
-# Tiles that are worked on at a time, so that their transforms stay small beside the feature maps.
+# Tiles per chunk: the transforms of a chunk are small compared to the feature maps.
 CHUNK_TILES = 256
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution with a `margin` of zeros around the features, (N, C, H, W) -> (N, C', H - 2 + 2 * margin,
-    W - 2 + 2 * margin); while it learns on the CPU, a large one is faster than others."""
+    """A 3x3 convolution with zero padding: (N, C, H, W) -> (N, C', H - 2 + 2 * padding, W - 2 + 2 * padding).
 
-    def __init__(self, inputs: int, outputs: int, bias: bool, margin: int = 0) -> None:
-        super().__init__(inputs, outputs, KERNEL, padding=margin, bias=bias)
-        self.margin = margin
+    Large ones use Winograd's algorithm in training on the CPU.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, padding: int = 0) -> None:
+        super().__init__(inputs, outputs, KERNEL, padding=padding, bias=bias)
+        self.zero_padding = padding  # `nn.Conv2d.padding` is a tuple
 
     def forward(self, features: Tensor) -> Tensor:
-        if self._is_suited(features):
-            return _WinogradConvolution.apply(features, self.weight, self.bias, self.margin)
+        if self._can_use_winograd(features):
+            return _WinogradConvolution.apply(features, self.weight, self.bias, self.zero_padding)
         return super().forward(features)
 
-    def _is_suited(self, features: Tensor) -> bool:
+    def _can_use_winograd(self, features: Tensor) -> bool:
         cpu_training = features.device.type == "cpu" and features.requires_grad and torch.is_grad_enabled()
-        precise = features.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-        if not (cpu_training and precise) or torch.compiler.is_compiling():
+        is_float = features.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        if not (cpu_training and is_float) or torch.compiler.is_compiling():
             return False
-        height, width = (side + 2 * self.margin - KERNEL + 1 for side in features.shape[2:])
+        height, width = (side + 2 * self.zero_padding - KERNEL + 1 for side in features.shape[2:])
         whole_tiles = height % OUT == width % OUT == 0
         tiles = len(features) * height * width / OUT**2
         return whole_tiles and tiles >= MIN_TILES and min(self.in_channels, self.out_channels) >= MIN_CHANNELS
 
 
 class Transforms(NamedTuple):
-    """Both axes of B, G and A, for matrices of flattened tiles, kernels and results: (36, 36), (36, 9) and (16, 36)."""
+    """B, G and A for both axes at once, acting on flattened tiles, kernels and results: (36, 36), (36, 9) and (16, 36)."""
 
     tile: Tensor
     kernel: Tensor
@@ -68,7 +69,7 @@ class Transforms(NamedTuple):
 
 @lru_cache
 def transforms(dtype: torch.dtype) -> Transforms:
-    """By Cook and Toom: a product of polynomials follows from its values at as many points as it has coefficients."""
+    """Return B, G and A by the Cook-Toom construction: a polynomial product is interpolated from its values at `POINTS`."""
     others = [[other for other in POINTS if other != point] for point in POINTS]
     tile = np.zeros((TILE, TILE))
     for row, roots in enumerate(others):
@@ -82,18 +83,18 @@ def transforms(dtype: torch.dtype) -> Transforms:
 
 class _WinogradConvolution(Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, margin: int) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.has_bias, ctx.margin = bias is not None, margin
+        ctx.has_bias, ctx.padding = bias is not None, padding
         matrices = transforms(features.dtype)
         kernels = _transform_kernels(weight, matrices)
 
-        height, width = (side + 2 * margin - KERNEL + 1 for side in features.shape[2:])
+        height, width = (side + 2 * padding - KERNEL + 1 for side in features.shape[2:])
         output = features.new_empty(len(features), len(weight), height, width)
-        for band in _bands(features.shape, output.shape, margin):
-            results = torch.bmm(kernels, _transform_tiles(band.of(features), matrices))
+        for chunk in _row_chunks(features.shape, output.shape, padding):
+            results = torch.bmm(kernels, _transform_tiles(chunk.padded_rows(features), matrices))
             results = (matrices.result @ results.flatten(1)).unflatten(0, (OUT, OUT))
-            grid = _tile_view(output[:, :, band.results])
+            grid = _tile_view(output[:, :, chunk.results])
             grid.copy_(results.view(grid.shape))
         return output if bias is None else output.add_(bias[:, None, None])
 
@@ -106,38 +107,38 @@ class _WinogradConvolution(Function):
 
         kernels_gradient: Tensor | None = None
         features_gradient = torch.zeros_like(features)
-        for band in _bands(features.shape, gradient.shape, ctx.margin):
-            source = band.of(features)
-            results = matrices.result.T @ _tile_view(gradient[:, :, band.results]).reshape(OUT * OUT, -1)
+        for chunk in _row_chunks(features.shape, gradient.shape, ctx.padding):
+            source = chunk.padded_rows(features)
+            results = matrices.result.T @ _tile_view(gradient[:, :, chunk.results]).reshape(OUT * OUT, -1)
             results = results.unflatten(1, (len(weight), -1))
-            share = torch.bmm(results, _transform_tiles(source, matrices).transpose(1, 2))
-            kernels_gradient = share if kernels_gradient is None else kernels_gradient.add_(share)
+            partial = torch.bmm(results, _transform_tiles(source, matrices).transpose(1, 2))
+            kernels_gradient = partial if kernels_gradient is None else kernels_gradient.add_(partial)
             tiles = matrices.tile.T @ torch.bmm(kernels.transpose(1, 2), results).flatten(1)
-            band.add_to(features_gradient, _scatter_add_tiles(tiles, source.shape))
-        assert kernels_gradient is not None  # there is at least one band
+            chunk.accumulate(features_gradient, _scatter_add_tiles(tiles, source.shape))
+        assert kernels_gradient is not None  # there is at least one chunk
         weight_gradient = (matrices.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
         bias_gradient = gradient.sum((0, 2, 3)) if ctx.has_bias else None
         return features_gradient, weight_gradient, bias_gradient, None
 
 
 def _transform_kernels(weight: Tensor, matrices: Transforms) -> Tensor:
-    """(C', C, 3, 3) -> (36, C', C)."""
+    """Transform kernels (C', C, 3, 3) to (36, C', C)."""
     return (matrices.kernel @ weight.flatten(2).flatten(0, 1).T).unflatten(1, weight.shape[:2])
 
 
 def _transform_tiles(features: Tensor, matrices: Transforms) -> Tensor:
-    """(N, C, H, W) -> (36, C, tiles)."""
-    rows = features.unfold(2, TILE, OUT).permute(4, 1, 0, 2, 3).contiguous()  # in two steps, which takes half the time
+    """Cut feature maps (N, C, H, W) into tiles and transform them to (36, C, tiles)."""
+    rows = features.unfold(2, TILE, OUT).permute(4, 1, 0, 2, 3).contiguous()  # two steps take half the time of one
     tiles = rows.unfold(4, TILE, OUT).permute(0, 5, 1, 2, 3, 4)
     return (matrices.tile @ tiles.reshape(TILE**2, -1)).unflatten(1, (features.shape[1], -1))
 
 
 def _scatter_add_tiles(tiles: Tensor, shape: torch.Size) -> Tensor:
-    """(36, C * tiles) -> (N, C, H, W) = `shape`: the tiles in their places, added where they overlap."""
+    """Put tiles (36, C * tiles) in their places, added up where they overlap: (N, C, H, W) = `shape`."""
     batch, channels, height, width = shape
     rows, columns = (height - KERNEL + 1) // OUT, (width - KERNEL + 1) // OUT
     tiles = tiles.view(TILE, TILE, channels, batch, rows, columns)
-    # Sorted by the position modulo 4 that they add to, tiles need not be interleaved: F.fold takes twice as long.
+    # Grouped by the target position modulo 4, tiles do not interleave. F.fold takes twice as long.
     sums = tiles.new_zeros(OUT, OUT, channels, batch, rows + 1, columns + 1)
     for row, column in product(range(TILE), repeat=2):
         (down, row_of_4), (right, column_of_4) = divmod(row, OUT), divmod(column, OUT)
@@ -146,36 +147,38 @@ def _scatter_add_tiles(tiles: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _tile_view(results: Tensor) -> Tensor:
-    """(N, C, H, W) -> a view of the same as (4, 4, C, N, H / 4, W / 4): position in the tile, channel, image, tile."""
+    """Return a view of (N, C, H, W) as (4, 4, C, N, H / 4, W / 4): position in the tile, channel, image, tile."""
     return results.unflatten(3, (-1, OUT)).unflatten(2, (-1, OUT)).permute(3, 5, 1, 0, 2, 4)
 
 
 class RowChunk(NamedTuple):
-    """Some rows of the results, and the rows of the features (N, C, H, W) that they are computed from; with the zeros around
-    these, left, right, above and below."""
+    """Rows of the results, the rows of the features (N, C, H, W) that they depend on, and the zero padding around those.
+
+    The padding is in the order of `F.pad`: left, right, above, below.
+    """
 
     results: slice
     features: slice
-    zeros: tuple[int, int, int, int]
+    padding: tuple[int, int, int, int]
 
-    def of(self, features: Tensor) -> Tensor:
-        """The band between its zeros."""
+    def padded_rows(self, features: Tensor) -> Tensor:
+        """Return the padded rows of the features."""
         rows = features[:, :, self.features]
-        return F.pad(rows, self.zeros) if any(self.zeros) else rows
+        return F.pad(rows, self.padding) if any(self.padding) else rows
 
-    def add_to(self, gradient: Tensor, share: Tensor) -> None:
-        """Adds the share of the band, of which its zeros have no use, to the gradient of the features."""
-        left, _, above, _ = self.zeros
+    def accumulate(self, gradient: Tensor, partial: Tensor) -> None:
+        """Add the gradient of the padded rows to the gradient of the features, without the padding."""
+        left, _, above, _ = self.padding
         rows = gradient[:, :, self.features]
-        rows += share[:, :, above : above + rows.shape[2], left : left + rows.shape[3]]
+        rows += partial[:, :, above : above + rows.shape[2], left : left + rows.shape[3]]
 
 
-def _bands(features: torch.Size, results: torch.Size, margin: int) -> Iterator[RowChunk]:
-    """Horizontal bands of some tiles each, for features and results of these shapes, (N, C, H, W)."""
+def _row_chunks(features: torch.Size, results: torch.Size, padding: int) -> Iterator[RowChunk]:
+    """Yield chunks of some `CHUNK_TILES` tiles for features and results of these shapes, (N, C, H, W)."""
     batch, _, height, width = results
     rows = OUT * max(1, CHUNK_TILES * OUT // (width * batch))
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        first, last = top - margin, bottom + KERNEL - 1 - margin
+        first, last = top - padding, bottom + KERNEL - 1 - padding
         inside = slice(max(first, 0), min(last, features[2]))
-        yield RowChunk(slice(top, bottom), inside, (margin, margin, inside.start - first, last - inside.stop))
+        yield RowChunk(slice(top, bottom), inside, (padding, padding, inside.start - first, last - inside.stop))

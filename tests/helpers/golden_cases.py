@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models import create_model
 from models.base_model import BaseModel
-from models.networks.stylegan2 import NoiseSource
+from models.networks.base import NoiseSource
 from options import TrainOptions
 
 TOLERANCE = 1e-6  # of the largest magnitude in the tensor; what is stored in float32 is exact to 6e-8
@@ -107,7 +107,7 @@ def build_model(options: list[str]) -> BaseModel:
 
 def replace_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The golden vectors were computed with the noise that StyleGAN2 layers inject set to zero."""
-    monkeypatch.setattr(NoiseSource, "draw", lambda self, features: torch.zeros_like(features[:, :1]))
+    monkeypatch.setattr(NoiseSource, "sample", lambda self, features: torch.zeros_like(features[:, :1]))
 
 
 def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,16 +120,16 @@ def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
     losses: dict[str, list[float]] = {name: [] for name in info["loss_names"]}
     for step in range(info["steps"]):
-        positions = iter(case[f"patch_ids/{step}/{call}"] for call in range(info["calls_per_step"]))
+        patch_ids = iter(case[f"patch_ids/{step}/{call}"] for call in range(info["calls_per_step"]))
         monkeypatch.setattr(
-            "models.networks.patch_sampler.sample_patch_ids", lambda features, count, generator, p=positions: next(p)
+            "models.networks.patch_sampler.sample_patch_ids", lambda features, num_patches, generator, p=patch_ids: next(p)
         )
         if info["flipped"]:
             monkeypatch.setattr("models.cut_model.sample_flip", lambda generator, s=step: info["flipped"][s])
         paths = [str(index) for index in range(len(case[f"A/{step}"]))]
         model.set_input({"A": case[f"A/{step}"], "B": case[f"B/{step}"], "A_paths": paths, "B_paths": paths})
         model.optimize_parameters()
-        assert next(positions, None) is None, "fewer positions were drawn than in the published step"
+        assert next(patch_ids, None) is None, "fewer positions were drawn than in the published step"
 
         if step == 0:
             for name, network in model.networks.items():

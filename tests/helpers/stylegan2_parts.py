@@ -1,4 +1,4 @@
-"""StyleGAN2 networks and images for tests: small, random, in float64."""
+"""Small random StyleGAN2 networks and images in float64."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ def random_image(*shape: int, seed: int = 0) -> Tensor:
 
 
 def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
-    """In float64, with biases and noise strengths that are not zero."""
+    """Return the network in float64 with random parameters, biases and noise strengths included."""
     torch.manual_seed(seed)
     for parameter in network.double().parameters():
         nn.init.normal_(parameter)
@@ -27,7 +27,7 @@ def small_generator(**settings: int | bool) -> StyleGAN2Generator:
 
 @contextmanager
 def recorded_inputs(layer: nn.Module) -> Iterator[list[torch.Size]]:
-    """The shapes of what passes into a layer."""
+    """Record the shapes of the inputs of a layer."""
     shapes: list[torch.Size] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     yield shapes

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data import create_dataset
 from models import create_model
-from models.shared_batch import check_batch_independence
+from models.networks.base import check_batch_independence
 from options import TestOptions, TrainOptions
 from util.errors import UserError
 from util.images import AsyncImageWriter
@@ -65,7 +65,7 @@ def test_the_page_is_that_of_one_image_after_the_other(tmp_path: Path, capfd: py
 def test_images_are_not_batched_where_they_would_mix(option: str, layer: str) -> None:
     model = create_model(TestOptions().parse(["--model", "test", "--gpu_ids", "-1", *NETWORKS, option]))
     check_batch_independence(model.networks, 1)
-    with pytest.raises(UserError, match=f"--batch_size 2: this generator has a {layer}"):
+    with pytest.raises(UserError, match=f"--batch_size 2: the generator has a {layer} layer in training mode"):
         check_batch_independence(model.networks, 2)
     model.eval()
     check_batch_independence(model.networks, 2)
@@ -74,7 +74,7 @@ def test_images_are_not_batched_where_they_would_mix(option: str, layer: str) ->
 def test_images_with_noise_of_their_own_are_not_batched() -> None:
     model = create_model(TestOptions().parse(["--model", "sincut", "--gpu_ids", "-1", "--crop_size", "32"]))
     model.eval()
-    with pytest.raises(UserError, match="a NoiseInjection"):
+    with pytest.raises(UserError, match="--batch_size 2: the generator injects noise"):
         check_batch_independence(model.networks, 2)
 
 

@@ -95,7 +95,7 @@ def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
         (["--input", "in", "--output", "out", "--gpu_ids", "99"], "--gpu_ids 99"),
         (["--input", "in", "--output", "out", "--short_side", "1000000000000"], "is not a number of pixels from 1 to 65535"),
         (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
-        (["--input", "in", "--output", "out", "--ngf", "1000000000000"], "makes a network that no memory can hold"),
+        (["--input", "in", "--output", "out", "--ngf", "1000000000000"], "the network is too large for any memory"),
         (["--input", "in", "--output", "out", "--netG", "resnet_9blocks"], "another network"),
         (["--input", "in", "--output", "out", "--resum"], "unrecognized arguments: --resum"),
         (["--input", "in", "--output", "out", "--dataroot", "x"], "--dataroot is not understood"),

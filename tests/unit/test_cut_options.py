@@ -1,4 +1,4 @@
-"""CUT's options: what a step leaves out for them, and which are refused."""
+"""The options of CUT: the losses that they disable, and invalid values."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from models.networks import GENERATORS
 from util.errors import UserError
 
 
-class TestOptionsThatDoWithout:
+class TestDisabledLosses:
     NAMES = ("G_GAN", "D_real", "D_fake", "G", "NCE", "NCE_Y")
 
     @pytest.mark.parametrize(
@@ -36,66 +36,69 @@ class TestOptionsThatDoWithout:
         ("command", "expected"),
         [("--lambda_NCE 0", {"G": 1, "F": 0, "D": 2}), ("--lambda_GAN 0", {"G": 2, "F": 4, "D": 1})],
     )
-    def test_what_does_not_count_is_not_computed(self, command: str, expected: dict) -> None:
+    def test_disabled_losses_are_not_computed(self, command: str, expected: dict) -> None:
         model = tiny_model(f"{CUT} {command}")
         passes = count_passes(model)
         train(model, steps=1)
         assert {name: passes[name] for name in expected} == expected
 
-    def test_total_is_the_adversarial_loss_and_the_mean_of_both_terms(self) -> None:
+    def test_total_is_the_gan_loss_and_the_mean_of_both_nce_losses(self) -> None:
         losses = train(tiny_model(f"{CUT} --lambda_GAN 3 --lambda_NCE 2"))
         assert losses["G"] == pytest.approx(losses["G_GAN"] + (losses["NCE"] + losses["NCE_Y"]) / 2)
 
     @pytest.mark.parametrize(("flag", "name"), [("lambda_GAN", "G_GAN"), ("lambda_NCE", "NCE")])
-    def test_weights_multiply_their_loss(self, flag: str, name: str) -> None:
+    def test_weights_scale_their_loss(self, flag: str, name: str) -> None:
         single, double = (train(tiny_model(f"{CUT} --{flag} {weight}"), steps=1)[name] for weight in (1, 2))
         assert double == pytest.approx(2 * single)
 
-    def test_all_negatives_from_the_minibatch_are_more(self) -> None:
-        """The loss at chance is the logarithm of their number: of 8 patches, or of those of both images."""
+    def test_all_negatives_from_the_minibatch(self) -> None:
+        """The chance level is the logarithm of the number of patches: 8, or 16 for both images."""
         few, many = (
             train(tiny_model(f"--nce_includes_all_negatives_from_minibatch {answer} --nce_T 1000"), steps=1)["NCE"]
             for answer in ("no", "yes")
         )
-        # The filled diagonal counts, at this temperature, as one more.
+        # At this temperature the masked diagonal counts as one more patch.
         assert few == pytest.approx(torch.tensor(9.0).log().item(), rel=1e-2)
         assert many == pytest.approx(torch.tensor(17.0).log().item(), rel=1e-2)
 
 
-class TestRefusals:
-    """One sentence, when the model is built, that says what would be legal."""
+class TestInvalidOptions:
+    """The constructor raises an error that lists the valid values."""
 
     @pytest.mark.parametrize(
         ("generator", "last"),
         [("resnet_9blocks", 31), ("resnet_6blocks", 28), ("resnet_4blocks", 26), ("stylegan2", 5), ("smallstylegan2", 3)],
     )
     @pytest.mark.parametrize("layers", ["0,4,99", "4,0", "2,2"])
-    def test_illegal_taps(self, generator: str, last: int, layers: str) -> None:
-        with pytest.raises(UserError, match=rf"--nce_layers {layers} .* --netG {generator}: .* from 0 to {last}$"):
+    def test_invalid_nce_layers(self, generator: str, last: int, layers: str) -> None:
+        with pytest.raises(
+            UserError, match=rf"^--nce_layers {layers}: invalid for --netG {generator}: .* from 0 to {last}\.$"
+        ):
             tiny_model(f"--netG {generator} --nce_layers {layers}")
 
-    def test_negative_taps(self) -> None:
+    def test_negative_nce_layers(self) -> None:
         with pytest.raises(UserError, match="from 0 to 26"):
             tiny_model(f"{CUT} --nce_layers=-1,4")
 
     @pytest.mark.parametrize("layers", ["16,20", "26", "1,2,3"])
-    def test_any_index_is_a_legal_tap(self, layers: str) -> None:
-        """Of the decoder too."""
+    def test_decoder_layers_are_valid(self, layers: str) -> None:
         train(tiny_model(f"{CUT} --nce_layers {layers}"))
 
     @pytest.mark.parametrize("mode", ["CUT", "FastCUT"])
     @pytest.mark.parametrize(("generator", "layers"), [("stylegan2", [0, 2, 4]), ("smallstylegan2", [0, 2, 3])])
-    def test_default_taps_fit_the_generator(self, generator: str, layers: list[int], mode: str) -> None:
-        assert tiny_model(f"--netG {generator} --CUT_mode {mode}").layers == layers
+    def test_default_nce_layers_depend_on_the_generator(self, generator: str, layers: list[int], mode: str) -> None:
+        assert tiny_model(f"--netG {generator} --CUT_mode {mode}").nce_layers == layers
 
     @pytest.mark.parametrize("model", ["cut", "sincut"])
     @pytest.mark.parametrize(("name", "side"), [("unet_128", 128), ("unet_256", 256)])
     def test_generators_without_an_encoder(self, name: str, side: int, model: str) -> None:
-        with pytest.raises(UserError, match=rf"--netG {name} .* --model {model} choose one of (.*)$") as refusal:
+        with pytest.raises(
+            UserError, match=rf"^--netG {name}: incompatible with --model {model}, .* Use one of .*\.$"
+        ) as raised:
             tiny_model(f"--model {model} --netG {name} --load_size {side} --crop_size {side}")
-        offered = str(refusal.value).partition("choose one of ")[2].split(", ")
+        offered = str(raised.value).partition("Use one of ")[2].removesuffix(".").split(", ")
         assert offered == [name for name in GENERATORS if name not in ("unet_128", "unet_256")]
 
-    def test_unequal_channels(self) -> None:
-        with pytest.raises(UserError, match="--input_nc 3 and --output_nc 1 differ: CUT's generator encodes its own output"):
+    def test_different_numbers_of_channels(self) -> None:
+        with pytest.raises(UserError, match=r"^--input_nc 3, --output_nc 1: .* Use equal values\.$"):
             tiny_model("--output_nc 1")

@@ -1,4 +1,4 @@
-"""CycleGAN: what a step does, whichever way it is computed, its image pools, and its options."""
+"""CycleGAN: the training step and its optimizations, losses, options, and image pools."""
 
 import pytest
 import torch
@@ -19,35 +19,35 @@ from util.errors import UserError
 
 
 def shown_images(network: torch.nn.Module) -> list[torch.Tensor]:
-    """What the network is run on, from now on."""
+    """Record the images that the network gets."""
     shown: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach().clone()))
     return shown
 
 
-class TestJoinedPasses:
+class TestSharedPasses:
     @pytest.mark.parametrize(
-        ("command", "joined", "separate"),
+        ("command", "shared", "separate"),
         [
             ("", (2, 2), (3, 3)),
             ("--lambda_identity 0", (2, 2), (2, 3)),
             ("--normG none --normD none --gan_mode vanilla", (2, 2), (3, 3)),
         ],
     )
-    def test_equal_separate_ones(self, command: str, joined: tuple, separate: tuple, monkeypatch) -> None:
-        """A and the identity's B are translated in one pass, real and fake images scored in one: nothing changes by it."""
-        economical = double_model(f"{CYCLE_GAN} {command}")
+    def test_equal_separate_ones(self, command: str, shared: tuple, separate: tuple, monkeypatch) -> None:
+        """Share passes between translation and identity, and between real and fake images: no result changes."""
+        shared_model = double_model(f"{CYCLE_GAN} {command}")
         monkeypatch.setattr("models.cycle_gan_model.is_batch_dependent", lambda network: True)
-        literal = double_model(f"{CYCLE_GAN} {command}")
-        passes = [count_passes(model) for model in (economical, literal)]
-        assert_same_step(economical, literal)
-        assert [(found["G_A"], found["D_A"]) for found in passes] == [joined, separate]
+        published = double_model(f"{CYCLE_GAN} {command}")
+        passes = [count_passes(model) for model in (shared_model, published)]
+        assert_same_step(shared_model, published)
+        assert [(found["G_A"], found["D_A"]) for found in passes] == [shared, separate]
 
     @pytest.mark.parametrize(
         ("command", "passes"),
         [("--normG batch", (3, 2)), ("--no_dropout False", (3, 2)), ("--normD batch", (2, 3))],
     )
-    def test_are_left_alone_where_images_mix(self, command: str, passes: tuple[int, int]) -> None:
+    def test_are_not_used_if_images_depend_on_the_batch(self, command: str, passes: tuple[int, int]) -> None:
         model = tiny_model(f"{CYCLE_GAN} {command}")
         found = count_passes(model)
         train(model, steps=1)
@@ -55,31 +55,31 @@ class TestJoinedPasses:
 
 
 class TestStep:
-    def test_discriminators_judge_the_translations_of_before_the_update(self) -> None:
-        """The generators move first; their discriminators are shown the images that they made before."""
+    def test_discriminators_get_the_outputs_from_before_the_update(self) -> None:
+        """The generators are updated first; the discriminators get their outputs from before that."""
         model = tiny_model(CYCLE_GAN)
         model.set_input(random_batch(model))
-        expected = model.G_A(model.real_A).detach()
-        shown = shown_images(model.D_A)
+        expected = model.netG_A(model.real_A).detach()
+        shown = shown_images(model.netD_A)
         model.optimize_parameters()
         for_generator, for_discriminator = shown
         torch.testing.assert_close(for_generator, expected)
         torch.testing.assert_close(for_discriminator, torch.cat((model.real_B, expected)))
-        assert not torch.allclose(model.G_A(model.real_A), expected)
+        assert not torch.allclose(model.netG_A(model.real_A), expected)
 
     @pytest.mark.parametrize(("size", "option"), [(1, 3), (3, 1)])
-    def test_goes_by_the_batch_not_by_the_option(self, size: int, option: int) -> None:
+    def test_depends_on_the_batch_not_on_batch_size(self, size: int, option: int) -> None:
         steps = [train(tiny_model(f"{CYCLE_GAN} --batch_size {number}"), batch_size=size) for number in (option, size)]
         assert steps[0] == steps[1]
 
-    def test_seed_decides_it(self) -> None:
+    def test_depends_on_the_seed(self) -> None:
         first, same, other = (train(tiny_model(f"{CYCLE_GAN} --pool_size 1", seed=seed), steps=4) for seed in (3, 3, 4))
         assert first == same
         assert first != other
 
     @pytest.mark.parametrize("norm", ["instance", "batch"])
     def test_domains_of_different_sizes(self, norm: str) -> None:
-        """As --preprocess none leaves them."""
+        """--preprocess none allows this."""
         model = tiny_model(f"{CYCLE_GAN} --normG {norm} --normD {norm}")
         batch = random_batch(model)
         model.set_input(batch | {"B": batch["B"][..., :24]})
@@ -106,17 +106,17 @@ class TestLosses:
         assert tuple(model.get_current_visuals()) == ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
 
     def test_weights(self) -> None:
-        """The identity of B is G_A's, and goes with the cycle from B."""
+        """idt_A = G_A(B) has the weight of the cycle from B."""
         single = train(tiny_model(f"{CYCLE_GAN} --lambda_A 1 --lambda_B 1 --lambda_identity 1"), steps=1)
         weighted = train(tiny_model(f"{CYCLE_GAN} --lambda_A 2 --lambda_B 3 --lambda_identity 5"), steps=1)
         for name, factor in {"cycle_A": 2, "cycle_B": 3, "idt_A": 15, "idt_B": 10, "G_A": 1, "G_B": 1}.items():
             assert weighted[name] == pytest.approx(factor * single[name]), name
 
-    def test_second_momentum_is_fixed(self) -> None:
+    def test_beta2_is_fixed(self) -> None:
         model = tiny_model(f"{CYCLE_GAN} --beta1 0.3 --beta2 0.5")
         assert {optimizer.param_groups[0]["betas"] for optimizer in model.optimizers.values()} == {(0.3, 0.999)}
 
-    def test_wasserstein_penalty_of_both_critics(self) -> None:
+    def test_wgan_gp_penalty_of_both_discriminators(self) -> None:
         model = tiny_model(f"{CYCLE_GAN} --gan_mode wgangp --lambda_gp 10 --pool_size 0")
         model.set_input(random_batch(model))
         model.forward()
@@ -126,8 +126,11 @@ class TestLosses:
         plain = model.compute_D_loss()
         model.rng.device_rng.set_state(state)
         penalties = [
-            wgan_gp_penalty(critic, real, fake, model.rng.device_rng)
-            for critic, real, fake in ((model.D_A, model.real_B, model.fake_B), (model.D_B, model.real_A, model.fake_A))
+            wgan_gp_penalty(discriminator, real, fake, model.rng.device_rng)
+            for discriminator, real, fake in (
+                (model.netD_A, model.real_B, model.fake_B),
+                (model.netD_B, model.real_A, model.fake_A),
+            )
         ]
         torch.testing.assert_close(loss, plain + 10 * sum(penalties))
 
@@ -145,7 +148,7 @@ class TestChannels:
         assert channels == {"real_A": 3, "fake_B": 1, "rec_A": 3, "real_B": 1, "fake_A": 3, "rec_B": 1}
 
     def test_may_not_differ_with_identity(self) -> None:
-        with pytest.raises(UserError, match="no identity to compare with; give --lambda_identity 0"):
+        with pytest.raises(UserError, match=r"identity loss.* Use --lambda_identity 0\.$"):
             tiny_model(f"{CYCLE_GAN} --input_nc 3 --output_nc 1")
 
 
@@ -167,26 +170,26 @@ class TestTranslation:
 class TestImagePool:
     @staticmethod
     def images(count: int, start: int = 0) -> torch.Tensor:
-        """One number each, so that they are known again."""
+        """Return images of one pixel with consecutive values."""
         return torch.arange(start, start + count).view(count, 1, 1, 1)
 
     @staticmethod
     def pool(size: int, seed: int = 0) -> ImagePool:
         return ImagePool(size, torch.Generator().manual_seed(seed))
 
-    def test_of_size_zero_hands_everything_on(self) -> None:
+    def test_of_size_zero_returns_its_input(self) -> None:
         pool, images = self.pool(0), self.images(5)
         assert pool.query(images) is images
         assert not pool.images
 
-    def test_hands_on_until_it_is_full(self) -> None:
+    def test_returns_its_input_until_it_is_full(self) -> None:
         pool = self.pool(10)
         for start in (0, 4):
             images = self.images(4, start)
             assert torch.equal(pool.query(images), images)
         assert len(pool.images) == 8
 
-    def test_answers_half_of_the_time_with_an_older_one_which_it_exchanges(self) -> None:
+    def test_returns_an_earlier_image_half_of_the_time(self) -> None:
         pool = self.pool(20)
         pool.query(self.images(20))
         given = []
@@ -194,12 +197,12 @@ class TestImagePool:
             (answer,) = pool.query(self.images(1, number)).flatten().tolist()
             given.append(answer)
             assert len(pool.images) == 20
-        kept = {int(image) for image in pool.images}
+        buffered = {int(image) for image in pool.images}
         older = [answer != number for number, answer in enumerate(given, start=20)]
         assert sum(older) == pytest.approx(500, abs=60)
-        assert sorted([*given, *kept]) == list(range(1020)), "every image is given once or still kept"
+        assert sorted([*given, *buffered]) == list(range(1020)), "every image is returned once or still buffered"
         waits = [number - answer for number, answer in enumerate(given, start=20) if number != answer]
-        assert sum(waits) / len(waits) == pytest.approx(40, rel=0.2), "any of the kept ones, each as likely"
+        assert sum(waits) / len(waits) == pytest.approx(40, rel=0.2), "every buffered image is equally likely"
 
     def test_follows_from_the_seed(self) -> None:
         answers = []
@@ -210,7 +213,7 @@ class TestImagePool:
 
     def test_serves_the_discriminators_and_not_the_generators(self) -> None:
         model = tiny_model(f"{CYCLE_GAN} --pool_size 3")
-        shown, made = shown_images(model.D_A), []
+        shown, made = shown_images(model.netD_A), []
         for step in range(12):
             model.set_input(random_batch(model, size=1, seed=step))
             model.optimize_parameters()

@@ -16,7 +16,8 @@ from models.inference.checkpoint import infer_architecture
 from models.inference.image_io import ORIENTATION, from_pil, read_image_array
 from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, images_at_once, largest_map
 from models.inference.tiling import BAR, Tiler
-from models.networks import GENERATORS
+from models.networks import GENERATORS, GeneratorConfig, GeneratorSpec
+from models.networks.base import Generator
 from models.networks.factory import generator_config
 from util.errors import UserError
 from util.images import tensor2im
@@ -65,8 +66,20 @@ def test_what_is_no_generator_is_refused_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_the_record_names_networks_that_shapes_do_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GENERATORS, "mine", lambda s: torch.nn.Conv2d(s.input_nc, s.output_nc, s.ngf, padding="same"))
-    torch.save(torch.nn.Conv2d(3, 3, 5).state_dict(), tmp_path / "latest_net_G.pth")
+    class OneConvolution(Generator):
+        size_multiple = min_size = 1
+
+        def __init__(self, config: GeneratorConfig) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(config.input_nc, config.output_nc, config.ngf, padding="same")
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.conv(image)
+
+    monkeypatch.setitem(GENERATORS, "mine", GeneratorSpec(OneConvolution, OneConvolution))
+    torch.save(
+        {f"conv.{key}": value for key, value in torch.nn.Conv2d(3, 3, 5).state_dict().items()}, tmp_path / "latest_net_G.pth"
+    )
     (tmp_path / "train_opt.json").write_text('{"netG": "mine", "ngf": 5}')
     assert Translator.from_checkpoint(tmp_path)(image(9, 8)).shape == (1, 3, 9, 8)
 

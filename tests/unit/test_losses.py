@@ -1,4 +1,4 @@
-"""PatchNCE, the adversarial losses and the gradient penalties, from their definitions."""
+"""PatchNCE, the GAN losses and the gradient penalties, checked against their definitions."""
 
 import math
 
@@ -19,7 +19,7 @@ def random_tensor(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_patches(count: int, seed: int = 0) -> Tensor:
-    """Unit vectors."""
+    """Return unit vectors."""
     return nn.functional.normalize(random_tensor(count, 6, seed=seed))
 
 
@@ -27,7 +27,7 @@ class TestPatchNCE:
     QUERIES, KEYS = random_patches(12, seed=1), random_patches(12, seed=2)
 
     @pytest.mark.parametrize("count", [16, 256])
-    def test_chance_is_the_logarithm_of_the_number_of_patches(self, count: int) -> None:
+    def test_chance_level_is_the_logarithm_of_the_number_of_patches(self, count: int) -> None:
         alike = random_patches(1).expand(count, -1)
         torch.testing.assert_close(
             patch_nce(alike, alike, 1, TEMPERATURE), torch.full((count,), math.log(count), dtype=torch.float64)
@@ -36,7 +36,7 @@ class TestPatchNCE:
     @pytest.mark.parametrize("groups", [1, 3])
     @pytest.mark.parametrize("temperature", [0.07, 5.0])
     def test_is_the_cross_entropy_over_the_keys_of_a_group(self, temperature: float, groups: int) -> None:
-        """With a warm temperature what fills the diagonal is felt: -10, divided by the temperature like everything else."""
+        """At a high temperature the masked diagonal contributes: -10, divided by the temperature like the other logits."""
         size = 12 // groups
         expected = []
         for row, query in enumerate(self.QUERIES):
@@ -50,51 +50,51 @@ class TestPatchNCE:
     def test_negatives_of_one_image_or_of_the_whole_minibatch(self, groups: int, reached: list[bool]) -> None:
         keys = self.KEYS.clone()
         keys[2] = random_patches(1, seed=3)
-        before, after = (patch_nce(self.QUERIES, some, groups, TEMPERATURE) for some in (self.KEYS, keys))
+        before, after = (patch_nce(self.QUERIES, values, groups, TEMPERATURE) for values in (self.KEYS, keys))
         assert (before != after).tolist() == reached
 
     @pytest.mark.parametrize("groups", [1, 3])
     def test_order_does_not_matter(self, groups: int) -> None:
-        """Neither that of the patches of an image nor that of the images."""
+        """Permute the patches of an image, and the images."""
         losses = patch_nce(self.QUERIES, self.KEYS, groups, TEMPERATURE)
         order = torch.tensor([2, 0, 1]).repeat_interleave(4) * 4 + torch.tensor([3, 0, 2, 1, 0, 1, 3, 2, 1, 2, 3, 0])
         torch.testing.assert_close(patch_nce(self.QUERIES[order], self.KEYS[order], groups, TEMPERATURE), losses[order])
 
-    def test_gradient_reaches_the_queries_alone(self) -> None:
+    def test_only_queries_get_a_gradient(self) -> None:
         queries, keys = self.QUERIES.clone().requires_grad_(), self.KEYS.clone().requires_grad_()
         patch_nce(queries, keys, 3, TEMPERATURE).sum().backward()
         assert keys.grad is None
         assert queries.grad.abs().min() > 0
         assert torch.autograd.gradcheck(
-            lambda some: patch_nce(some, self.KEYS, 3, 0.5), self.QUERIES.clone().requires_grad_()
+            lambda values: patch_nce(values, self.KEYS, 3, 0.5), self.QUERIES.clone().requires_grad_()
         )
 
-    def test_single_patch_with_nobody_to_confuse_it_with_costs_nothing(self) -> None:
+    def test_loss_of_a_patch_without_negatives_is_zero(self) -> None:
         losses = patch_nce(self.QUERIES, self.KEYS, 12, TEMPERATURE)
         torch.testing.assert_close(losses, torch.zeros_like(losses), atol=1e-10, rtol=0)
 
 
-class TestAdversarialLosses:
+class TestGANLosses:
     @pytest.mark.parametrize("name", GAN_LOSSES)
-    def test_falls_towards_the_wanted_side(self, name: str) -> None:
-        """lsgan and vanilla know where to stop, the others only the direction: between -0.5 and 0.5 all agree."""
+    def test_decreases_towards_the_target(self, name: str) -> None:
+        """lsgan has a minimum and the others only a direction. Between -0.5 and 0.5 all have the same sign."""
         for is_real, sign in ((True, -1), (False, 1)):
-            scores = torch.linspace(-0.5, 0.5, 24, dtype=torch.float64).view(2, 1, 3, 4)
+            logits = torch.linspace(-0.5, 0.5, 24, dtype=torch.float64).view(2, 1, 3, 4)
             if name == "lsgan":
-                scores += 0.5
-            gradient = torch.func.grad(lambda some, real=is_real: GAN_LOSSES[name](some, real).mean())(scores)
+                logits += 0.5
+            gradient = torch.func.grad(lambda values, real=is_real: GAN_LOSSES[name](values, real).mean())(logits)
             assert (gradient * sign).min() >= 0
             assert (gradient * sign).max() > 0
 
     @pytest.mark.parametrize("name", GAN_LOSSES)
-    def test_weighs_scores_alike_whatever_their_arrangement(self, name: str) -> None:
-        scores = random_tensor(4, 1, 3, 4)
-        for arranged in (scores.view(2, 1, 6, 4), scores.view(48, 1)):
-            torch.testing.assert_close(GAN_LOSSES[name](arranged, True).mean(), GAN_LOSSES[name](scores, True).mean())
+    def test_weights_logits_equally_in_any_shape(self, name: str) -> None:
+        logits = random_tensor(4, 1, 3, 4)
+        for arranged in (logits.view(2, 1, 6, 4), logits.view(48, 1)):
+            torch.testing.assert_close(GAN_LOSSES[name](arranged, True).mean(), GAN_LOSSES[name](logits, True).mean())
 
 
 class Paraboloid(nn.Module):
-    """Scores |x|^2 / 2 + <w, x>: its gradient is x + w. Remembers the images it was shown."""
+    """A discriminator |x|^2 / 2 + <w, x> with the gradient x + w. `shown` are the images of the last pass."""
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
@@ -119,20 +119,20 @@ class TestGradientPenalties:
         norms = (critic.shown + critic.weight).square().sum((1, 2, 3)).sqrt()
         torch.testing.assert_close(penalty, (norms - 1).square().mean())
 
-    def test_wgan_gp_looks_at_one_point_between_each_pair(self) -> None:
+    def test_wgan_gp_samples_one_point_between_each_pair(self) -> None:
         critic = Paraboloid(self.REAL.shape[1:])
-        draws = torch.Generator().manual_seed(0)
-        wgan_gp_penalty(critic, self.REAL, self.FAKE, draws)
-        shares = ((critic.shown - self.FAKE) / (self.REAL - self.FAKE)).flatten(1)
-        torch.testing.assert_close(shares, shares[:, :1].expand_as(shares), atol=1e-6, rtol=0)
-        assert shares.min() >= 0
-        assert shares.max() <= 1
-        assert shares.mean().item() == pytest.approx(0.5, abs=0.1)
-        assert shares[:, 0].std().item() == pytest.approx(math.sqrt(1 / 12), rel=0.2)
+        rng = torch.Generator().manual_seed(0)
+        wgan_gp_penalty(critic, self.REAL, self.FAKE, rng)
+        alphas = ((critic.shown - self.FAKE) / (self.REAL - self.FAKE)).flatten(1)
+        torch.testing.assert_close(alphas, alphas[:, :1].expand_as(alphas), atol=1e-6, rtol=0)
+        assert alphas.min() >= 0
+        assert alphas.max() <= 1
+        assert alphas.mean().item() == pytest.approx(0.5, abs=0.1)
+        assert alphas[:, 0].std().item() == pytest.approx(math.sqrt(1 / 12), rel=0.2)
 
         shown = critic.shown
-        wgan_gp_penalty(critic, self.REAL, self.FAKE, draws)
-        assert not torch.equal(critic.shown, shown), "every step draws anew"
+        wgan_gp_penalty(critic, self.REAL, self.FAKE, rng)
+        assert not torch.equal(critic.shown, shown), "every step samples new points"
         wgan_gp_penalty(critic, self.REAL, self.FAKE, torch.Generator().manual_seed(0))
         assert torch.equal(critic.shown, shown)
 
@@ -145,9 +145,11 @@ class TestGradientPenalties:
 
     @pytest.mark.parametrize("name", DISCRIMINATORS)
     @pytest.mark.parametrize("penalty", ["r1", "wgan_gp"])
-    def test_can_be_minimised_for_every_discriminator(self, penalty: str, name: str) -> None:
-        """The derivative of the penalty by the weights, a second derivative of the network, against finite differences."""
-        settings = DiscriminatorConfig(input_nc=1, ndf=1, n_layers=2, norm="instance", antialias=True, size=32, tile=16)
+    def test_can_be_minimized_for_every_discriminator(self, penalty: str, name: str) -> None:
+        """Compare the derivative of the penalty with respect to the weights with finite differences."""
+        settings = DiscriminatorConfig(
+            input_nc=1, ndf=1, n_layers=2, norm="instance", antialias=True, size=32, patch_size=16
+        )
         discriminator = DISCRIMINATORS[name](settings).double()
         for index, parameter in enumerate(discriminator.parameters()):
             parameter.data = random_tensor(*parameter.shape, seed=index)

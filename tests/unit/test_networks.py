@@ -1,4 +1,4 @@
-"""The parts that networks are made of, and which taps and sizes they take."""
+"""The layers of networks, the feature heads, and the layers and image sizes that networks accept."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from tiny_models import tiny_model, train
 from torch import Tensor, nn
 
 from models.networks import DISCRIMINATORS, GENERATORS, DiscriminatorConfig, GeneratorConfig
+from models.networks.base import is_batch_dependent
 from models.networks.layers import (
     INIT_FUNCTIONS,
     NORMS,
@@ -17,11 +18,12 @@ from models.networks.layers import (
     InstanceNorm,
     Upsample,
     init_weights,
-    is_batch_dependent,
 )
 from models.networks.patch_sampler import PatchSampler, ReshapeF, normalize, sample_patch_ids
 from models.networks.patchgan import PatchDiscriminator, PatchGAN, to_patches
 from models.networks.resnet import ResnetGenerator
+from models.networks.stylegan2 import NoiseInjection
+from models.networks.stylegan2_layers import EqualizedConv2d
 from util.errors import UserError
 
 GENERATOR = GeneratorConfig(
@@ -42,7 +44,7 @@ def random_tensor(*shape: int, seed: int = 0) -> Tensor:
 
 
 class TestInstanceNorm:
-    def test_is_pytorchs_in_value_and_gradient(self) -> None:
+    def test_equals_pytorch_in_value_and_gradient(self) -> None:
         results = []
         for norm in (InstanceNorm(5), nn.InstanceNorm2d(5)):
             image = (random_tensor(3, 5, 6, 7) * 4 + 2).requires_grad_()
@@ -53,8 +55,8 @@ class TestInstanceNorm:
 
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
     @pytest.mark.parametrize("batch", [1, 2])
-    def test_gradient_where_it_comes_in_channels_last(self, batch: int, layout: torch.memory_format) -> None:
-        """Against finite differences: there PyTorch's own layer is wrong for a single image."""
+    def test_gradient_that_arrives_in_channels_last(self, batch: int, layout: torch.memory_format) -> None:
+        """Compare with finite differences: `nn.InstanceNorm2d` is wrong here for a single image."""
         norm = InstanceNorm(3)
         weight = random_tensor(batch, 16, 3, seed=1)
         arrived = []
@@ -66,26 +68,26 @@ class TestInstanceNorm:
             return (output.permute(0, 2, 3, 1).flatten(1, 2) * weight).sum()
 
         assert torch.autograd.gradcheck(function, random_tensor(batch, 3, 4, 4).requires_grad_(), check_undefined_grad=False)
-        assert set(arrived) == {1}, "the gradient did not come in channels-last strides, so nothing was tried"
+        assert set(arrived) == {1}, "the gradient did not arrive in channels-last strides, so the test has no effect"
 
-    def test_has_no_weights_for_a_checkpoint(self) -> None:
+    def test_has_no_state(self) -> None:
         assert not InstanceNorm(4).state_dict()
 
 
-class TestMixingOfImages:
-    """`is_batch_dependent` decides whether passes may be joined and features used again."""
+class TestBatchDependence:
+    """`is_batch_dependent` decides if batches can share a pass and if features can be reused."""
 
     @pytest.mark.parametrize("dropout", [False, True])
     @pytest.mark.parametrize("norm", NORMS)
-    def test_says_what_a_generator_does(self, norm: str, dropout: bool) -> None:
-        torch.manual_seed(0)  # a network this narrow can be born dead
-        network = ResnetGenerator(3, 3, ngf=1, blocks=4, norm=norm, dropout=dropout).double()
+    def test_matches_the_generator(self, norm: str, dropout: bool) -> None:
+        torch.manual_seed(0)  # some initializations of such a small network have only dead ReLUs
+        network = ResnetGenerator(3, 3, ngf=1, n_blocks=4, norm=norm, dropout=dropout).double()
         init_weights(network, gain=1.0)
         images = random_tensor(2, 3, 16, 16)
         alone, together = network(images[:1]), network(images)[:1]
         assert torch.allclose(alone, together) != is_batch_dependent(network)
 
-    def test_follows_dropout_in_the_unet(self) -> None:
+    def test_depends_on_dropout_in_the_unet(self) -> None:
         for dropout in (False, True):
             settings = GeneratorConfig(**{**vars(GENERATOR), "dropout": dropout})
             assert is_batch_dependent(GENERATORS["unet_128"](settings)) == dropout
@@ -93,7 +95,7 @@ class TestMixingOfImages:
 
 class TestInitialization:
     @pytest.mark.parametrize("init_type", INIT_FUNCTIONS)
-    def test_draws_weights_and_empties_biases(self, init_type: str) -> None:
+    def test_initializes_weights_and_zeroes_biases(self, init_type: str) -> None:
         network = nn.Sequential(nn.Conv2d(32, 64, 3), nn.BatchNorm2d(64), nn.Linear(64, 64), nn.ConvTranspose2d(64, 32, 3))
         for parameter in network.parameters():
             nn.init.constant_(parameter, 7.0)
@@ -112,19 +114,19 @@ class TestInitialization:
         for layer in network:
             assert not layer.bias.any()
 
-    def test_is_xavier_with_a_gain_of_a_fiftieth_by_default(self) -> None:
+    def test_default_is_xavier_with_gain_0_02(self) -> None:
         linear = nn.Linear(500, 500)
         init_weights(linear)
         assert linear.weight.std().item() == pytest.approx(0.02 * math.sqrt(2 / 1000), rel=0.02)
 
 
 class TestResampling:
-    def test_keeps_constants(self) -> None:
+    def test_preserves_constants(self) -> None:
         constant = torch.full((1, 2, 7, 6), 3.0)
         torch.testing.assert_close(Downsample(2)(constant), torch.full((1, 2, 4, 3), 3.0))
         torch.testing.assert_close(Upsample(2)(constant), torch.full((1, 2, 14, 12), 3.0))
 
-    def test_leaves_channels_to_themselves(self) -> None:
+    def test_channels_are_independent(self) -> None:
         image = random_tensor(1, 3, 8, 8)
         for layer in (Downsample(3), Upsample(3)):
             alone = type(layer)(1).double()
@@ -133,39 +135,39 @@ class TestResampling:
 
 
 class TestPatchSampler:
-    def test_positions_are_all_different_and_serve_every_image(self) -> None:
+    def test_patch_ids_are_distinct_and_shared_by_all_images(self) -> None:
         features = random_tensor(3, 2, 5, 6)
-        positions = sample_patch_ids(features, 20, torch.Generator().manual_seed(0))
-        assert len(set(positions.tolist())) == 20
-        assert set(positions.tolist()) <= set(range(30))
-        (patches,) = PatchSampler((2,), project=False).gather([features], [positions])
-        for index, position in enumerate(positions.tolist()):
+        patch_ids = sample_patch_ids(features, 20, torch.Generator().manual_seed(0))
+        assert len(set(patch_ids.tolist())) == 20
+        assert set(patch_ids.tolist()) <= set(range(30))
+        (patches,) = PatchSampler((2,), use_mlp=False).gather([features], [patch_ids])
+        for index, position in enumerate(patch_ids.tolist()):
             torch.testing.assert_close(patches[:, :, index], features[:, :, position // 6, position % 6], rtol=0, atol=0)
 
-    @pytest.mark.parametrize("sampler", [PatchSampler((2,), project=False), ReshapeF()], ids=["positions", "grid"])
-    def test_mirrored_maps_are_gathered_as_if_turned_back(self, sampler: PatchSampler) -> None:
+    @pytest.mark.parametrize("sampler", [PatchSampler((2,), use_mlp=False), ReshapeF()], ids=["patch_ids", "grid"])
+    def test_patches_of_flipped_maps_equal_those_of_unflipped_maps(self, sampler: PatchSampler) -> None:
         features = [random_tensor(2, 3, 5, 6), random_tensor(2, 3, 4, 7)]
-        positions = sampler.draw(features, 8, torch.Generator().manual_seed(0))
-        upright = sampler.gather(features, positions)
-        mirrored = sampler.gather([feature.flip(3) for feature in features], positions, mirrored=True)
+        patch_ids = sampler.sample_ids(features, 8, torch.Generator().manual_seed(0))
+        upright = sampler.gather(features, patch_ids)
+        mirrored = sampler.gather([feature.flip(3) for feature in features], patch_ids, mirrored=True)
         for found, expected in zip(mirrored, upright, strict=True):
             torch.testing.assert_close(found, expected)
 
-    def test_positions_follow_from_the_generator_and_reach_everywhere(self) -> None:
+    def test_patch_ids_depend_on_the_rng_and_cover_the_map(self) -> None:
         features = torch.zeros(1, 1, 8, 8)
-        draws = torch.Generator().manual_seed(0)
-        first, second = sample_patch_ids(features, 8, draws), sample_patch_ids(features, 8, draws)
+        rng = torch.Generator().manual_seed(0)
+        first, second = sample_patch_ids(features, 8, rng), sample_patch_ids(features, 8, rng)
         assert not torch.equal(first, second)
         assert torch.equal(sample_patch_ids(features, 8, torch.Generator().manual_seed(0)), first)
-        seen = torch.cat([sample_patch_ids(features, 8, draws) for _ in range(100)])
+        seen = torch.cat([sample_patch_ids(features, 8, rng) for _ in range(100)])
         assert set(seen.tolist()) == set(range(64))
 
-    def test_a_map_smaller_than_the_count_is_taken_whole(self) -> None:
-        positions = sample_patch_ids(torch.zeros(1, 1, 3, 4), 256, torch.Generator())
-        assert sorted(positions.tolist()) == list(range(12))
+    def test_a_map_smaller_than_num_patches_is_used_completely(self) -> None:
+        patch_ids = sample_patch_ids(torch.zeros(1, 1, 3, 4), 256, torch.Generator())
+        assert sorted(patch_ids.tolist()) == list(range(12))
 
-    def test_vectors_come_image_by_image_from_each_layers_own_head(self) -> None:
-        heads = PatchSampler((2, 4), project=True, nc=3).double()
+    def test_vectors_are_ordered_by_image_and_use_the_mlp_of_their_layer(self) -> None:
+        heads = PatchSampler((2, 4), use_mlp=True, nc=3).double()
         init_weights(heads, gain=1.0)
         patches = [random_tensor(2, 2, 5), random_tensor(2, 4, 6)]
         for index, vectors in enumerate(heads(patches)):
@@ -174,11 +176,11 @@ class TestPatchSampler:
             expected = torch.stack([row / (row.norm() + 1e-7) for row in rows])
             torch.testing.assert_close(vectors, expected)
 
-    def test_grid_has_the_means_of_sixteen_cells(self) -> None:
+    def test_grid_contains_the_means_of_sixteen_cells(self) -> None:
         features = random_tensor(2, 3, 8, 12)
         sampler = ReshapeF()
-        positions = sampler.draw([features], 256, torch.Generator())
-        (cells,) = sampler.gather([features], positions)
+        patch_ids = sampler.sample_ids([features], 256, torch.Generator())
+        (cells,) = sampler.gather([features], patch_ids)
         expected = features.unflatten(3, (4, 3)).unflatten(2, (4, 2)).mean((3, 5)).flatten(2)
         torch.testing.assert_close(cells, expected)
         assert not list(sampler.parameters())
@@ -186,7 +188,7 @@ class TestPatchSampler:
 
 class TestNormalize:
     def test_epsilon_is_added_to_the_norm(self) -> None:
-        """Which is not what F.normalize does: vectors from fresh heads are short enough to tell."""
+        """Unlike in `F.normalize`: the vectors of freshly initialized heads are short enough to show it."""
         short = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64)
         torch.testing.assert_close(normalize(short), short / 6e-7)
         assert not torch.allclose(normalize(short), F.normalize(short))
@@ -200,107 +202,146 @@ class TestNormalize:
         assert torch.autograd.gradcheck(normalize, random_tensor(3, 4).requires_grad_())
 
 
-TAPPED = {"resnet_9blocks": 31, "resnet_6blocks": 28, "resnet_4blocks": 26, "stylegan2": 5, "smallstylegan2": 3}
+NUM_LAYERS = {"resnet_9blocks": 31, "resnet_6blocks": 28, "resnet_4blocks": 26, "stylegan2": 5, "smallstylegan2": 3}
 
 
-class TestTaps:
-    def test_all_generators_but_the_unets_have_them(self) -> None:
-        tapped = [name for name, build in GENERATORS.items() if hasattr(build(GENERATOR), "feature_channels")]
-        assert tapped == list(TAPPED)
+class TestGeneratorContract:
+    @pytest.mark.parametrize("name", GENERATORS)
+    def test_attributes_describe_the_network(self, name: str) -> None:
+        """The attributes replace tests of the class, so every entry of the registry must have true ones."""
+        spec = GENERATORS[name]
+        generator = spec(GENERATOR).eval()
+        assert type(generator) is spec.network
+        assert generator.min_size % generator.size_multiple == 0
+        image = torch.rand(1, 3, generator.min_size, generator.min_size + generator.size_multiple)
+        with torch.no_grad():
+            assert generator(image).shape == image.shape
+            for layer in generator.modules():
+                if isinstance(layer, NoiseInjection):
+                    nn.init.ones_(layer.weight)
+            generator.set_rng(torch.Generator().manual_seed(0))
+            assert torch.equal(generator(image), generator(image)) != generator.injects_noise
 
-    @pytest.mark.parametrize("name", TAPPED)
-    def test_the_last_entry_is_the_last_legal_tap(self, name: str) -> None:
+    @pytest.mark.parametrize("name", GENERATORS)
+    def test_gradient_checkpointing_recomputes_only_if_supported(self, name: str) -> None:
+        generator = GENERATORS[name](GENERATOR)
+        generator.gradient_checkpointing = True
+        calls = []
+        for layer in generator.modules():
+            if isinstance(layer, (nn.Conv2d, EqualizedConv2d)):
+                layer.register_forward_pre_hook(lambda *_: calls.append(1))
+        output = generator(torch.zeros(1, 3, generator.min_size, generator.min_size).requires_grad_())
+        before = len(calls)
+        output.sum().backward()
+        assert (len(calls) > before) == generator.supports_gradient_checkpointing
+
+
+class TestNCELayers:
+    def test_all_generators_except_unets_have_them(self) -> None:
+        names = [name for name, spec in GENERATORS.items() if spec.network.default_nce_layers is not None]
+        assert names == list(NUM_LAYERS)
+
+    @pytest.mark.parametrize("name", NUM_LAYERS)
+    def test_the_last_layer_is_valid(self, name: str) -> None:
         generator = GENERATORS[name](GENERATOR).double()
-        last = TAPPED[name]
+        last = NUM_LAYERS[name]
         layers = list(range(last + 1))
         features = generator(random_tensor(2, 3, 16, 16), layers, encode_only=True)
         assert [feature.shape[1] for feature in features] == generator.feature_channels(layers)
         with pytest.raises(ValueError, match=f"from 0 to {last}$"):
             generator.feature_channels([0, last + 1])
 
+    def test_default_layers_are_valid(self) -> None:
+        for spec in GENERATORS.values():
+            if layers := spec.network.default_nce_layers:
+                spec(GENERATOR).feature_channels([int(layer) for layer in layers.split(",")])
+
     @pytest.mark.parametrize("layers", [[], [-1, 4], [4, 4], [8, 4]])
-    def test_illegal_lists_are_refused_with_the_legal_ones(self, layers: Sequence[int]) -> None:
-        with pytest.raises(ValueError, match=r"strictly increasing numbers from 0 to 31$"):
+    def test_invalid_lists_are_refused(self, layers: Sequence[int]) -> None:
+        with pytest.raises(ValueError, match=r"strictly increasing indices from 0 to 31$"):
             GENERATORS["resnet_9blocks"](GENERATOR).feature_channels(layers)
 
     @pytest.mark.parametrize("antialias", [True, False])
     @pytest.mark.parametrize("norm", NORMS)
-    def test_full_pass_and_encoder_give_the_same_at_every_tap(self, norm: str, antialias: bool) -> None:
-        """In-place layers overwrite some of them, in either pass the same ones."""
+    def test_full_pass_and_encoder_pass_return_equal_features(self, norm: str, antialias: bool) -> None:
+        """In-place layers overwrite some feature maps, the same ones in both passes."""
         generator = ResnetGenerator(3, 3, 1, 4, norm, antialias=antialias, antialias_up=antialias).double()
         init_weights(generator, gain=1.0)
         image = random_tensor(1, 3, 16, 16)
-        kept = image.clone()
+        original = image.clone()
         with torch.no_grad():
             for last in range(1, len(generator.model)):
-                taps = (last - 1, last)
-                output, features = generator(image, taps)
-                torch.testing.assert_close(generator(image, taps, encode_only=True), features, rtol=0, atol=0)
+                layers = (last - 1, last)
+                output, features = generator(image, layers)
+                torch.testing.assert_close(generator(image, layers, encode_only=True), features, rtol=0, atol=0)
                 torch.testing.assert_close(generator(image), output, rtol=0, atol=0)
-        assert torch.equal(image, kept)
+        assert torch.equal(image, original)
 
 
-class TestTiles:
-    def test_are_cut_row_by_row_without_the_rest(self) -> None:
+class TestPatchDiscriminator:
+    def test_patches_are_ordered_by_row_without_the_remainder(self) -> None:
         image = torch.arange(2 * 5 * 7.0).view(2, 1, 5, 7)
-        tiles = to_patches(image, 2)
-        assert tiles.shape == (2 * 2 * 3, 1, 2, 2)
-        torch.testing.assert_close(tiles[4, 0], image[0, 0, 2:4, 2:4])
-        torch.testing.assert_close(tiles[6, 0], image[1, 0, 0:2, 0:2])
+        patches = to_patches(image, 2)
+        assert patches.shape == (2 * 2 * 3, 1, 2, 2)
+        torch.testing.assert_close(patches[4, 0], image[0, 0, 2:4, 2:4])
+        torch.testing.assert_close(patches[6, 0], image[1, 0, 0:2, 0:2])
 
-    def test_are_judged_each_on_its_own(self) -> None:
+    def test_patches_are_independent(self) -> None:
         discriminator = PatchDiscriminator(3, ndf=2).double()
         init_weights(discriminator, gain=1.0)
         image = random_tensor(1, 3, 32, 48)
-        scores = discriminator(image)
+        logits = discriminator(image)
         image[:, :, 16:, 32:] = 0
-        changed = (discriminator(image) != scores).flatten(1).any(1)
+        changed = (discriminator(image) != logits).flatten(1).any(1)
         assert changed.tolist() == [False] * 5 + [True]
 
-    def test_image_below_one_tile(self) -> None:
-        with pytest.raises(ValueError, match="an image of 32x15 is smaller than one tile of 16x16"):
+    def test_image_smaller_than_one_patch(self) -> None:
+        with pytest.raises(ValueError, match="an image of 32x15 pixels is smaller than one patch of 16x16"):
             PatchDiscriminator(3)(torch.zeros(1, 3, 15, 32))
 
 
 class TestPatchGAN:
     @pytest.mark.parametrize("antialias", [True, False])
-    def test_a_score_sees_seventy_pixels(self, antialias: bool) -> None:
-        """By the gradient of one score; the blurs of the antialiased layers widen it."""
+    def test_receptive_field_is_seventy_pixels(self, antialias: bool) -> None:
+        """Measure it by the gradient of one logit. The blurs of anti-aliased layers increase it."""
         discriminator = PatchGAN(1, ndf=1, norm="none", antialias=antialias).double()
         for parameter in discriminator.parameters():
             nn.init.constant_(parameter, 0.1)
         image = random_tensor(1, 1, 160, 160).abs().requires_grad_()
-        scores = discriminator(image)
-        (gradient,) = torch.autograd.grad(scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2], image)
+        logits = discriminator(image)
+        (gradient,) = torch.autograd.grad(logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2], image)
         assert gradient[0, 0].any(0).sum() == (84 if antialias else 70)
 
-    def test_layers_and_widths(self) -> None:
-        settings = DiscriminatorConfig(input_nc=3, ndf=2, n_layers=5, norm="batch", antialias=False, size=64, tile=16)
-        for name, widths in {"basic": [2, 4, 8, 16, 1], "n_layers": [2, 4, 8, 16, 16, 16, 1]}.items():
+    def test_layers_and_channels(self) -> None:
+        settings = DiscriminatorConfig(input_nc=3, ndf=2, n_layers=5, norm="batch", antialias=False, size=64, patch_size=16)
+        for name, channels in {"basic": [2, 4, 8, 16, 1], "n_layers": [2, 4, 8, 16, 16, 16, 1]}.items():
             layers = DISCRIMINATORS[name](settings).modules()
-            assert [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)] == widths
+            assert [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)] == channels
 
 
-class TestSizes:
-    """Networks that cannot take the training images are refused when they are built."""
+class TestImageSizes:
+    """A network that cannot process the training images is refused at construction."""
 
     @pytest.mark.parametrize(
         ("command", "reason"),
         [
-            ("--netD patch --crop_size 12 --netG resnet_4blocks", "12x12 is smaller than one tile of 16x16"),
-            ("--netD stylegan2 --load_size 48 --crop_size 48", "64 to 79 pixels, not 48x48"),
-            ("--netD tilestylegan2", "32x32 is smaller than one tile of 64x64"),
-            ("--netD tilestylegan2 --D_patch_size 24", "32 to 39 pixels, not 24x24"),
+            ("--netD patch --crop_size 12 --netG resnet_4blocks", "12x12 pixels is smaller than one patch of 16x16"),
+            ("--netD stylegan2 --load_size 48 --crop_size 48", "64 to 79 pixels, got 48x48"),
+            ("--netD tilestylegan2", "32x32 pixels is smaller than one patch of 64x64"),
+            ("--netD tilestylegan2 --D_patch_size 24", "32 to 39 pixels, got 24x24"),
             ("--netD basic --crop_size 8 --netG resnet_4blocks", "images of 8x8 pixels"),
-            ("--model cycle_gan --netD patch --crop_size 12 --netG resnet_4blocks", "12x12 is smaller than one tile"),
-            ("--model cycle_gan --netG unet_256", "multiples of 256 pixels, not 32x32"),
+            (
+                "--model cycle_gan --netD patch --crop_size 12 --netG resnet_4blocks",
+                "12x12 pixels is smaller than one patch",
+            ),
+            ("--model cycle_gan --netG unet_256", "multiples of 256 pixels, got 32x32"),
         ],
     )
-    def test_that_do_not_fit_are_refused(self, command: str, reason: str) -> None:
+    def test_incompatible_sizes_are_refused(self, command: str, reason: str) -> None:
         flag, network = command.removeprefix("--model cycle_gan ").split()[:2]
-        with pytest.raises(UserError, match=rf"^{flag} {network} does not go with .*{reason}"):
+        with pytest.raises(UserError, match=rf"^{flag} {network}: incompatible with .*{reason}"):
             tiny_model(command)
 
     @pytest.mark.parametrize("name", ["stylegan2", "tilestylegan2"])
-    def test_are_those_of_images_that_are_scaled_but_not_cropped(self, name: str) -> None:
+    def test_of_images_that_are_resized_but_not_cropped(self, name: str) -> None:
         train(tiny_model(f"--netG resnet_4blocks --netD {name} --D_patch_size 16 --preprocess resize --crop_size 256"))

@@ -221,7 +221,7 @@ def test_of_a_hostile_record_only_the_architecture_counts(tmp_path: Path) -> Non
 
 def test_networks_of_monstrous_width_are_refused(tmp_path: Path) -> None:
     leave(tmp_path, '{"ngf": 1000000000000}')
-    with pytest.raises(UserError, match="--ngf 1000000000000 makes a network"):
+    with pytest.raises(UserError, match="--ngf 1000000000000: the network is too large"):
         create_model(options_of_test(tmp_path))
 
 

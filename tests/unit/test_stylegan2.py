@@ -1,4 +1,4 @@
-"""SinCUT's generator and discriminator: the published numbers, and what their arrangement for speed must not change."""
+"""The StyleGAN2 networks: published outputs and gradients, and optimizations that must not change them."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,10 @@ from golden_cases import Case, assert_close, assert_gradients
 from stylegan2_parts import random_image, randomized, recorded_inputs, small_generator
 from torch import Tensor
 
+from models.networks.base import NoiseSource
 from models.networks.layers import init_weights
 from models.networks.stylegan2 import (
-    NoiseSource,
+    SmallStyleGAN2Generator,
     StyledUpsample,
     StyleGAN2Discriminator,
     StyleGAN2Generator,
@@ -20,20 +21,20 @@ from models.networks.stylegan2 import (
 )
 
 
-def silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NoiseSource, "draw", lambda self, features: torch.zeros_like(features[:, :1]))
+def disable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoiseSource, "sample", lambda self, features: torch.zeros_like(features[:, :1]))
 
 
 NETWORKS = {
     "G_stylegan2": lambda: StyleGAN2Generator(3, 3, ngf=1, size=32),
-    "G_smallstylegan2": lambda: StyleGAN2Generator(3, 3, ngf=1, size=32, blocks=2, inject_noise=False),
+    "G_smallstylegan2": lambda: SmallStyleGAN2Generator(3, 3, ngf=1, size=32),
     "D_stylegan2": lambda: StyleGAN2Discriminator(3, ndf=1, size=32),
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_published_outputs_features_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    silence(monkeypatch)
+    disable_noise(monkeypatch)
     case = Case(OWN_GOLDEN / "networks" / f"{name}.json", name)
     network = NETWORKS[name]().double()
     network.load_state_dict(case.below("state"))
@@ -75,26 +76,26 @@ class TestGenerator:
         assert weight.std().item() == pytest.approx(1, abs=0.1)
 
     @pytest.mark.parametrize("n_downsampling", [1, 2])
-    def test_sides_are_free(self, n_downsampling: int) -> None:
+    def test_accepts_any_multiple_of_the_stride(self, n_downsampling: int) -> None:
         generator = small_generator(n_downsampling=n_downsampling)
         output, features = generator(random_image(1, 3, 44, 20), (0, 1, 2, 5))
         assert output.shape == (1, 3, 44, 20)
         assert [feature.shape[1] for feature in features] == generator.feature_channels((0, 1, 2, 5))
         assert features[-1].shape[2:] == (44 // 2**n_downsampling, 20 // 2**n_downsampling)
 
-    def test_channels_of_images_are_free(self) -> None:
+    def test_accepts_any_number_of_image_channels(self) -> None:
         generator = StyleGAN2Generator(1, 4, ngf=1, size=32).double()
         assert generator(random_image(2, 1, 16, 16)).shape == (2, 4, 16, 16)
 
     def test_memory_layout_of_the_image_does_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        silence(monkeypatch)
+        disable_noise(monkeypatch)
         generator = small_generator()
         image = random_image(2, 3, 16, 16)
         transposed = image.transpose(2, 3).contiguous().transpose(2, 3)
         torch.testing.assert_close(generator(transposed), generator(image))
 
-    def test_half_precision_beside_single(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        silence(monkeypatch)
+    def test_bfloat16_is_close_to_float32(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        disable_noise(monkeypatch)
         generator = StyleGAN2Generator(3, 3, ngf=1, size=32)
         image = random_image(1, 3, 16, 16).float()
         with torch.autocast("cpu", torch.bfloat16):
@@ -102,67 +103,68 @@ class TestGenerator:
         expected = generator(image)
         assert (output.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
-    def test_encoding_stops_at_the_last_tap(self) -> None:
+    def test_encoding_stops_at_the_last_layer(self) -> None:
         generator = small_generator()
         image = random_image(1, 3, 16, 16)
         expected = generator(image, (0, 2, 4))[1]
-        entries = generator.encoder.convs
-        with recorded_inputs(entries[4]) as last, recorded_inputs(entries[5]) as beyond:
+        layers = generator.encoder.convs
+        with recorded_inputs(layers[4]) as last, recorded_inputs(layers[5]) as beyond:
             features = generator(image, (0, 2, 4), encode_only=True)
         assert (len(last), len(beyond)) == (1, 0)
         for found, wanted in zip(features, expected, strict=True):
             torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
     @pytest.mark.parametrize("layers", [(), (2, 0), (2, 2), (0, 6), (-1,)])
-    def test_illegal_taps_are_refused_with_the_legal_ones(self, layers: Sequence[int]) -> None:
+    def test_invalid_nce_layers_are_refused(self, layers: Sequence[int]) -> None:
         with pytest.raises(ValueError, match="from 0 to 5"):
             small_generator().feature_channels(layers)
 
-    def test_small_generator_has_fewer_taps(self) -> None:
+    def test_small_generator_has_fewer_layers(self) -> None:
         with pytest.raises(ValueError, match="from 0 to 3"):
-            small_generator(blocks=2).feature_channels((0, 2, 4))
+            SmallStyleGAN2Generator(3, 3, ngf=1, size=64).feature_channels((0, 2, 4))
 
 
 class TestNoise:
     IMAGE = random_image(2, 3, 16, 16)
 
-    def translate(self, generator: StyleGAN2Generator, seed: int) -> Tensor:
-        generator.noise_source.generator = torch.Generator().manual_seed(seed)
+    def output(self, generator: StyleGAN2Generator, seed: int) -> Tensor:
+        generator.set_rng(torch.Generator().manual_seed(seed))
         return generator(self.IMAGE).detach()
 
     def test_follows_from_the_seed_in_training_and_in_test(self) -> None:
         generator = small_generator()
-        training = self.translate(generator, seed=1)
-        assert torch.equal(self.translate(generator.eval(), seed=1), training)
-        assert not torch.equal(self.translate(generator, seed=2), training)
+        training = self.output(generator, seed=1)
+        assert torch.equal(self.output(generator.eval(), seed=1), training)
+        assert not torch.equal(self.output(generator, seed=2), training)
 
     def test_leaves_global_random_numbers_alone(self) -> None:
         generator = small_generator()
         state = torch.get_rng_state()
-        self.translate(generator, seed=1)
+        self.output(generator, seed=1)
         assert torch.equal(torch.get_rng_state(), state)
 
-    def test_is_one_draw_per_image_and_position_times_the_strength(self) -> None:
+    def test_is_one_sample_per_image_and_position_times_the_strength(self) -> None:
         layer = randomized(StyledUpsample(2, 3, NoiseSource()))
         features = random_image(2, 2, 4, 4)
-        drawn = torch.ones(2, 1, 8, 8, dtype=torch.float64)
-        drawn[1] = -0.5
-        layer.source.draw = lambda _: drawn
+        sample = torch.ones(2, 1, 8, 8, dtype=torch.float64)
+        sample[1] = -0.5
+        layer.source.sample = lambda _: sample
         noisy = layer(features)
         layer.source = None
         clean = layer(features)
-        # Before the leaky ReLU, whose inverse is another leaky ReLU.
+        # Compare before the leaky ReLU; its inverse is another leaky ReLU.
         added = (F.leaky_relu(noisy, 5) - F.leaky_relu(clean, 5)) / 2**0.5
-        torch.testing.assert_close(added, (layer.noise.weight * drawn).expand(-1, 3, -1, -1))
+        torch.testing.assert_close(added, (layer.noise.weight * sample).expand(-1, 3, -1, -1))
 
-    def test_of_the_small_generator_is_none(self) -> None:
-        generator = small_generator(blocks=2, inject_noise=False)
-        assert torch.equal(self.translate(generator, seed=1), self.translate(generator, seed=2))
+    def test_is_not_injected_by_the_small_generator(self) -> None:
+        generator = randomized(SmallStyleGAN2Generator(3, 3, ngf=1, size=64))
+        assert not generator.injects_noise
+        assert torch.equal(self.output(generator, seed=1), self.output(generator, seed=2))
 
     def test_has_the_shape_and_precision_of_the_features(self) -> None:
         source = NoiseSource()
-        source.generator = torch.Generator().manual_seed(0)
-        noise = source.draw(torch.zeros(4, 7, 64, 64, dtype=torch.float64))
+        source.rng = torch.Generator().manual_seed(0)
+        noise = source.sample(torch.zeros(4, 7, 64, 64, dtype=torch.float64))
         assert noise.shape == (4, 1, 64, 64)
         assert noise.dtype == torch.float64
         assert noise.std().item() == pytest.approx(1, abs=0.05)
@@ -170,7 +172,7 @@ class TestNoise:
 
 class TestDiscriminator:
     def test_penalty_on_its_gradient_can_be_minimized(self) -> None:
-        """R1: the derivative of |dD/dx|^2 by the weights, against finite differences along a random direction."""
+        """R1: the derivative of |dD/dx|^2 with respect to the weights, against finite differences in a random direction."""
         discriminator = randomized(StyleGAN2Discriminator(1, ndf=1, size=8))
         parameters = list(discriminator.parameters())
 
@@ -194,27 +196,27 @@ class TestDiscriminator:
         assert slope.item() == pytest.approx(difference, rel=1e-5)
 
     @pytest.mark.parametrize("side", [64, 72, 76])
-    def test_scores_one_number_per_image(self, side: int) -> None:
+    def test_returns_one_logit_per_image(self, side: int) -> None:
         discriminator = StyleGAN2Discriminator(3, ndf=1, size=side).double()
         images = random_image(3, 3, side, side)
-        scores = discriminator(images)
-        assert scores.shape == (3, 1)
-        torch.testing.assert_close(discriminator(images[1:2]), scores[1:2])
+        logits = discriminator(images)
+        assert logits.shape == (3, 1)
+        torch.testing.assert_close(discriminator(images[1:2]), logits[1:2])
 
-    def test_refuses_sizes_that_do_not_end_at_four(self) -> None:
-        with pytest.raises(ValueError, match="64 to 79 pixels, not 48x48"):
+    def test_refuses_sizes_that_cannot_be_reduced_to_four(self) -> None:
+        with pytest.raises(ValueError, match="64 to 79 pixels, got 48x48"):
             StyleGAN2Discriminator(3, ndf=1, size=48)
-        with pytest.raises(ValueError, match="32 to 39 pixels, not 64x32"):
+        with pytest.raises(ValueError, match="32 to 39 pixels, got 64x32"):
             StyleGAN2Discriminator(3, ndf=1, size=32)(torch.zeros(1, 3, 32, 64))
 
-    def test_tiles_are_judged_each_on_its_own(self) -> None:
-        discriminator = randomized(TiledStyleGAN2Discriminator(3, ndf=1, tile=16))
+    def test_patches_are_independent(self) -> None:
+        discriminator = randomized(TiledStyleGAN2Discriminator(3, ndf=1, patch_size=16))
         image = random_image(2, 3, 40, 32)
-        scores = discriminator(image)
-        assert scores.shape == (2 * 2 * 2, 1)
-        image[:, :, 16:32, 16:] = 0  # the last tile of each image
-        image[:, :, 32:] = 9  # left over
-        changed = (discriminator(image) != scores).flatten().tolist()
+        logits = discriminator(image)
+        assert logits.shape == (2 * 2 * 2, 1)
+        image[:, :, 16:32, 16:] = 0  # the last patch of each image
+        image[:, :, 32:] = 9  # the remainder
+        changed = (discriminator(image) != logits).flatten().tolist()
         assert changed == [False, False, False, True] * 2
-        with pytest.raises(ValueError, match="smaller than one tile"):
+        with pytest.raises(ValueError, match="smaller than one patch"):
             discriminator(random_image(1, 3, 12, 32))

@@ -1,4 +1,4 @@
-"""StyleGAN2's layers: their arrangement for speed changes neither values nor derivatives."""
+"""The StyleGAN2 layers: optimizations change neither values nor derivatives."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_blur_is_a_weighted_sum_of_neighbors(padding: int, stride: int) -> None:
     torch.testing.assert_close(blurred, expected[:, :, ::stride, ::stride])
 
 
-def test_folded_gains_leave_the_value_alone() -> None:
+def test_folded_gains_do_not_change_the_value() -> None:
     layer = randomized(ConvLayer(2, 3, 3, downsample=True))
     blur, convolution, bias = layer
     features = random_image(2, 2, 8, 8)
@@ -33,7 +33,7 @@ def test_folded_gains_leave_the_value_alone() -> None:
     torch.testing.assert_close(layer(features, gain=0.7), expected)
 
 
-def test_skip_blurs_before_it_drops_positions() -> None:
+def test_skip_blurs_before_downsampling() -> None:
     layer = randomized(DownsampleSkip(2, 3))
     features = random_image(2, 2, 8, 8)
     blurred = Blur(padding=1).double()(features)
@@ -53,7 +53,7 @@ def test_skip_blurs_before_it_drops_positions() -> None:
         ResBlock(2, 2, downsample=True),
         StyledUpsample(2, 2, source=None),
     ],
-    ids=["blur", "halving blur", "conv", "halving conv", "skip", "block", "halving block", "doubling"],
+    ids=["blur", "downsampling blur", "conv", "downsampling conv", "skip", "block", "downsampling block", "upsampling"],
 )
 def test_first_and_second_derivatives(layer: nn.Module) -> None:
     randomized(layer)
@@ -69,12 +69,12 @@ def test_first_and_second_derivatives(layer: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("downsample", [False, True])
-def test_block_gives_the_same_without_gradients_and_keeps_its_input(downsample: bool) -> None:
+def test_block_is_equal_without_gradients_and_does_not_change_its_input(downsample: bool) -> None:
     block = randomized(ResBlock(3, 3, downsample))
     features = random_image(2, 3, 8, 8)
-    kept = features.clone()
+    original = features.clone()
     expected = block(features).detach()
     with torch.no_grad():
         found = block(features)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(features, kept, rtol=0, atol=0)
+    torch.testing.assert_close(features, original, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Layers that are written for speed do what the plain ones do: values and gradients, in float64."""
+"""Optimized layers equal the plain PyTorch layers in values and gradients, in float64."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ STEPS = [case for case in find_cases([OWN_GOLDEN]) if case.info["kind"] == "trai
 
 @pytest.fixture
 def at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has Winograd's way taken where it does not pay yet."""
+    """Use Winograd's algorithm for small layers too."""
     monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
     monkeypatch.setattr(winograd, "MIN_TILES", 1)
 
@@ -27,7 +27,7 @@ def random_tensor(*shape: int, seed: int = 0) -> Tensor:
 
 
 def assert_same(actual: nn.Module, plain: nn.Module, image: Tensor) -> None:
-    """Compares results and the gradients of input and parameters, for an arbitrary gradient of the result."""
+    """Compare outputs and the gradients of input and parameters, for a random gradient of the output."""
     outcomes = []
     for layer in (actual, plain):
         given = image.clone().requires_grad_()
@@ -41,17 +41,17 @@ def assert_same(actual: nn.Module, plain: nn.Module, image: Tensor) -> None:
 
 @pytest.mark.usefixtures("at_any_size")
 @pytest.mark.parametrize("shape", [(1, 3, 10, 10), (2, 5, 18, 6), (1, 2, 4 * CHUNK_TILES + 6, 14)])
-@pytest.mark.parametrize(("bias", "margin"), [(True, 0), (False, 0), (True, 1)])
-def test_winograd_is_the_convolution(shape: tuple[int, ...], bias: bool, margin: int) -> None:
-    shape = (*shape[:2], *(side - 2 * margin for side in shape[2:]))
-    fast = Conv3x3(shape[1], 4, bias=bias, margin=margin).double()
-    plain = nn.Conv2d(shape[1], 4, 3, padding=margin, bias=bias).double()
+@pytest.mark.parametrize(("bias", "padding"), [(True, 0), (False, 0), (True, 1)])
+def test_winograd_equals_the_convolution(shape: tuple[int, ...], bias: bool, padding: int) -> None:
+    shape = (*shape[:2], *(side - 2 * padding for side in shape[2:]))
+    fast = Conv3x3(shape[1], 4, bias=bias, padding=padding).double()
+    plain = nn.Conv2d(shape[1], 4, 3, padding=padding, bias=bias).double()
     plain.load_state_dict(fast.state_dict())
     assert_same(fast, plain, random_tensor(*shape))
 
 
 @pytest.mark.usefixtures("at_any_size")
-def test_winograd_is_used_where_it_can_be() -> None:
+def test_winograd_is_used_if_possible() -> None:
     layer = Conv3x3(2, 2, bias=False)
     name = "_WinogradConvolutionBackward"
     assert type(layer(torch.zeros(1, 2, 10, 10, requires_grad=True)).grad_fn).__name__ == name
@@ -61,41 +61,41 @@ def test_winograd_is_used_where_it_can_be() -> None:
     assert layer(torch.zeros(1, 2, 10, 10)).shape == (1, 2, 8, 8)
 
 
-def test_winograd_is_used_where_it_pays() -> None:
-    least = winograd.MIN_CHANNELS
+def test_winograd_is_used_if_it_is_faster() -> None:
+    minimum = winograd.MIN_CHANNELS
     cases = (
-        (least, least, 34, True),
-        (least - 1, least, 34, False),
-        (least, least - 1, 34, False),
-        (least, least, 30, False),
+        (minimum, minimum, 34, True),
+        (minimum - 1, minimum, 34, False),
+        (minimum, minimum - 1, 34, False),
+        (minimum, minimum, 30, False),
     )
-    for channels, outputs, side, pays in cases:
+    for channels, outputs, side, expected in cases:
         output = Conv3x3(channels, outputs, bias=False)(torch.zeros(1, channels, side, side, requires_grad=True))
-        assert ("Winograd" in type(output.grad_fn).__name__) == pays
+        assert ("Winograd" in type(output.grad_fn).__name__) == expected
 
 
 @pytest.mark.usefixtures("at_any_size")
 @pytest.mark.parametrize("case", STEPS, ids=[case.name for case in STEPS])
-def test_winograd_takes_the_published_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograd_passes_the_golden_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     check_training_steps(case, monkeypatch)
 
 
 @pytest.mark.usefixtures("at_any_size")
-def test_winograd_in_float32_is_as_good_as_other_rounding() -> None:
+def test_winograd_is_accurate_in_float32() -> None:
     image, layer = random_tensor(1, 64, 34, 34), Conv3x3(64, 64, bias=False).double()
     exact = F.conv2d(image, layer.weight)
     rounded = layer.float()(image.float().requires_grad_())
     assert (rounded - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-@pytest.mark.parametrize("margin", [1, 3])
-def test_reflection(margin: int) -> None:
-    assert_same(ReflectionPad(margin), nn.ReflectionPad2d(margin), random_tensor(2, 3, 5, 7))
+@pytest.mark.parametrize("padding", [1, 3])
+def test_reflection_padding(padding: int) -> None:
+    assert_same(ReflectionPad(padding), nn.ReflectionPad2d(padding), random_tensor(2, 3, 5, 7))
 
 
 @pytest.mark.parametrize("layer", [Downsample(3), Upsample(3)])
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (2, 5)])
-def test_blur_by_matrices_is_the_blur_by_convolution(layer: nn.Module, size: tuple[int, int]) -> None:
+def test_blur_by_matrix_products_equals_blur_by_convolution(layer: nn.Module, size: tuple[int, int]) -> None:
     class Convolved(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
             return layer._convolve(features, layer.filt, (1, 1))
@@ -104,26 +104,26 @@ def test_blur_by_matrices_is_the_blur_by_convolution(layer: nn.Module, size: tup
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_norm_with_relu_is_norm_then_relu(memory_format: torch.memory_format) -> None:
+def test_fused_norm_and_relu_equal_norm_then_relu(memory_format: torch.memory_format) -> None:
     norm = InstanceNorm(3)
 
-    class Joined(nn.Module):
+    class Fused(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
             return norm.fused_relu(image)
 
     image = random_tensor(2, 3, 6, 5).contiguous(memory_format=memory_format)
-    assert_same(Joined(), nn.Sequential(norm, nn.ReLU()), image)
+    assert_same(Fused(), nn.Sequential(norm, nn.ReLU()), image)
 
 
-def test_a_norm_that_is_tapped_stays_a_step_of_its_own() -> None:
-    layers = ResnetGenerator(3, 3, ngf=2, blocks=0).model
+def test_a_norm_in_nce_layers_is_not_fused() -> None:
+    layers = ResnetGenerator(3, 3, ngf=2, n_blocks=0).model
     assert [index for index, _ in fused_layers(layers, range(len(layers)))][:3] == [0, 1, 3]
     assert [index for index, _ in fused_layers(layers, range(len(layers)), unfused=(2,))][:4] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("mean", [0, 20])
-def test_norm_and_relu_in_bfloat16_learn_as_in_float32(mean: float) -> None:
-    """Also where bfloat16 has no numbers near the mean."""
+def test_norm_and_relu_in_bfloat16_have_the_gradients_of_float32(mean: float) -> None:
+    """Also if bfloat16 has no values close to the mean."""
     image = (random_tensor(1, 4, 32, 32) + mean).bfloat16()
     weight = random_tensor(1, 4, 32, 32, seed=1)
     gradients = []
