@@ -12,12 +12,12 @@ from conftest import ROOT
 from PIL import Image
 from tiny_models import CUT, TINY, TINY_HEADS, assert_same, random_batch, tiny_model
 
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts" / "benchmarks"))
 
 import benchmark
-import benchmark_report
-import loss_curves
-import published_step
+import compare_precision
+import reference_step
+import results
 
 from models.base_model import BaseModel
 from options import TrainOptions
@@ -40,7 +40,7 @@ def test_published_step_has_the_same_losses_and_gradients(command: str, monkeypa
     )
     monkeypatch.setattr("models.cut_model.sample_flip", lambda generator: True)
     ours = tiny_model(command)
-    published = published_step.PUBLISHED[ours.opt.model](ours.opt)
+    published = reference_step.PUBLISHED[ours.opt.model](ours.opt)
     for name, network in published.networks.items():
         network.load_state_dict(ours.networks[name].state_dict())
     for model in (ours, published):
@@ -53,7 +53,7 @@ def test_published_step_has_the_same_losses_and_gradients(command: str, monkeypa
 
 def test_published_step_makes_the_published_passes() -> None:
     opt = TrainOptions().parse([*TINY.split(), *TINY_HEADS.split(), *CUT.split()])
-    model: BaseModel = published_step.PublishedCUT(opt)
+    model: BaseModel = reference_step.PublishedCUT(opt)
     passes = []
     for name, network in model.networks.items():
         network.register_forward_pre_hook(lambda _, inputs, name=name: passes.append((name, torch.is_grad_enabled())))
@@ -67,7 +67,7 @@ def test_published_step_makes_the_published_passes() -> None:
 def test_measures_shows_and_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     pytest.importorskip("matplotlib")
     page, figures, plot = tmp_path / "page.md", tmp_path / "figures.json", tmp_path / "plot.png"
-    page.write_text(f"before\n{benchmark_report.BEGIN}\nold\n{benchmark_report.END}\nafter\n")
+    page.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
     command = f"benchmark.py --device cpu --size 32 --rounds 2 --json {figures} --plot {plot} --page {page} --ngf 2 --ndf 2"
     monkeypatch.setattr(sys, "argv", command.split())
     benchmark.main()
@@ -93,9 +93,9 @@ def test_loss_curves_of_both_formats(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for number in range(2):
             Image.effect_noise((32, 32), 100).convert("RGB").save(folder / f"{number}.png")
     table = tmp_path / "new" / "table.csv"
-    command = f"loss_curves.py --steps 3 --csv {table} --dataroot {tmp_path} --num_threads 0 {TINY} {TINY_HEADS} {CUT}"
+    command = f"compare_precision.py --steps 3 --csv {table} --dataroot {tmp_path} --num_threads 0 {TINY} {TINY_HEADS} {CUT}"
     monkeypatch.setattr(sys, "argv", command.split())
-    loss_curves.main()
+    compare_precision.main()
     head, values = table.read_text().splitlines()
     assert head.startswith('steps,G_GAN (fp32),G_GAN (bf16),"G_GAN (fp32, other draws)",')
     fp32, bf16, other = map(float, values.split(",")[1:4])
@@ -106,4 +106,4 @@ def test_loss_curves_of_both_formats(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_page_without_a_place_for_figures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("no marks")
     with pytest.raises(UserError, match="has no place for figures"):
-        benchmark_report.replace_figures(tmp_path / "page.md", "figures")
+        results.replace_figures(tmp_path / "page.md", "figures")

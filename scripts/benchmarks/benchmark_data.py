@@ -1,4 +1,4 @@
-"""Measures how many images a second one core reads, beside the published transforms: `python scripts/benchmark_data.py`.
+"""Measures how many images a second one core reads, beside the published transforms.
 
 Default augmentation: images are scaled to 286x286 pixels, cropped to 256x256 at random and mirrored at random. The ways
 are timed in one run, in turns, by the CPU time of a single thread. All read the same, apart from what is drawn.
@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
 from data import ImageDataLoader, create_dataset

@@ -1,4 +1,4 @@
-"""The most memory that training steps take: run by scripts/benchmark.py in processes of their own."""
+"""The most memory that training steps take: run by scripts/benchmarks/benchmark.py in processes of their own."""
 
 import json
 import subprocess
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
-from benchmark_steps import alternate_flips, build, stepper
+from training_steps import alternate_flips, build, stepper
 
 from util.runtime.cuda_graph import WARMUP_STEPS
 

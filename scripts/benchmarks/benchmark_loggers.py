@@ -1,4 +1,4 @@
-"""What watching costs a run: `python scripts/benchmark_views.py`.
+"""What watching costs a run: `python scripts/benchmarks/benchmark_loggers.py`.
 
 Trains the same small CUT in turns without a live view, and with each of several, among them a visdom server that accepts
 connections and never answers. Losses and images are shown after every step, a hundred times more often than by default.
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models import create_model
 from models.base_model import BaseModel

@@ -1,4 +1,4 @@
-"""The training steps that scripts/benchmark.py measures, on images of noise, and the yardstick beside them."""
+"""The training steps that scripts/benchmarks/benchmark.py measures, on images of noise, and the yardstick beside them."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from published_step import PUBLISHED
+from reference_step import PUBLISHED
 from torch.utils.flop_counter import FlopCounterMode
 
 import models.cut_model

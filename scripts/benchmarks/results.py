@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py shows: its figures as tables and as a drawing."""
+"""What scripts/benchmarks/benchmark.py shows: its figures as tables and as a drawing."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from util.errors import UserError
 from util.plotting import figure_to_file
 
-BEGIN, END = "<!-- figures: written by scripts/benchmark.py -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- figures: written by scripts/benchmarks/benchmark.py -->", "<!-- end of figures -->"
 NOT_MEASURED = "not measured"
 TITLES = {"cut": "CUT", "fastcut": "FastCUT", "sincut": "SinCUT", "cycle_gan": "CycleGAN"}
 

@@ -1,4 +1,4 @@
-"""Measures training steps, the data pipeline and the loop that joins them: `python scripts/benchmark.py --model cut`.
+"""Measures training steps, the data pipeline and the loop that joins them.
 
 The step as published, ours, and ours with each flag take turns in one process, beside a yardstick Y: 18 convolutions of 256
 channels at a quarter of the images' size. Ratios to Y hold on a noisy machine too. `--all` measures what
@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the script is run from anywhere
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]  # the script is run from anywhere
 
 from benchmark_data import draw_photographs, measure
-from benchmark_memory import peak_memory
-from benchmark_report import draw, markdown, replace_figures
-from benchmark_steps import (
+from measure_step import peak_memory
+from results import draw, markdown, replace_figures
+from training_steps import (
     CONFIGS,
     DEFAULT,
     METHODS,

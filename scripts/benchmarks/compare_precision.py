@@ -1,4 +1,4 @@
-"""Compares the losses of one training in several number formats: `python scripts/loss_curves.py --dataroot FOLDER`.
+"""Compares the losses of one training in several number formats.
 
 Each way of computing starts from the same weights, and is shown the same images and positions. Beside float32 and bfloat16
 there is float32 with other draws, which tells how far curves of equal worth lie apart. Options that are not listed below go
@@ -14,7 +14,7 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the script is run from anywhere
 
 from data import ImageDataLoader, create_dataset

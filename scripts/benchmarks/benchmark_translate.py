@@ -1,5 +1,5 @@
 """How much of a generator's speed is left when images are read from files and written to files:
-`python scripts/benchmark_translate.py`.
+`python scripts/benchmarks/benchmark_translate.py`.
 
 Alternates between the pipeline of scripts/translate.py and the bare generator on tensors that are in memory already, and
 prints the ratio of their times: 1 is a pipeline that costs nothing.
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models import Translator
 from models.inference.image_io import Job, read_image_array, to_tensor_from_array

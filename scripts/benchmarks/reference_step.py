@@ -1,4 +1,4 @@
-"""The training step as the published code takes it, to be timed beside ours (scripts/benchmark.py).
+"""The training step as the published code takes it, to be timed beside ours (scripts/benchmarks/benchmark.py).
 
 Every pass for itself, keys encoded again and with a graph, whole feature maps permuted before a few positions are looked at,
 positions from permutations on the CPU, plain optimizers, two waits for the device, and the plain form of the norm and of the
