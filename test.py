@@ -5,7 +5,9 @@ Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
 """
 
 if __name__ == "__main__":
-    import util.start  # noqa: F401 - before PyTorch: see there
+    from util.signals import quiet_sigint_during_import
+
+    quiet_sigint_during_import()
 
 # isort: split
 

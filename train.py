@@ -4,11 +4,12 @@ Weights, options, log and training page go to `<checkpoints_dir>/<name>/`.
 """
 
 if __name__ == "__main__":
-    import util.start  # noqa: F401 - before PyTorch: see there
+    from util.signals import quiet_sigint_during_import
+
+    quiet_sigint_during_import()
 
 # isort: split
 
-import math
 import sys
 import time
 from argparse import Namespace
@@ -47,7 +48,7 @@ from util.runtime.distributed import (
     world_size,
 )
 from util.runtime.image_counter import ImageCounter
-from util.runtime.monitor import DivergenceMonitor, TrainingDiagnostics
+from util.runtime.monitor import DivergenceMonitor, create_diagnostics
 from util.runtime.rng import step_seed
 from util.signals import DeferredInterrupt
 from util.train_log import truncate_loss_log
@@ -145,14 +146,6 @@ def create_validator(opt: Namespace, model: BaseModel) -> Validator | NoValidati
     return Validator(judge, EvalDataset(opt), candidates, keep, model.device)
 
 
-def create_diagnostics(opt: Namespace) -> TrainingDiagnostics:
-    """What looks out for signs of failure that the method is known for."""
-    contrasts = "num_patches" in opt
-    patches = opt.num_patches * (opt.batch_size if opt.nce_includes_all_negatives_from_minibatch else 1) if contrasts else 1
-    at_chance = opt.lambda_NCE * math.log(patches) if contrasts else 0.0
-    return TrainingDiagnostics(opt.gan_mode, getattr(opt, "lambda_GAN", 1.0), at_chance)
-
-
 def resume_or_load(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounter) -> None:
     """--continue_train: goes on where the run stopped. Where that is not known, or --epoch, --epoch_count or
     --pretrained_name ask for another beginning, starts from weights alone."""
@@ -222,7 +215,7 @@ def run_epochs(
             model.set_input(batch)
             model.optimize_parameters()
             images.advance(len(model.image_paths) * world_size())
-            losses.note(model.losses, images.place, model.image_paths)
+            losses.update(model.losses, images.place, model.image_paths)
 
             to_page = images.crossed(opt.update_html_freq)
             if to_page or images.crossed(opt.display_freq):
@@ -230,13 +223,13 @@ def run_epochs(
             if images.crossed(opt.print_freq):
                 current = model.get_current_losses()
                 report.losses(current, model.learning_rate)
-                for warning in warnings.look(images.seen, current, model.get_current_visuals()):
+                for warning in warnings.check(images.seen, current, model.get_current_visuals()):
                     report.say(warning)
             if images.crossed(opt.evaluation_freq):
                 evaluation.at(epoch, images.seen, report)
             if images.crossed(opt.save_latest_freq):
                 save(model, losses, f"iter_{images.seen}" if opt.save_by_iter else "latest")
-            if any_rank(interrupt.asked):  # all processes stop after the same step
+            if any_rank(interrupt.requested):  # all processes stop after the same step
                 interrupt.stop()
 
         if epoch == last_epoch:
@@ -258,7 +251,7 @@ def run_epochs(
 
 def save(model: BaseModel, losses: DivergenceMonitor, *labels: str) -> None:
     """Saves the run under these labels. Raises DivergedError where it is not worth saving."""
-    losses.look()
+    losses.check()
     model.save_run(*labels)
 
 

@@ -22,7 +22,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":
-    import util.start  # noqa: F401 - before PyTorch: see there
+    from util.signals import quiet_sigint_during_import
+
+    quiet_sigint_during_import()
 
 # isort: split
 

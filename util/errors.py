@@ -1,16 +1,15 @@
-"""What ends a program with a sentence and without a traceback, and the exit statuses: docs/fault_tolerance.md lists them."""
+"""Errors that end a program with a message and without a traceback, and the exit statuses (docs/fault_tolerance.md)."""
 
 import errno
 import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
-from util.signals import STOP_SIGNALS, Terminated, is_free, raise_terminated
+from util.signals import Terminated, restore_sigint
 
 FAILURE_STATUS = 1
 USAGE_STATUS = 2
@@ -21,8 +20,8 @@ FILESYSTEM_ERRNOS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
     *(errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG),
 )
-# How PyTorch says it, on the CPU and on GPUs, and of more bytes than can be counted; the last one is how the system says it,
-# to who starts a process.
+# PyTorch's messages on the CPU, on GPUs, and for a size that overflows; the last one is the system's, if a process cannot be
+# started.
 OUT_OF_MEMORY = (
     *("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed"),
     os.strerror(errno.ENOMEM),
@@ -30,40 +29,40 @@ OUT_OF_MEMORY = (
 
 
 class UserError(Exception):
-    """Something the user can put right. The message says what is wrong, where, and what to do."""
+    """An error that the user can fix. The message says what is wrong, where, and what to do."""
 
     status = USAGE_STATUS
 
 
 class ImageSizeError(UserError, ValueError):
-    """An image of a size that a network cannot take."""
+    """An image size that a network cannot process."""
 
 
 class EnvironmentFailure(UserError):  # noqa: N818
-    """The machine has failed the program: a full disk, a process that died."""
+    """A failure outside the program: a full disk, a process that died."""
 
     status = FAILURE_STATUS
 
 
 class DivergedError(UserError):
-    """A run's losses or weights are no numbers any more."""
+    """Losses or weights of a run are not finite."""
 
     status = DIVERGED_STATUS
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it was raised for want of memory, on whatever device."""
+    """Return whether the error means that memory ran out, on any device."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """What a program does is done in here. Whatever ends it, it ends with an exit status and a sentence on stderr:
+    """Run the body of a program, and turn whatever ends it into an exit status and one line on stderr.
 
-    - a `UserError`, with the error's status
-    - a disk that is full, does not let us write, or is gone, with 1; memory that does not do, likewise
-    - Ctrl-C, with 130; another stop signal, with 128 and its number
-    - a reader of its output that has gone, such as `head`, with 141 and without a word, as it ends other programs
+    - a `UserError`: the error's status
+    - a full, read-only or missing disk, or too little memory: 1
+    - Ctrl-C: 130; another stop signal: 128 plus its number
+    - a closed reader of the output, such as `head`: 141 without a message, like other programs
     """
     restore_sigint()
     try:
@@ -72,7 +71,7 @@ def exit_on_user_error() -> Iterator[None]:
         except SystemExit:
             _flush(sys.stdout)
             raise
-        _flush(sys.stdout)  # what cannot be printed is known now, not when Python ends
+        _flush(sys.stdout)  # raises here what would otherwise be raised at Python's exit
     except UserError as error:
         _end(error.status, f"error: {error}")
     except BrokenPipeError:
@@ -81,12 +80,12 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(SIGPIPE_STATUS)
     except (OSError, MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-            more = f", when {asked[1]} more were asked for" if asked else ""
-            _end(FAILURE_STATUS, f"error: memory has run out{more}: give smaller images, batches or networks")
+            wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+            size = f" allocating {wanted[1]}" if wanted else ""
+            _end(FAILURE_STATUS, f"error: out of memory{size}. Use smaller images, batches or networks.")
         if not isinstance(error, OSError) or error.errno not in FILESYSTEM_ERRNOS:
             raise
-        _end(FAILURE_STATUS, f"error: cannot write {error.filename or 'a file'}: {error.strerror}")
+        _end(FAILURE_STATUS, f"error: {error.filename or 'output'}: cannot be written ({error.strerror}). Check the disk.")
     except Terminated as error:
         _end(stop_status(error), "terminated" if error.number == signal.SIGTERM else f"terminated by {error}")
     except KeyboardInterrupt as error:
@@ -100,14 +99,14 @@ def stop_status(interruption: KeyboardInterrupt) -> int:
     return SIGNALLED + (interruption.number if isinstance(interruption, Terminated) else signal.SIGINT)
 
 
-def _end(status: int, sentence: str) -> NoReturn:
-    with suppress(OSError):  # the status tells it to those who do not read
-        print(sentence, file=sys.stderr)
+def _end(status: int, message: str) -> NoReturn:
+    with suppress(OSError):  # stderr may be closed; the status remains
+        print(message, file=sys.stderr)
     sys.exit(status)
 
 
 def _stdout_closed() -> bool:
-    """Whether an output's reader has gone, by an empty line: what could not be printed may have been forgotten."""
+    """Return whether the reader of stdout or stderr has gone. Print an empty line to each: a buffer may be empty by now."""
     try:
         for stream in (sys.stdout, sys.stderr):
             print(file=stream, flush=True)
@@ -117,8 +116,7 @@ def _stdout_closed() -> bool:
 
 
 def _discard_broken_streams() -> None:
-    """Has what Python still prints when it ends go nowhere, where it cannot be printed: Python would end with a status of
-    its own."""
+    """Redirect a stream that cannot be flushed to the null device: Python's own flush at exit would change the status."""
     for stream in (sys.stdout, sys.stderr):
         try:
             _flush(stream)
@@ -127,16 +125,5 @@ def _discard_broken_streams() -> None:
 
 
 def _flush(stream: TextIO | None) -> None:
-    if stream is not None:  # it is where the program was started without
+    if stream is not None:  # None if the program was started without the stream
         stream.flush()
-
-
-def restore_sigint() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt again, after `util.start`, and the other stop signals raise Terminated, unless
-    they are ignored or handled."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS:
-            if number != signal.SIGINT and is_free(number):
-                signal.signal(number, raise_terminated)

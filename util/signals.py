@@ -1,6 +1,7 @@
-"""Ctrl-C and the stop signals of job schedulers, deferred until training can stop."""
+"""Ctrl-C and the stop signals of job schedulers: how they end a program, and how training defers them to a step's end."""
 
 import signal
+import threading
 import time
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
@@ -29,40 +30,70 @@ def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def is_free(number: signal.Signals) -> bool:
-    """Return whether nobody else ignores or handles this signal, as nohup does with SIGHUP."""
+    """Return whether nothing else ignores or handles this signal. nohup ignores SIGHUP."""
     return signal.getsignal(number) in (signal.SIG_DFL, raise_terminated)
 
 
-# Handled even if ignored before: shells start background jobs with SIGINT ignored.
+def quiet_sigint_during_import() -> None:
+    """Make Ctrl-C end the program at once, without a traceback, until `restore_sigint`.
+
+    A program calls it before it imports PyTorch, which takes seconds. An ignored SIGINT stays ignored, as in a script's
+    background job.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def restore_sigint() -> None:
+    """Make Ctrl-C raise KeyboardInterrupt again, and the other stop signals raise Terminated.
+
+    Signals that are ignored or have another handler are left alone.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            if number != signal.SIGINT and is_free(number):
+                signal.signal(number, raise_terminated)
+
+
+# Deferred even if ignored before: shells start background jobs with SIGINT ignored.
 ALWAYS = (signal.SIGINT, signal.SIGTERM)
 # Seconds that a step may wait for its batch after a stop signal. Docker sends SIGKILL 10 seconds after SIGTERM.
 TIMEOUT = 4.0
-PATIENCE_OF_A_GROUP = 20.0  # a process that stops alone breaks the step of the others
+GROUP_TIMEOUT = 20.0  # a process that stops alone breaks the step of the others
 
 
 class DeferredInterrupt:
-    """In the body, a first stop signal is only noted, for `raise_if_requested`. A second Ctrl-C interrupts at once, unless
-    `ignore_repeats`, as in a group of processes. Other signals that follow are ignored.
+    """Context manager that defers a stop signal until `raise_if_requested`, because a step must not end in the middle.
 
-    Python would raise KeyboardInterrupt in the middle of a step. To be entered in the main thread.
+    A second Ctrl-C raises at once, unless `ignore_repeats`. Any other further signal is ignored. It must be entered in the
+    main thread.
+
+    Args:
+        ignore_repeats: ignore a second Ctrl-C as well. Each process of a group receives several.
+
+    Attributes:
+        requested: a stop signal has arrived.
+        forced: a second Ctrl-C has interrupted the step.
     """
 
     def __init__(self, ignore_repeats: bool = False) -> None:
         self.ignore_repeats = ignore_repeats
-        self.asked = False
+        self.requested = False
         self.forced = False
         self._number: int = signal.SIGINT
-        self._asked_at = 0.0
-        self._patience = PATIENCE_OF_A_GROUP if ignore_repeats else TIMEOUT
+        self._requested_at = 0.0
+        self._timeout = GROUP_TIMEOUT if ignore_repeats else TIMEOUT
         self._presses = 0  # of Ctrl-C
 
     def __enter__(self) -> Self:
-        heeded = [number for number in STOP_SIGNALS if number in ALWAYS or is_free(number)]
-        self._before = {number: signal.signal(number, self._note) for number in heeded}
+        deferred = [number for number in STOP_SIGNALS if number in ALWAYS or is_free(number)]
+        self._before = {number: signal.signal(number, self._handle) for number in deferred}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Raise KeyboardInterrupt if a stop was asked for, unless something else ends the program already."""
+        """Restore the handlers. Raise KeyboardInterrupt if a stop was requested, unless another exception is on its way."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is None:
@@ -70,22 +101,22 @@ class DeferredInterrupt:
 
     def raise_if_requested(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, Terminated after another stop signal."""
-        if self.asked:
+        if self.requested:
             self.stop()
 
     def raise_if_overdue(self) -> None:
-        """Raise as `raise_if_requested` if the signal is too old. To be called while waiting between steps."""
-        if self.asked and time.monotonic() - self._asked_at > self._patience:
+        """Raise as `raise_if_requested` once the signal is older than the timeout. Call it while waiting between steps."""
+        if self.requested and time.monotonic() - self._requested_at > self._timeout:
             self.stop()
 
     def stop(self) -> NoReturn:
-        """Raise as `raise_if_requested`, even if only another process was asked."""
+        """Raise as `raise_if_requested`, even if only another process has received a signal."""
         raise KeyboardInterrupt if self._number == signal.SIGINT else Terminated(self._number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._presses += number == signal.SIGINT
-        if not self.asked:
-            self.asked, self._number, self._asked_at = True, number, time.monotonic()
+        if not self.requested:
+            self.requested, self._number, self._requested_at = True, number, time.monotonic()
         elif self._presses > 1 and number == signal.SIGINT and not self.ignore_repeats:
             self.forced = True
             self.stop()

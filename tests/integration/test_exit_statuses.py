@@ -66,7 +66,7 @@ def test_a_run_whose_terminal_goes_is_saved(tmp_path: Path, prepare: str, epochs
 
 
 @pytest.mark.parametrize("program", ["train.py", "test.py"])
-def test_ctrl_c_while_pytorch_is_imported_is_no_traceback(tmp_path: Path, program: str) -> None:
+def test_ctrl_c_during_the_import_of_pytorch_prints_no_traceback(tmp_path: Path, program: str) -> None:
     with start(tmp_path, program) as starting:
         libraries = Path(f"/proc/{starting.pid}/maps")
         while starting.poll() is None and "libtorch" not in libraries.read_text():
@@ -76,13 +76,13 @@ def test_ctrl_c_while_pytorch_is_imported_is_no_traceback(tmp_path: Path, progra
     assert ended in ((-signal.SIGINT, ""), (130, "interrupted\n"))
 
 
-def test_want_of_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    for size in (10**14, 10**18, 10**19):  # on no machine, not even to be addressed, not even to be counted
+def test_out_of_memory_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for size in (10**14, 10**18, 10**19):  # too much for any machine, for its addresses, for 64 bits
         with pytest.raises(SystemExit) as ending, exit_on_user_error():
             torch.empty(size // 10**9, 10**9)
         assert ending.value.code == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: memory has run out")
+        assert line.startswith("error: out of memory")
 
 
 def test_other_failures_keep_their_traceback() -> None:
@@ -95,7 +95,7 @@ FULL = Path("/dev/full")
 
 
 def end(body: str, unbuffered: str = BUFFERED, prepare: str = "pass", **outputs: Any) -> tuple[int, str]:
-    """The exit status and the errors of a program whose `body` is run as that of every program is."""
+    """Run `body` as the body of a program. Return the exit status and stderr."""
     program = f"import errno, os, sys\nfrom util.errors import *\n{prepare}\nwith exit_on_user_error():\n    {body}\n"
     line = [*outputs.pop("launcher", []), sys.executable, "-c", program]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | outputs
@@ -106,7 +106,7 @@ def end(body: str, unbuffered: str = BUFFERED, prepare: str = "pass", **outputs:
 
 @pytest.fixture
 def unread() -> Iterator[int]:
-    """The end to write to of a pipe that nobody reads."""
+    """Return the write end of a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -115,12 +115,12 @@ def unread() -> Iterator[int]:
 
 @pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED])
 @pytest.mark.parametrize("ending", ["pass", "sys.exit(0)"])
-def test_output_without_a_reader_is_a_status(unread: int, unbuffered: str, ending: str) -> None:
+def test_closed_reader_gives_status_141(unread: int, unbuffered: str, ending: str) -> None:
     assert end(f"print('x'); {ending}", unbuffered, stdout=unread) == (141, "")
     assert end(f"print('x', file=sys.stderr); {ending}", unbuffered, stderr=unread) == (141, "")
 
 
-def test_what_went_wrong_is_told_although_the_output_is_not_read(unread: int) -> None:
+def test_an_error_is_reported_although_the_reader_has_gone(unread: int) -> None:
     assert end("print('x'); raise DivergedError('no number')", stdout=unread) == (3, "error: no number\n")
     status, complained = end("print('x'); {}['lost']", stdout=unread)
     assert status == 1 and complained.endswith("KeyError: 'lost'\n")
@@ -128,29 +128,32 @@ def test_what_went_wrong_is_told_although_the_output_is_not_read(unread: int) ->
 
 
 @pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED])
-def test_another_pipe_that_is_broken_keeps_its_traceback(unread: int, unbuffered: str) -> None:
+def test_another_broken_pipe_keeps_its_traceback(unread: int, unbuffered: str) -> None:
     status, complained = end(f"os.write({unread}, b'x')", unbuffered, pass_fds=[unread])
     assert status == 1 and complained.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no device that is always full")
 @pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED])
-def test_output_onto_a_full_disk_is_one_sentence(unbuffered: str) -> None:
+def test_output_to_a_full_disk_prints_one_line(unbuffered: str) -> None:
     with FULL.open("w") as full:
-        assert end("print('x')", unbuffered, stdout=full) == (1, "error: cannot write a file: No space left on device\n")
+        assert end("print('x')", unbuffered, stdout=full) == (
+            1,
+            "error: output: cannot be written (No space left on device). Check the disk.\n",
+        )
 
 
-def test_a_program_may_be_started_without_an_output() -> None:
+def test_a_program_runs_without_stdout() -> None:
     assert end("pass", launcher=["bash", "-c", 'exec "$@" >&-', "bash"]) == (0, "")
 
 
-def test_no_memory_for_another_process_is_one_sentence() -> None:
-    sentence = "error: memory has run out: give smaller images, batches or networks\n"
+def test_out_of_memory_for_a_new_process_prints_one_line() -> None:
+    sentence = "error: out of memory. Use smaller images, batches or networks.\n"
     assert end("raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))") == (1, sentence)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_stop_signal_is_one_sentence(number: signal.Signals) -> None:
+def test_a_stop_signal_prints_one_line(number: signal.Signals) -> None:
     status, complained = end(f"os.kill(os.getpid(), {number:d})")
     assert status == 128 + number
     assert complained == ("terminated\n" if number == signal.SIGTERM else f"terminated by {number.name}\n")
@@ -178,7 +181,7 @@ pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2)
 """
     status, complained = end("define_G(opt, 3, 3)", prepare=prepare)
-    assert status == 1 and complained.startswith("error: memory has run out")
+    assert status == 1 and complained.startswith("error: out of memory")
 
 
 def test_a_program_that_is_imported_leaves_ctrl_c_alone() -> None:

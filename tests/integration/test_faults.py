@@ -57,8 +57,8 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(folder: Path, train, small_d
 
     ended = train(folder, *run, *ENDLESS, "--continue_train")
     assert ended.status == 1
-    assert ended.complained.startswith("error: cannot write ")
-    assert ended.complained.endswith(": No space left on device\n")
+    assert ended.complained.startswith("error: ")
+    assert ended.complained.endswith(": cannot be written (No space left on device). Check the disk.\n")
     assert ended.complained.count("\n") == 1
     assert contents(small_disk) == before
 
@@ -133,7 +133,10 @@ def test_a_folder_that_vanishes_is_made_anew_for_the_last_checkpoint(folder: Pat
     run = [*RUN, "--name", "gone"]
     ended = train(folder, *run, *ENDLESS, meanwhile=take_away)
     assert ended.status == 1
-    assert ended.complained == "error: cannot write checkpoints/gone/loss_log.txt: No such file or directory\n"
+    assert (
+        ended.complained
+        == "error: checkpoints/gone/loss_log.txt: cannot be written (No such file or directory). Check the disk.\n"
+    )
     state = torch.load(folder / "checkpoints" / "gone" / STATE, weights_only=True)
     assert state["steps_done"] >= 3
 

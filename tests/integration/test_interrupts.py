@@ -85,7 +85,7 @@ def test_signals_that_are_ignored_or_handled_are_left_alone(number: signal.Signa
     try:
         with DeferredInterrupt() as interrupt:
             signal.raise_signal(number)
-        assert not interrupt.asked
+        assert not interrupt.requested
     finally:
         signal.signal(number, before)
 

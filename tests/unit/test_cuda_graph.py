@@ -48,7 +48,7 @@ class ConstantBackend:
 def static_tensors(model: BaseModel) -> list[torch.Tensor]:
     """Return the tensors that keep their memory from step to step.
 
-    These are weights, optimizer state, static inputs, and the constants of the convolutions that run on the CPU only.
+    These are weights, gradients, optimizer state, static inputs, and the constants of the convolutions for the CPU.
     """
     tensors = [*transforms(torch.float32), *transforms(torch.float64)]
     tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]

@@ -1,4 +1,4 @@
-"""Early warnings: real steps of small models that go wrong, and such as do not."""
+"""Training diagnostics on real steps of small models: failing and healthy ones."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,56 +11,43 @@ from torch import Tensor
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
-from train import create_diagnostics
-from util.runtime.monitor import MIN_DURATION, WARMUP_IMAGES, TrainingDiagnostics
+from util.runtime.monitor import MIN_DURATION, WARMUP_IMAGES, TrainingDiagnostics, create_diagnostics
 
-NETWORKS = [
-    "--gpu_ids",
-    "-1",
-    "--netG",
-    "resnet_4blocks",
-    "--ngf",
-    "4",
-    "--ndf",
-    "4",
-    "--load_size",
-    "32",
-    "--crop_size",
-    "32",
-]
+SIZE = ["--load_size", "32", "--crop_size", "32"]
+NETWORKS = ["--gpu_ids", "-1", "--netG", "resnet_4blocks", "--ngf", "4", "--ndf", "4", *SIZE]
 PATCHES = ["--netF_nc", "16", "--num_patches", "16", "--nce_layers", "0,4,8"]
-IMAGES_PER_LOOK = 400
+IMAGES_PER_CHECK = 400
 HEALTHY = {"G_GAN": 0.4, "D_real": 0.2, "D_fake": 0.2, "NCE": 2.0}
 
 
-def watcher() -> TrainingDiagnostics:
-    return TrainingDiagnostics("lsgan", adversarial_weight=1.0, contrast_at_chance=math.log(256))
+def lsgan_diagnostics() -> TrainingDiagnostics:
+    return TrainingDiagnostics("lsgan", gan_weight=1.0, nce_at_chance=math.log(256))
 
 
-def told(
-    watch: TrainingDiagnostics, looks: Iterable[tuple[Mapping[str, float], Mapping[str, Tensor]]]
+def warnings_of(
+    diagnostics: TrainingDiagnostics, steps: Iterable[tuple[Mapping[str, float], Mapping[str, Tensor]]]
 ) -> list[tuple[int, str]]:
-    """The warnings on what is reported every 400 images, with the images that they come after."""
+    """Check the losses and visuals of each step, 400 images apart. Return (number of images, warning) pairs."""
     return [
-        (number * IMAGES_PER_LOOK, line)
-        for number, look in enumerate(looks)
-        for line in watch.look(number * IMAGES_PER_LOOK, *look)
+        (number * IMAGES_PER_CHECK, line)
+        for number, (losses, visuals) in enumerate(steps)
+        for line in diagnostics.check(number * IMAGES_PER_CHECK, losses, visuals)
     ]
 
 
 def smooth_images() -> Tensor:
-    """Four images of colored slopes and waves, (4, 3, 32, 32)."""
+    """Return four images of colored gradients and waves, (4, 3, 32, 32)."""
     across, down = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="xy")
     planes = [across, down, across * down, (3 * across).sin(), (4 * down).cos(), -across]
     return 0.8 * torch.stack([torch.stack([planes[(n + c) % 6] for c in range(3)]) for n in range(4)])
 
 
-def model_of(*arguments: str) -> BaseModel:
+def small_model(*arguments: str) -> BaseModel:
     return create_model(TrainOptions().parse([*NETWORKS, *arguments]))
 
 
 def steps(model: BaseModel, count: int) -> Iterable[tuple[dict[str, float], dict[str, Tensor]]]:
-    """Real steps on the same images, and what each leaves to report."""
+    """Take steps on the same images, and yield the losses and visuals of each."""
     images = smooth_images()
     for number in range(count):
         batch = {"A": images[number % 2][None], "B": -images[2 + number % 2][None].flip(2)}
@@ -70,91 +57,91 @@ def steps(model: BaseModel, count: int) -> Iterable[tuple[dict[str, float], dict
 
 
 @pytest.mark.parametrize("model", ["cut", "cycle_gan"])
-def test_a_discriminator_that_has_won_is_told_once(model: str) -> None:
-    """The generator stands still, so that its discriminator learns it by heart."""
-    trained = model_of("--model", model, *(PATCHES if model == "cut" else []), "--lr", "0.002")
+def test_dominating_discriminator_is_reported_once(model: str) -> None:
+    """The generator is frozen, so its discriminator overfits to it."""
+    trained = small_model("--model", model, *(PATCHES if model == "cut" else []), "--lr", "0.002")
     trained.optimizers["G"].param_groups[0]["lr"] = 0.0
-    lines = told(create_diagnostics(trained.opt), steps(trained, 40))
-    won = [(images, line) for images, line in lines if "the discriminator has won" in line]
-    assert len(won) == (1 if model == "cut" else 2)  # CycleGAN has two games
-    assert all(images >= WARMUP_IMAGES + MIN_DURATION for images, _ in won)
-    assert ("(D_real 0.0" if model == "cut" else "(D_A 0.0") in won[0][1]
+    lines = warnings_of(create_diagnostics(trained.opt), steps(trained, 40))
+    found = [(images, line) for images, line in lines if "the discriminator dominates" in line]
+    assert len(found) == (1 if model == "cut" else 2)  # CycleGAN has two discriminators
+    assert all(images >= WARMUP_IMAGES + MIN_DURATION for images, _ in found)
+    assert ("(D_real 0.0" if model == "cut" else "(D_A 0.0") in found[0][1]
 
 
-def test_a_dead_contrast_is_told_once() -> None:
-    """At so high a temperature all patches are alike: the loss is that of a guess."""
-    model = model_of(*PATCHES, "--nce_T", "1e6", "--lambda_NCE", "2")
-    lines = told(create_diagnostics(model.opt), steps(model, 26))
-    assert [line[:40] for _, line in lines if "contrast" in line] == ["warning: the contrast is dead: NCE 5.666"]
-    assert f"{2 * math.log(16):.3f}" in lines[0][1]
+def test_nce_at_chance_level_is_reported_once() -> None:
+    """At a very high temperature all logits are equal, so the loss is at chance level."""
+    model = small_model(*PATCHES, "--nce_T", "1e6", "--lambda_NCE", "2")
+    lines = warnings_of(create_diagnostics(model.opt), steps(model, 26))
+    (message,) = [line for _, line in lines if "PatchNCE" in line]
+    assert message.startswith("warning: PatchNCE is at chance level (NCE 5.666, chance ")
+    assert f"{2 * math.log(16):.3f}" in message
 
 
-def test_a_collapse_to_the_identity_is_told_once_also_of_mirrored_steps() -> None:
-    """A generator that has been taught to hand its input on, looked at in FastCUT's steps."""
-    model = model_of(*PATCHES, "--CUT_mode", "FastCUT", "--init_gain", "1", "--ngf", "8")
+def test_identity_mapping_is_reported_once_also_with_flipped_steps() -> None:
+    """A generator that was trained to return its input, in FastCUT's steps."""
+    model = small_model(*PATCHES, "--CUT_mode", "FastCUT", "--init_gain", "1", "--ngf", "8")
     images, generator = smooth_images()[:2], model.networks["G"]
     images = torch.cat((images, images.flip(3)))
-    teacher = torch.optim.Adam(generator.parameters(), lr=0.003)
-    farthest = 1.0
-    while farthest > 0.035:
-        apart = (generator(images) - images).abs().mean((1, 2, 3))
-        teacher.zero_grad()
-        apart.mean().backward()
-        teacher.step()
-        farthest = float(apart.detach().max())
+    optimizer = torch.optim.Adam(generator.parameters(), lr=0.003)
+    largest = 1.0
+    while largest > 0.035:
+        difference = (generator(images) - images).abs().mean((1, 2, 3))
+        optimizer.zero_grad()
+        difference.mean().backward()
+        optimizer.step()
+        largest = float(difference.detach().max())
     for optimizer in model.optimizers.values():
         optimizer.param_groups[0]["lr"] = 0.0
     flips = []
 
-    def looks() -> Iterable[tuple[dict[str, float], dict[str, Tensor]]]:
-        for look in steps(model, 26):
+    def steps_with_flips() -> Iterable[tuple[dict[str, float], dict[str, Tensor]]]:
+        for step in steps(model, 26):
             flips.append(model.flipped)
-            yield look
+            yield step
 
-    lines = told(create_diagnostics(model.opt), looks())
+    lines = warnings_of(create_diagnostics(model.opt), steps_with_flips())
     assert {True, False} == set(flips)
-    assert [line[:60] for _, line in lines if "identity" in line] == [
-        "warning: translations have come to equal their inputs (on ave"[:60]
-    ]
+    (message,) = [line for _, line in lines if "identity" in line]
+    assert message.startswith("warning: the outputs equal the inputs (mean difference ")
 
 
-def test_nothing_is_told_at_first_when_contrast_is_at_chance_and_d_far_ahead() -> None:
-    hopeless = {"G_GAN": 1.0, "D_real": 0.0, "D_fake": 0.0, "NCE": math.log(256)}
+def test_no_warnings_during_warm_up() -> None:
+    failing = {"G_GAN": 1.0, "D_real": 0.0, "D_fake": 0.0, "NCE": math.log(256)}
     equal = {"real_A": torch.zeros(1, 3, 8, 8), "fake_B": torch.zeros(1, 3, 8, 8)}
-    watch = watcher()
-    assert told(watch, [(hopeless, equal)] * (WARMUP_IMAGES // IMAGES_PER_LOOK + 1)) == []
-    assert list(watch.look(WARMUP_IMAGES + MIN_DURATION - 1, hopeless, equal)) == []
+    diagnostics = lsgan_diagnostics()
+    assert warnings_of(diagnostics, [(failing, equal)] * (WARMUP_IMAGES // IMAGES_PER_CHECK + 1)) == []
+    assert list(diagnostics.check(WARMUP_IMAGES + MIN_DURATION - 1, failing, equal)) == []
 
 
-def test_what_passes_is_not_told_and_what_returns_is_told_again() -> None:
+def test_brief_symptom_is_ignored_and_recurring_one_reported_again() -> None:
     lost = HEALTHY | {"G_GAN": 0.99, "D_real": 0.01, "D_fake": 0.0}
     early = [(HEALTHY, {})] * 13
     passing = [(lost, {})] * 4 + [(HEALTHY, {})]
     lasting = [(lost, {})] * 20 + [(HEALTHY, {})] * 8
-    assert told(watcher(), early + passing * 5) == []
-    assert len(told(watcher(), early + lasting + lasting)) == 2
+    assert warnings_of(lsgan_diagnostics(), early + passing * 5) == []
+    assert len(warnings_of(lsgan_diagnostics(), early + lasting + lasting)) == 2
 
 
-def test_a_sign_has_to_be_seen_in_several_reports() -> None:
-    """--print_freq 5000: two reports are no trend."""
+def test_a_symptom_needs_several_observations() -> None:
+    """With --print_freq 5000, two observations are no trend."""
     lost = HEALTHY | {"G_GAN": 0.99, "D_real": 0.01, "D_fake": 0.0}
-    watch = watcher()
-    lines = [list(watch.look(5000 * number, lost, {})) for number in range(1, 8)]
+    diagnostics = lsgan_diagnostics()
+    lines = [list(diagnostics.check(5000 * number, lost, {})) for number in range(1, 8)]
     assert [len(each) for each in lines] == [0, 0, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "tells"),
+    ("arguments", "warns"),
     [(["--gan_mode", "wgangp"], False), (["--lambda_GAN", "0"], False), (["--gan_mode", "vanilla"], True)],
 )
-def test_games_without_a_scale_or_a_generator_are_not_judged(arguments: list[str], tells: bool) -> None:
-    watch = create_diagnostics(TrainOptions().parse([*NETWORKS, *arguments]))
+def test_gan_losses_without_a_scale_are_not_checked(arguments: list[str], warns: bool) -> None:
+    diagnostics = create_diagnostics(TrainOptions().parse([*NETWORKS, *arguments]))
     lost = HEALTHY | {"G_GAN": 9.0, "D_real": 0.0, "D_fake": 0.0}
-    assert bool(told(watch, [(lost, {})] * 40)) == tells
+    assert bool(warnings_of(diagnostics, [(lost, {})] * 40)) == warns
 
 
-def test_steps_that_go_well_are_left_alone(tmp_path: Path) -> None:
-    """As far as a tiny model can: it learns, and nothing is said."""
-    model = model_of(*PATCHES, "--init_gain", "1", "--lr", "0.001")
-    lines = told(create_diagnostics(model.opt), steps(model, 40))
+def test_no_warnings_for_healthy_steps(tmp_path: Path) -> None:
+    """A tiny model that learns gives no warning."""
+    model = small_model(*PATCHES, "--init_gain", "1", "--lr", "0.001")
+    lines = warnings_of(create_diagnostics(model.opt), steps(model, 40))
     assert lines == []

@@ -1,4 +1,4 @@
-"""Runs that diverge: noticed within a few steps, named, and never saved."""
+"""Detection of diverged runs: within a few steps, with the loss and images named, and before anything is saved."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,11 @@ from training_processes import STATE
 from models import create_model
 from options import TrainOptions
 from util.errors import DivergedError
-from util.runtime.image_counter import ImageCounter
 from util.runtime.monitor import CHECK_INTERVAL_GPU, DivergenceMonitor
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TINY = "--gpu_ids -1 --netG resnet_4blocks --ngf 2 --ndf 2 --netF_nc 4 --nce_layers 0,4"
+POSITION = "in epoch 1, after 2 of its images"
 
 
 def losses(value: float) -> dict[str, torch.Tensor]:
@@ -22,37 +22,36 @@ def losses(value: float) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_is_named_with_the_place_and_the_images(value: float) -> None:
-    watch, images = DivergenceMonitor(CPU), ImageCounter()
-    images.advance(2)
-    watch.note(losses(3.4e38), images.place, ["a.png"])
+def test_error_names_loss_position_and_images(value: float) -> None:
+    monitor = DivergenceMonitor(CPU)
+    monitor.update(losses(3.4e38), POSITION, ["a.png"])
     with pytest.raises(DivergedError) as diverged:
-        watch.note(losses(value), images.place, ["b.png", "c\n.png"])
-    told = f"the loss D is {value} in epoch 1, after 2 of its images, on 'b.png', 'c\\n.png': the run has diverged."
-    assert str(diverged.value).startswith(told)
-    with pytest.raises(DivergedError, match=re.escape(told)):
-        watch.look()
+        monitor.update(losses(value), POSITION, ["b.png", "c\n.png"])
+    message = f"the run has diverged: loss D is {value} {POSITION}, on 'b.png', 'c\\n.png'."
+    assert str(diverged.value).startswith(message)
+    with pytest.raises(DivergedError, match=re.escape(message)):
+        monitor.check()
 
 
-def test_a_gpu_is_asked_now_and_then_and_answers_for_all_steps() -> None:
-    watch = DivergenceMonitor(GPU)
+def test_losses_on_a_gpu_are_checked_at_intervals_for_all_steps() -> None:
+    monitor = DivergenceMonitor(GPU)
     for step in range(2 * CHECK_INTERVAL_GPU - 1):
-        watch.note(losses(float("nan") if step == CHECK_INTERVAL_GPU + 3 else 1.0), f"at {step}", [])
+        monitor.update(losses(float("nan") if step == CHECK_INTERVAL_GPU + 3 else 1.0), f"at {step}", [])
     with pytest.raises(DivergedError, match=f"at {CHECK_INTERVAL_GPU + 3},"):
-        watch.note(losses(1.0), "at the end", [])
+        monitor.update(losses(1.0), "at the end", [])
 
 
-def test_before_a_save_a_gpu_is_asked() -> None:
-    watch = DivergenceMonitor(GPU)
-    watch.look()
-    watch.note(losses(float("nan")), "at once", [])
+def test_check_before_a_save_includes_the_latest_steps_on_a_gpu() -> None:
+    monitor = DivergenceMonitor(GPU)
+    monitor.check()
+    monitor.update(losses(float("nan")), "at once", [])
     with pytest.raises(DivergedError, match="at once"):
-        watch.look()
+        monitor.check()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, value: float) -> None:
-    """The losses of a step are those of before its update, and may still be finite when the weights are not."""
+    """Losses are computed before the update of a step, so they may be finite although the weights are not."""
     model = create_model(TrainOptions().parse([*TINY.split(), "--checkpoints_dir", str(tmp_path), "--name", "run"]))
     model.save_run("latest")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -60,6 +59,6 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, value: float)
     with torch.no_grad():
         next(model.networks["D"].parameters())[0, 0, 0, 0] = value
     for save in (lambda: model.save_run("latest"), lambda: model.save_networks("best")):
-        with pytest.raises(DivergedError, match=r"model\.0\.weight of network D is not finite any more"):
+        with pytest.raises(DivergedError, match=r"model\.0\.weight of network D is not finite"):
             save()
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before

@@ -1,6 +1,7 @@
-"""Notices that a run has diverged, before what it has become is saved."""
+"""Detection of failing runs: losses and weights that are not finite, and symptoms of known failures of the method."""
 
 import math
+from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,163 +11,180 @@ from torch import Tensor
 
 from util.errors import DivergedError
 
-# Steps between looks at the losses of a GPU, which has to be waited for: one wait in so many steps costs nothing.
-CHECK_INTERVAL_GPU = 16
+CHECK_INTERVAL_GPU = 16  # steps; each check waits for the GPU, so checking every step would slow training down
 
 
 class _Step(NamedTuple):
     values: Tensor
     names: Sequence[str]
-    place: str
+    position: str
     paths: Sequence[str]
 
 
 class DivergenceMonitor:
-    """Looks whether losses are finite: on the CPU after each step, on a GPU after every sixteenth, for all of them."""
+    """Check that losses are finite: on the CPU after each step, on a GPU every 16 steps for all of them."""
 
     def __init__(self, device: torch.device) -> None:
         self.check_interval = 1 if device.type == "cpu" else CHECK_INTERVAL_GPU
         self.steps: list[_Step] = []
 
-    def note(self, losses: Mapping[str, Tensor], place: str, paths: Sequence[str]) -> None:
-        """Takes note of the losses of a step, of where in the run it was taken, and of the images it was taken on.
+    def update(self, losses: Mapping[str, Tensor], position: str, paths: Sequence[str]) -> None:
+        """Store the losses of a step, and call `check` if it is due.
 
-        Raises DivergedError where it is time to look, and a loss is infinite or no number.
+        Args:
+            losses: scalar tensors; empty if the batch waits for others of its step.
+            position: text for the error message, such as "in epoch 1, after 2 of its images".
+            paths: files of the step's images, for the error message.
+
+        Raises:
+            DivergedError: as `check`.
         """
-        if not losses:  # the batch waits for others of its step
+        if not losses:
             return
         values = torch.stack([loss.detach().float() for loss in losses.values()])
-        self.steps.append(_Step(values, tuple(losses), place, paths))
+        self.steps.append(_Step(values, tuple(losses), position, paths))
         if len(self.steps) >= self.check_interval:
-            self.look()
+            self.check()
 
-    def look(self) -> None:
-        """Looks at what was noted since the last look. Raises DivergedError for the first loss that is not finite, and
-        again whenever it is asked to look."""
+    def check(self) -> None:
+        """Check the losses stored since the last check.
+
+        Raises DivergedError for the first one that is not finite, and again in every later call.
+        """
         if not self.steps:
             return
         for step, values in zip(self.steps, torch.stack([step.values for step in self.steps]).tolist(), strict=True):
             for name, value in zip(step.names, values, strict=True):
                 if not math.isfinite(value):
+                    images = ", ".join(map(repr, step.paths))
                     raise DivergedError(
-                        f"the loss {name} is {value} {step.place}, on {', '.join(map(repr, step.paths))}: the run has "
-                        "diverged. Its last checkpoint is kept; lower --lr, or look at these images, and go on from it "
-                        "with --continue_train"
+                        f"the run has diverged: loss {name} is {value} {step.position}, on {images}. "
+                        "Lower --lr or check these images, and resume from the last checkpoint with --continue_train."
                     )
         self.steps.clear()
 
 
 def check_finite(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Raises DivergedError where one of the networks' state dicts holds what is no number."""
+    """Raise DivergedError if one of the networks' state dicts holds a value that is not finite."""
     for name, state in weights.items():
         for key, tensor in state.items():
             if not torch.isfinite(tensor).all():
                 raise DivergedError(
-                    f"{key} of network {name} is not finite any more: the run has diverged, and is not saved. Its last "
-                    "checkpoint is kept; lower --lr, and go on from it with --continue_train"
+                    f"the run has diverged: {key} of network {name} is not finite. This state is not saved. Lower --lr, and "
+                    "resume from the last checkpoint with --continue_train."
                 )
 
 
-WARMUP_IMAGES = 5000  # images until a run is looked at: at first the contrast is at chance, and either side may be far ahead
-MIN_DURATION = 2000  # images that a sign has to last
-MIN_OBSERVATIONS = 5  # and reports that it takes
-TRIGGER_RATIO, RESET_RATIO = 0.9, 0.2  # shares of these reports
+WARMUP_IMAGES = 5000  # images without checks: at first PatchNCE is at chance level, and G or D may be far ahead
+MIN_DURATION = 2000  # images during which a symptom must be present
+MIN_OBSERVATIONS = 5  # in this time
+TRIGGER_RATIO, RESET_RATIO = 0.9, 0.2  # fractions of the observations that have the symptom
 
-NEARLY_EQUAL = 0.04  # mean difference of images in [-1, 1]: five gray levels of 255
-AT_CHANCE = (0.98, 1.03)  # times the loss of a guess; worse than that, the contrast is wrong, but not dead
-# --gan_mode: what the discriminator's mean loss stays below, and the generator's above, where the former has won. A critic
-# has no scale to tell by.
+NEARLY_EQUAL = 0.04  # mean absolute difference of images in [-1, 1]: five gray levels of 255
+AT_CHANCE = (0.98, 1.03)  # times the chance level; a higher loss means wrong features, not dead ones
+# --gan_mode: (upper limit of D's mean losses, lower limit of G's) once D dominates. A WGAN critic has no such scale.
 D_WINS_THRESHOLDS = {"lsgan": (0.05, 0.8), "vanilla": (0.05, 3.0), "nonsaturating": (0.05, 3.0)}
-# The generator's adversarial loss, and the discriminator's, by their published names.
+# Adversarial losses of G and D by their published names.
 GAN_LOSS_PAIRS = {"G_GAN": ("D_real", "D_fake"), "G_A": ("D_A",), "G_B": ("D_B",)}
 
 
 class Symptom:
-    """Something that is seen or not at every look. Losses are those of single steps, so that not every look has to agree."""
+    """A symptom that single observations show or not. Losses are those of single steps, so they need not all agree."""
 
     def __init__(self) -> None:
-        self.looks: deque[tuple[int, bool]] = deque()
-        self.told = False
+        self.observations: deque[tuple[int, bool]] = deque()
+        self.reported = False
 
-    def appears(self, images: int, is_there: bool) -> bool:
-        """Whether it is now to be told: seen nearly always of late. Once it is hardly ever, it may be told again."""
-        self.looks.append((images, is_there))
-        while len(self.looks) > MIN_OBSERVATIONS and self.looks[1][0] <= images - MIN_DURATION:
-            self.looks.popleft()
-        share = sum(seen for _, seen in self.looks) / len(self.looks)
-        lasts = len(self.looks) >= MIN_OBSERVATIONS and images - self.looks[0][0] >= MIN_DURATION
-        begins = lasts and share >= TRIGGER_RATIO and not self.told
-        self.told = (self.told or begins) and share > RESET_RATIO
-        return begins
+    def update(self, images: int, present: bool) -> bool:
+        """Add an observation after `images` training images. Return True if the symptom must be reported now.
+
+        It is reported once, if most recent observations have it. After it has disappeared, it may be reported again.
+        """
+        self.observations.append((images, present))
+        while len(self.observations) > MIN_OBSERVATIONS and self.observations[1][0] <= images - MIN_DURATION:
+            self.observations.popleft()
+        ratio = sum(present for _, present in self.observations) / len(self.observations)
+        is_long_enough = len(self.observations) >= MIN_OBSERVATIONS and images - self.observations[0][0] >= MIN_DURATION
+        is_new = is_long_enough and ratio >= TRIGGER_RATIO and not self.reported
+        self.reported = (self.reported or is_new) and ratio > RESET_RATIO
+        return is_new
 
 
 class TrainingDiagnostics:
-    """Looks at the losses and images of a run whenever they are reported.
+    """Symptoms of known failures: identity mapping, a dominating discriminator, PatchNCE at chance level.
 
     Args:
-        gan_mode: the adversarial loss, a key of GAN_LOSSES.
-        adversarial_weight: that the generator's adversarial loss is reported with, such as --lambda_GAN.
-        contrast_at_chance: the reported NCE of a guess, lambda_NCE · ln(patches); 0 for a method without.
+        gan_mode: adversarial loss, a key of GAN_LOSSES.
+        gan_weight: weight that the generator's adversarial loss is reported with, such as --lambda_GAN.
+        nce_at_chance: reported NCE at chance level, lambda_NCE · ln(patches); 0 for a method without PatchNCE.
     """
 
-    def __init__(self, gan_mode: str, adversarial_weight: float, contrast_at_chance: float) -> None:
-        self.thresholds = D_WINS_THRESHOLDS.get(gan_mode) if adversarial_weight > 0 else None
-        self.adversarial_weight = adversarial_weight
-        self.contrast_at_chance = contrast_at_chance
-        self.identity, self.contrast = Symptom(), Symptom()
-        self.won = {generator: Symptom() for generator in GAN_LOSS_PAIRS}
+    def __init__(self, gan_mode: str, gan_weight: float, nce_at_chance: float) -> None:
+        self.thresholds = D_WINS_THRESHOLDS.get(gan_mode) if gan_weight > 0 else None
+        self.gan_weight = gan_weight
+        self.nce_at_chance = nce_at_chance
+        self.identity, self.chance_level = Symptom(), Symptom()
+        self.d_wins = {generator: Symptom() for generator in GAN_LOSS_PAIRS}
 
-    def look(self, images: int, losses: Mapping[str, float], visuals: Mapping[str, Tensor]) -> Iterator[str]:
-        """The warnings that are due.
+    def check(self, images: int, losses: Mapping[str, float], visuals: Mapping[str, Tensor]) -> Iterator[str]:
+        """Yield the warnings that are due.
 
         Args:
-            images: trained on so far.
-            losses: by their published names.
-            visuals: (N, C, H, W) in [-1, 1], of which real_A and fake_B are looked at.
+            images: number of images trained on so far.
+            losses: losses of the last step by their published names.
+            visuals: (N, C, H, W) images in [-1, 1]; real_A and fake_B are used.
         """
         if images < WARMUP_IMAGES:
             return
-        yield from self._identity(images, visuals)
+        yield from self._identity_mapping(images, visuals)
         yield from self._discriminator_dominates(images, losses)
-        yield from self._contrast(images, losses)
+        yield from self._nce_at_chance_level(images, losses)
 
-    def _identity(self, images: int, visuals: Mapping[str, Tensor]) -> Iterator[str]:
-        source, translation = visuals.get("real_A"), visuals.get("fake_B")
-        if source is None or translation is None or source.shape != translation.shape:
+    def _identity_mapping(self, images: int, visuals: Mapping[str, Tensor]) -> Iterator[str]:
+        source, output = visuals.get("real_A"), visuals.get("fake_B")
+        if source is None or output is None or source.shape != output.shape:
             return
-        # FastCUT shows the translation of a mirrored input as it is.
-        apart = min(float((translation - other).abs().float().mean()) for other in (source, source.flip(3)))
-        if self.identity.appears(images, apart < NEARLY_EQUAL):
+        # FastCUT's fake_B may be the output for the flipped input.
+        difference = min(float((output - other).abs().float().mean()) for other in (source, source.flip(3)))
+        if self.identity.update(images, difference < NEARLY_EQUAL):
             yield (
-                f"warning: translations have come to equal their inputs (on average {apart * 127.5:.1f} of 255 gray levels "
-                "apart): the run may have collapsed to the identity, as FastCUT can. Weaken what holds on to the input "
-                "(--lambda_NCE; for cycle_gan --lambda_identity), or train with --CUT_mode CUT"
+                f"warning: the outputs equal the inputs (mean difference {difference * 127.5:.1f} of 255 gray levels). "
+                "The run may have collapsed to the identity, which FastCUT is prone to. Lower --lambda_NCE (cycle_gan: "
+                "--lambda_identity), or train with --CUT_mode CUT."
             )
 
     def _discriminator_dominates(self, images: int, losses: Mapping[str, float]) -> Iterator[str]:
         if self.thresholds is None:
             return
-        below, above = self.thresholds
+        d_limit, g_limit = self.thresholds
         for generator, discriminator in GAN_LOSS_PAIRS.items():
             if generator not in losses:
                 continue
-            sees_through = all(losses[name] < below for name in discriminator)
-            if self.won[generator].appears(images, sees_through and losses[generator] > above * self.adversarial_weight):
-                shown = ", ".join(f"{name} {losses[name]:.3f}" for name in (*discriminator, generator))
+            is_fooled = any(losses[name] >= d_limit for name in discriminator)
+            if self.d_wins[generator].update(images, not is_fooled and losses[generator] > g_limit * self.gan_weight):
+                values = ", ".join(f"{name} {losses[name]:.3f}" for name in (*discriminator, generator))
                 yield (
-                    f"warning: the discriminator has won ({shown}): it tells every translation from real images, and the "
-                    "generator learns little from it. Take a smaller --ndf or --lr, or more images, and start from an "
-                    "earlier checkpoint or anew"
+                    f"warning: the discriminator dominates ({values}), so the generator gets little gradient. Use a smaller "
+                    "--ndf or --lr, or more images, and restart from an earlier checkpoint or from scratch."
                 )
 
-    def _contrast(self, images: int, losses: Mapping[str, float]) -> Iterator[str]:
-        contrast = losses.get("NCE")
-        if contrast is None or self.contrast_at_chance <= 0:
+    def _nce_at_chance_level(self, images: int, losses: Mapping[str, float]) -> Iterator[str]:
+        nce = losses.get("NCE")
+        if nce is None or self.nce_at_chance <= 0:
             return
-        lowest, highest = (factor * self.contrast_at_chance for factor in AT_CHANCE)
-        if self.contrast.appears(images, lowest < contrast < highest):
+        low, high = (factor * self.nce_at_chance for factor in AT_CHANCE)
+        if self.chance_level.update(images, low < nce < high):
             yield (
-                f"warning: the contrast is dead: NCE {contrast:.3f} is that of a guess, {self.contrast_at_chance:.3f}, so "
-                "that nothing holds translations to the content of their inputs. Check --nce_T (0.07 is usual), "
-                "--nce_layers and --lr, or start from an earlier checkpoint or anew"
+                f"warning: PatchNCE is at chance level (NCE {nce:.3f}, chance {self.nce_at_chance:.3f}), so the outputs "
+                "need not keep the content of the inputs. Check --nce_T (default 0.07), --nce_layers and --lr, or restart "
+                "from an earlier checkpoint or from scratch."
             )
+
+
+def create_diagnostics(opt: Namespace) -> TrainingDiagnostics:
+    """Return the diagnostics for the losses of this run."""
+    nce_at_chance = 0.0
+    if "num_patches" in opt:
+        patches = opt.num_patches * (opt.batch_size if opt.nce_includes_all_negatives_from_minibatch else 1)
+        nce_at_chance = opt.lambda_NCE * math.log(patches)
+    return TrainingDiagnostics(opt.gan_mode, getattr(opt, "lambda_GAN", 1.0), nce_at_chance)
