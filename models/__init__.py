@@ -1,14 +1,17 @@
-"""The methods that --model chooses from. To add one: write its file, then one line in `MODELS`."""
+"""The registry of methods for --model. To add a method, write its file and add one line to `MODELS`."""
 
 from argparse import Namespace
+from typing import TYPE_CHECKING, Any
 
 from models.base_model import BaseModel
 from models.cut_model import CUTModel
 from models.cycle_gan_model import CycleGANModel
-from models.inference.translator import Translator
 from models.sincut_model import SinCUTModel
 from models.test_model import TestModel
 from util.runtime.rng import fork_rng_seeded
+
+if TYPE_CHECKING:
+    from models.inference.translator import Translator
 
 __all__ = ["MODELS", "Translator", "create_model"]
 
@@ -21,12 +24,21 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def create_model(opt: Namespace) -> BaseModel:
-    """The model that --model names, its weights drawn from --seed.
+    """Create the model of --model, with weights initialized from --seed.
 
-    Raises UserError where the options do not fit each other or the machine.
+    Raise UserError if the options are incompatible with each other or with the machine.
     """
     with fork_rng_seeded(opt.seed):
         model = MODELS[opt.model](opt)
     if opt.isTrain and opt.ema > 0:
         model.enable_ema(opt.ema)
     return model
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Translator` on first use, so that training does not import inference."""
+    if name == "Translator":
+        from models.inference.translator import Translator
+
+        return Translator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
