@@ -1,4 +1,4 @@
-"""A page in the browser for trying generators: `python scripts/app.py --checkpoint checkpoints`; open what it prints."""
+"""Serve a web page to try generators: `python scripts/app.py --checkpoint checkpoints`, then open the printed address."""
 
 import socket
 import sys
@@ -27,22 +27,24 @@ LOOPBACK = "127.0.0.1"
 
 
 def build_parser() -> ArgumentParser:
-    parser = CLIParser(description="Serves a page on which images are translated, for this machine alone.")
+    parser = CLIParser(description="Serve a web page to translate images. By default, only this machine can open it.")
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", required=True, help="generators' files, runs' folders, or a folder of them"
+        "--checkpoint", type=Path, nargs="+", required=True, help="weights files, run folders, or a folder of run folders"
     )
-    parser.add_argument("--host", default=LOOPBACK, help="address to serve at; any other than this lets other machines in")
-    parser.add_argument("--port", type=port, default=7860, help="port to serve at; 0 takes a free one")
-    parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
-    parser.add_argument("--max_megabytes", type=positive_float, default=64, help="largest file that is taken")
-    parser.add_argument("--max_megapixels", type=positive_float, default=50, help="largest image that is taken")
+    parser.add_argument(
+        "--host", default=LOOPBACK, help="address to listen on; any other address lets other machines connect"
+    )
+    parser.add_argument("--port", type=port, default=7860, help="port to listen on; 0 for any free port")
+    parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1 for the CPU; auto: a GPU if there is one")
+    parser.add_argument("--max_megabytes", type=positive_float, default=64, help="size limit of uploaded files in megabytes")
+    parser.add_argument("--max_megapixels", type=positive_float, default=50, help="size limit of images in megapixels")
     return parser
 
 
 def serve(arguments: Namespace) -> None:
-    """Serves until interrupted."""
+    """Serve the page until interrupted."""
     if not (find_spec("starlette") and find_spec("uvicorn")):
-        raise UserError("the page needs two more packages: pip install starlette uvicorn")
+        raise UserError("app.py: packages are missing. Install them with `pip install starlette uvicorn`.")
     import uvicorn
 
     from models.inference.web import create_app
@@ -50,16 +52,16 @@ def serve(arguments: Namespace) -> None:
     files = [file for path in arguments.checkpoint for file in list_checkpoints(path)]
     checkpoints = {_name(file): partial(Translator.from_checkpoint, file, gpu_ids=arguments.gpu_ids) for file in files}
     for file in files[:1]:
-        Translator.from_checkpoint(file, gpu_ids=arguments.gpu_ids)  # what is wrong with it is said now
+        Translator.from_checkpoint(file, gpu_ids=arguments.gpu_ids)  # report errors now, not at the first request
     try:
         listener = socket.create_server((arguments.host, arguments.port))
     except OSError as error:
         raise UserError(
-            f"--host {arguments.host} --port {arguments.port}: {error.strerror}; --port 0 takes a free one"
+            f"--host {arguments.host} --port {arguments.port}: {error.strerror}. Use --port 0 for any free port."
         ) from None
     hosts = [LOOPBACK, "localhost", arguments.host]
     if not ip_address(listener.getsockname()[0]).is_loopback:  # --host may be a name
-        print("note: every machine that reaches this one can use the page")
+        print("note: other machines can open this page")
         hosts = ["*"]
     app = create_app(checkpoints, hosts, int(arguments.max_megabytes * 10**6), int(arguments.max_megapixels * 10**6))
     print(
@@ -70,7 +72,7 @@ def serve(arguments: Namespace) -> None:
 
 
 def _name(file: Path) -> str:
-    """What the page shows: run and file."""
+    """Return the run and file name, as the page shows them."""
     return f"{file.resolve().parent.name} / {file.stem}"
 
 

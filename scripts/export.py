@@ -1,6 +1,6 @@
-"""Writes a generator for other programs: `python scripts/export.py --checkpoint checkpoints/cat --format onnx --check`.
+"""Export a generator: `python scripts/export.py --checkpoint checkpoints/cat --format onnx --check`.
 
-docs/usage.md says what each format is for.
+docs/usage.md describes the formats.
 """
 
 import sys
@@ -17,64 +17,84 @@ if __name__ == "__main__":
 # isort: split
 
 from models.inference.checkpoint import LoadedGenerator, load_generator
-from models.inference.export import EXPORTERS, ExportMismatchError, export_generator, latest_metrics, write_hub_folder
+from models.inference.export import (
+    EXPORTERS,
+    ExportMismatchError,
+    export_generator,
+    latest_metrics,
+    min_multiples,
+    write_hub_folder,
+)
 from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
 from util.runtime.weights import save_weights, write_safetensors
 from util.train_log import read_metrics
 
-# The choices of --format that are weights alone.
+# The values of --format that are weights only.
 WEIGHT_FORMATS = {"safetensors": write_safetensors, "pth": save_weights}
 HUB = "hub"
 
 
 def build_parser() -> ArgumentParser:
-    parser = CLIParser(description="Writes a trained generator for other programs. Architecture options are taken as well.")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a generator's file, or a run's folder")
-    parser.add_argument("--epoch", default="latest", help="which checkpoint of a run's folder")
-    parser.add_argument("--network", default=None, help="which generator of a run's folder: G, G_A, G_B, G_ema")
+    parser = CLIParser(
+        description="Export a trained generator to other programs. The architecture is inferred from the weights. For a "
+        "network of your own, add its options, such as --netG."
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="weights file or run folder")
+    parser.add_argument("--epoch", default="latest", help="checkpoint of a run folder")
+    parser.add_argument("--network", default=None, help="generator of a run folder: G, G_A, G_B or G_ema")
     parser.add_argument(
         "--format",
         choices=[*EXPORTERS, *WEIGHT_FORMATS, HUB],
         required=True,
-        help="a program for other runtimes, weights alone, or a folder in the Hugging Face hub's layout with a model card",
+        help="program for another runtime, weights only, or a Hugging Face Hub folder with a model card",
     )
-    parser.add_argument("--output", type=Path, default=None, help="file, or folder of hub; by default beside the checkpoint")
-    parser.add_argument("--uint8", action="store_true", help="programs take and give bytes (N, H, W, C), 0…255")
-    parser.add_argument("--check", action="store_true", help="run the file at several sizes, and fail unless it agrees")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument(
+        "--output", type=Path, default=None, help="file, or folder for hub; by default next to the checkpoint"
+    )
+    parser.add_argument(
+        "--uint8", action="store_true", help="uint8 images (N, H, W, C) in 0…255 as input and output of the program"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare the file with the original at several sizes; fail if they differ"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file or folder")
     return parser
 
 
 def export(arguments: Namespace, architecture: dict[str, object]) -> None:
-    """Does what the command line asks. Raises ExportMismatchError where the result computes something else."""
+    """Export the generator. Raise ExportMismatchError if the exported file computes something else."""
     loaded = load_generator(arguments.checkpoint, arguments.epoch, arguments.network, architecture)
-    kind = arguments.format
-    suffix = EXPORTERS[kind].suffix if kind in EXPORTERS else "_hub" if kind == HUB else f".{kind}"
+    format = arguments.format
+    suffix = EXPORTERS[format].suffix if format in EXPORTERS else "_hub" if format == HUB else f".{format}"
     output = arguments.output or loaded.path.with_name(loaded.path.stem + suffix)
     if output.exists() and not arguments.overwrite:
-        raise UserError(f"{output} is there already; --overwrite replaces it, --output names another place")
-    if kind not in EXPORTERS and (arguments.uint8 or arguments.check):
-        raise UserError(f"--uint8 and --check are for programs ({', '.join(EXPORTERS)}); {kind} holds weights as they are")
+        raise UserError(f"--output: {output} exists. Use --overwrite to replace it, or another --output.")
+    if format not in EXPORTERS and (arguments.uint8 or arguments.check):
+        flag = "--uint8" if arguments.uint8 else "--check"
+        raise UserError(f"{flag}: incompatible with --format {format}. Use --format {', '.join(EXPORTERS)}.")
     print(loaded.describe())
 
-    if kind == HUB:
-        figures = latest_metrics(list(read_metrics(loaded.path.parent / "metrics.jsonl")))
-        write_hub_folder(loaded, output, loaded.path.resolve().parent.name, figures)
-    elif kind in WEIGHT_FORMATS:
-        WEIGHT_FORMATS[kind](loaded.network, output)
+    if format == HUB:
+        metrics = latest_metrics(read_metrics(loaded.path.parent / "metrics.jsonl"))
+        write_hub_folder(loaded, output, loaded.path.resolve().parent.name, metrics)
+    elif format in WEIGHT_FORMATS:
+        WEIGHT_FORMATS[format](loaded.network, output)
     else:
-        _write_program(loaded, kind, output, arguments.uint8, arguments.check)
+        _export_program(loaded, format, output, arguments.uint8, arguments.check)
     print(f"written: {output}")
 
 
-def _write_program(loaded: LoadedGenerator, kind: str, output: Path, uint8: bool, check: bool) -> None:
-    multiple = loaded.network.size_multiple
-    difference = export_generator(loaded.network, loaded.options.input_nc, multiple, output, kind, uint8, check)
-    print(f"takes any batch of images whose sides are multiples of {multiple} pixels, and at least {2 * multiple}")
+def _export_program(loaded: LoadedGenerator, format: str, output: Path, uint8: bool, check: bool) -> None:
+    generator = loaded.network
+    difference = export_generator(generator, loaded.options.input_nc, output, format, uint8, check)
+    multiple, smallest = generator.size_multiple, min_multiples(generator) * generator.size_multiple
+    print(f"input: any batch size; sides that are multiples of {multiple} pixels, at least {smallest}")
     if check:
-        print(f"checked at several sizes: the largest difference is {difference:.2g} {'levels' if uint8 else 'in [-1, 1]'}")
+        print(
+            f"check passed at several sizes: largest difference {difference:.2g} {'gray levels' if uint8 else 'in [-1, 1]'}"
+        )
 
 
 def main() -> None:
@@ -84,7 +104,7 @@ def main() -> None:
         try:
             export(arguments, parse_architecture_overrides(rest))
         except ExportMismatchError as error:
-            print(f"error: {error}; nothing was written", file=sys.stderr)
+            print(f"error: {error}. Nothing was written.", file=sys.stderr)
             sys.exit(FAILURE_STATUS)
 
 

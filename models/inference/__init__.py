@@ -1,4 +1,4 @@
-"""Using trained generators: on images of any size, on folders, on videos, in other runtimes, in the browser.
+"""Run trained generators: on images of any size, folders and videos, in other runtimes and in the browser.
 
-`from models import Translator` is what other programs need of it.
+Other programs need `from models import Translator` only.
 """

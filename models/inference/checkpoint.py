@@ -1,4 +1,4 @@
-"""From a path that someone has at hand to a generator ready for use."""
+"""Load a generator from a weights file or a folder, with its architecture inferred from the weights."""
 
 import json
 from argparse import Namespace
@@ -16,9 +16,14 @@ from models.networks.stylegan2 import num_generator_channels
 from util.errors import UserError, is_out_of_memory
 from util.runtime.weights import SAFETENSORS, load_state, read_safetensors, read_state
 
-Options = dict[str, Any]  # netG, ngf, normG … by the names of the command line's options
+Options = dict[str, Any]  # netG, ngf, normG …, by the names of the command-line options
 
-# What any generator is built from, where nothing else is known.
+WEIGHTS = (".pth", SAFETENSORS)  # .pt is excluded: that is a TorchScript program written by export.py
+HUB_WEIGHTS, HUB_OPTIONS = "model.safetensors", "config.json"
+OPTIONS_FILE = "train_opt.json"  # written by train.py beside the weights
+DEFAULT_NETWORKS = ("G", "G_A")  # generators to look for in a run's folder, in this order
+
+# Architecture options that neither the weights nor the user define.
 DEFAULTS: Options = {
     "netG": "resnet_9blocks",
     "input_nc": 3,
@@ -33,169 +38,61 @@ DEFAULTS: Options = {
 }
 
 STYLEGAN2_BY_BLOCKS = {6: "stylegan2", 2: "smallstylegan2"}
-STYLEGAN2_SIZES = tuple(2**power for power in range(2, 13))  # pixels that its layers may have been laid out for
-
-
-def infer_architecture(state: Mapping[str, Tensor]) -> Options | None:
-    """The options of the generator whose state dict this is; None where it is of no family known here.
-
-    Shapes tell everything that evaluation needs. They do not tell a U-Net's dropout, which is off then.
-    """
-    try:
-        for describe in (_resnet, _unet, _stylegan2):
-            options = describe(state)
-            if options is not None and options["netG"] in GENERATORS:
-                return {**DEFAULTS, **options}
-    except (KeyError, IndexError, ValueError):
-        pass  # begins like a family's, and goes on unlike it
-    return None
-
-
-def resolve_architecture(
-    state: Mapping[str, Tensor], record: Mapping[str, Any], given: Mapping[str, Any], path: object
-) -> Namespace:
-    """The options that build the generator of `state`: what is `given`, over what the shapes tell, over the `record` of
-    the training. Raises UserError where the three together do not name a generator."""
-    recorded = {name: value for name, value in record.items() if name in DEFAULTS and value is not None}
-    inferred = infer_architecture(state)
-    if inferred is None and "netG" not in {**recorded, **given}:
-        raise UserError(
-            f"{path} holds the weights of no generator known here, and no train_opt.json lies beside it; say what it was "
-            "trained with (--netG, --ngf, --input_nc, --no_antialias ...)"
-        )
-    options = {**DEFAULTS, **(recorded if inferred is None else inferred), **given}
-    if options["netG"] not in GENERATORS:
-        raise UserError(f"{path}: there is no generator {options['netG']!r}; there are {', '.join(GENERATORS)}")
-    return Namespace(**options)
-
-
-def _resnet(state: Mapping[str, Tensor]) -> Options | None:
-    first = state.get("model.1.weight")
-    if first is None or first.ndim != 4:
-        return None
-    blocks = {int(key.split(".")[1]) for key in state if ".conv_block." in key}
-    filters = [int(key.split(".")[1]) for key in state if key.endswith(".filt")]
-    entries = [int(key.split(".")[1]) for key in state]
-    return {
-        "netG": f"resnet_{len(blocks)}blocks",
-        "input_nc": first.shape[1],
-        "output_nc": state[f"model.{max(entries)}.weight"].shape[0],
-        "ngf": first.shape[0],
-        "normG": _norm(state, "model.1", "model.2"),
-        "no_dropout": not any(".conv_block.6." in key and value.ndim == 4 for key, value in state.items()),
-        "no_antialias": not any(entry < min(blocks) for entry in filters),
-        "no_antialias_up": not any(entry > max(blocks) for entry in filters),
-    }
-
-
-def _unet(state: Mapping[str, Tensor]) -> Options | None:
-    first = state.get("model.model.0.weight")
-    if first is None or first.ndim != 4:
-        return None
-    halvings = sum(value.ndim == 4 for value in state.values()) // 2  # each has its convolution and its transposed one
-    return {
-        "netG": f"unet_{2**halvings}",
-        "input_nc": first.shape[1],
-        "output_nc": state["model.model.3.weight"].shape[1],
-        "ngf": first.shape[0],
-        "normG": _norm(state, "model.model.0", "model.model.1.model.2"),
-    }
-
-
-def _stylegan2(state: Mapping[str, Tensor]) -> Options | None:
-    first = state.get("encoder.convs.1.0.weight")
-    if first is None or first.ndim != 4:
-        return None
-    halvings = [key for key in state if key.startswith("encoder.") and key.endswith(".skip.1.weight")]
-    encoder = {int(key.split(".")[2]) for key in state if key.startswith("encoder.")}
-    decoder = {int(key.split(".")[2]) for key in state if key.startswith("decoder.")}
-    blocks = 2 * (len(encoder) - 1 - len(halvings))
-    widths = [first.shape[0], *(state[key].shape[0] for key in sorted(halvings, key=lambda key: int(key.split(".")[2])))]
-    ngf, size = _stylegan2_layout(widths)
-    return {
-        "netG": STYLEGAN2_BY_BLOCKS[blocks],
-        "input_nc": first.shape[1],
-        "output_nc": state[f"decoder.convs.{max(decoder)}.0.weight"].shape[0],
-        "ngf": ngf,
-        "net_size": size,
-        "stylegan2_G_num_downsampling": len(halvings),
-    }
-
-
-def _stylegan2_layout(widths: list[int]) -> tuple[int, int]:
-    """--ngf and --net_size that give these widths; where several do, they build the same network."""
-    for size in STYLEGAN2_SIZES:
-        middle = widths[0] * size // 512
-        for ngf in range(max(1, middle - 1), middle + 3):
-            if [num_generator_channels(ngf, size / 2**level) for level in range(len(widths))] == widths:
-                return ngf, size
-    raise ValueError(f"no StyleGAN2 generator has these widths: {widths}")
-
-
-def _norm(state: Mapping[str, Tensor], convolution: str, norm: str) -> str:
-    """--normG, from the keys of a convolution and of the norm behind it. In front of an instance norm alone, convolutions
-    have biases; old checkpoints hold running statistics of instance norms as well."""
-    if f"{convolution}.bias" in state:
-        return "instance"
-    return "batch" if f"{norm}.running_mean" in state else "none"
-
-
-WEIGHTS = (".pth", SAFETENSORS)  # a .pt is a program that export.py wrote
-HUB_WEIGHTS, HUB_OPTIONS = "model.safetensors", "config.json"
-OPTIONS_FILE = "train_opt.json"  # what train.py leaves beside the weights
-DEFAULT_NETWORKS = ("G", "G_A")  # of a run's generators, when none is asked for
+STYLEGAN2_SIZES = tuple(2**power for power in range(2, 13))  # values of --net_size to try, in pixels
 
 
 @dataclass(frozen=True)
 class LoadedGenerator:
-    """A generator in evaluation mode, where it came from, and what it was built with."""
+    """A generator in evaluation mode, its file and its options."""
 
     network: Generator
     path: Path
-    options: Namespace  # netG, ngf, input_nc …
-    record: Mapping[str, Any]  # every option of the training, where it is known
+    options: Namespace  # the architecture: netG, ngf, input_nc …
+    saved_options: Mapping[str, Any]  # all options of the training run; empty if unknown
 
     def describe(self) -> str:
-        """For people: "checkpoints/cat/latest_net_G.pth (resnet_9blocks, ngf 64, 3 to 3 channels)"."""
+        """Return text such as "checkpoints/cat/latest_net_G.pth (resnet_9blocks, ngf 64, 3 to 3 channels)"."""
         opt = self.options
         return f"{self.path} ({opt.netG}, ngf {opt.ngf}, {opt.input_nc} to {opt.output_nc} channels)"
 
 
 def load_generator(
-    path: Path, epoch: str = "latest", network: str | None = None, given: Mapping[str, Any] | None = None
+    path: Path, epoch: str = "latest", network: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> LoadedGenerator:
-    """The generator in a weights file, in a run's folder, or in a folder of the Hugging Face hub's layout.
+    """Load the generator of a weights file, a run's folder, or a folder in the layout of the Hugging Face Hub.
 
     Args:
         path: `…/latest_net_G.pth`, `checkpoints/horse2zebra`, or a folder with model.safetensors and config.json.
-        epoch: which checkpoint of a run's folder.
-        network: which generator of a run's folder: G, G_A, G_B, G_ema; by default G, or else G_A.
-        given: architecture options that are known better than the weights tell, such as {"netG": "mine"}.
+        epoch: checkpoint of a run's folder.
+        network: generator of a run's folder: G, G_A, G_B or G_ema; None: G, or else G_A.
+        overrides: architecture options that replace the inferred ones, such as {"netG": "mine"}.
     Raises:
-        UserError: there is no such file, or it is no generator that can be built.
+        UserError: there is no such file, or no generator can be built from it.
     """
     file = find_weights(path, epoch, network)
     state = read_safetensors(file) if file.suffix == SAFETENSORS else read_state(file)
-    record = _read_options(file.parent)
-    options = resolve_architecture(state, record, given or {}, file)
-    settings = generator_config(options, options.input_nc, options.output_nc)
+    saved_options = _read_options(file.parent)
+    options = resolve_architecture(state, saved_options, overrides or {}, file)
+    config = generator_config(options, options.input_nc, options.output_nc)
     try:
-        dry_build_on_meta(lambda: GENERATORS[options.netG](settings), "--ngf", options.ngf)
+        dry_build_on_meta(lambda: GENERATORS[options.netG](config), "--ngf", options.ngf)
     except (ValueError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(f"{file}: {options.netG} cannot be built like this: {error}") from None
-    generator = GENERATORS[options.netG](settings)
+        raise UserError(
+            f"{file}: cannot build {options.netG} with these options: {error}. Check --netG, --ngf and --net_size."
+        ) from None
+    generator = GENERATORS[options.netG](config)
     load_state(generator, state, file)
-    return LoadedGenerator(generator.eval().requires_grad_(False), file, options, record)
+    return LoadedGenerator(generator.eval().requires_grad_(False), file, options, saved_options)
 
 
 def find_weights(path: Path, epoch: str = "latest", network: str | None = None) -> Path:
-    """The weights file that `path` means. Raises UserError where there is none, or one of several must be chosen."""
+    """Return the weights file at or in `path`. Raise UserError if there is none."""
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"there is no {path}; give a file such as latest_net_G.pth, or the folder of a run")
+        raise UserError(f"{path}: no such file or folder. Use a file such as latest_net_G.pth, or a run's folder.")
     if network is None and (path / HUB_WEIGHTS).is_file():
         return path / HUB_WEIGHTS
     for name in DEFAULT_NETWORKS if network is None else (network,):
@@ -203,14 +100,13 @@ def find_weights(path: Path, epoch: str = "latest", network: str | None = None) 
             file = path / f"{epoch}_net_{name}{suffix}"
             if file.is_file():
                 return file
-    there = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHTS)
-    wanted = f"{epoch}_net_{network or 'G'}.pth"
-    found = f"it holds {', '.join(there)}; name one of them" if there else "it holds no weights"
-    raise UserError(f"{path} has no {wanted}: {found}")
+    available = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHTS)
+    advice = f"Use one of its weights files: {', '.join(available)}." if available else "The folder has no weights files."
+    raise UserError(f"{path}: {epoch}_net_{network or 'G'}.pth not found. {advice}")
 
 
 def list_checkpoints(path: Path) -> list[Path]:
-    """Every generator that `path` offers: itself, those of a run's folder, or those of all runs below a folder."""
+    """Return all generators at `path`: a file, the generators of a run's folder, or those of all runs below a folder."""
     if path.is_file() or (path / HUB_WEIGHTS).is_file():
         return [find_weights(path)]
     files = [file for pattern in ("*_net_G*", "*/*_net_G*", f"*/{HUB_WEIGHTS}") for file in path.glob(pattern)]
@@ -219,15 +115,127 @@ def list_checkpoints(path: Path) -> list[Path]:
 
 
 def _read_options(folder: Path) -> Mapping[str, Any]:
-    """The options beside the weights; empty where there are none. Raises UserError where the file is damaged."""
+    """Return the options saved beside the weights, or {} if there are none. Raise UserError if the file is damaged."""
     for name in (HUB_OPTIONS, OPTIONS_FILE):
         try:
             options = json.loads((folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{folder / name} cannot be read ({error}); remove it, or fetch it again") from None
+            raise UserError(f"{folder / name}: cannot be read ({error}). Remove it, or download it again.") from None
         if not isinstance(options, dict):
-            raise UserError(f"{folder / name} is no table of options; remove it, or fetch it again")
+            raise UserError(f"{folder / name}: expected a JSON object of options. Remove it, or download it again.")
         return options
     return {}
+
+
+def resolve_architecture(
+    state: Mapping[str, Tensor], saved_options: Mapping[str, Any], overrides: Mapping[str, Any], path: object
+) -> Namespace:
+    """Return the options to build the generator of a state dict.
+
+    `overrides` come first, then what the weights imply. `saved_options` of the training run are used only if the weights
+    belong to no published architecture. Raise UserError, with the `path`, if the architecture remains unknown.
+    """
+    inferred = infer_architecture(state)
+    saved = {name: value for name, value in saved_options.items() if name in DEFAULTS and value is not None}
+    if inferred is None and "netG" not in {**saved, **overrides}:
+        raise UserError(
+            f"{path}: unknown architecture, and there is no train_opt.json beside it. Give the options of the training run: "
+            "--netG, --ngf, --input_nc, --no_antialias ..."
+        )
+    options = {**DEFAULTS, **(saved if inferred is None else inferred), **overrides}
+    if options["netG"] not in GENERATORS:
+        raise UserError(
+            f"{path}: no generator is named {options['netG']!r}. Use --netG with one of {', '.join(GENERATORS)}."
+        )
+    return Namespace(**options)
+
+
+def infer_architecture(state: Mapping[str, Tensor]) -> Options | None:
+    """Return the options of the generator with this state dict, or None if it is not a published architecture.
+
+    The shapes define everything but the dropout of a U-Net, which is off at inference.
+    """
+    try:
+        for infer in (_infer_resnet, _infer_unet, _infer_stylegan2):
+            options = infer(state)
+            if options is not None and options["netG"] in GENERATORS:
+                return {**DEFAULTS, **options}
+    except (KeyError, IndexError, ValueError):
+        pass  # some keys match an architecture, others do not
+    return None
+
+
+def _infer_resnet(state: Mapping[str, Tensor]) -> Options | None:
+    first = state.get("model.1.weight")
+    if first is None or first.ndim != 4:
+        return None
+    blocks = {int(key.split(".")[1]) for key in state if ".conv_block." in key}
+    blurs = [int(key.split(".")[1]) for key in state if key.endswith(".filt")]
+    layers = [int(key.split(".")[1]) for key in state]
+    return {
+        "netG": f"resnet_{len(blocks)}blocks",
+        "input_nc": first.shape[1],
+        "output_nc": state[f"model.{max(layers)}.weight"].shape[0],
+        "ngf": first.shape[0],
+        "normG": _infer_norm(state, "model.1", "model.2"),
+        "no_dropout": not any(".conv_block.6." in key and value.ndim == 4 for key, value in state.items()),
+        "no_antialias": not any(layer < min(blocks) for layer in blurs),
+        "no_antialias_up": not any(layer > max(blocks) for layer in blurs),
+    }
+
+
+def _infer_unet(state: Mapping[str, Tensor]) -> Options | None:
+    first = state.get("model.model.0.weight")
+    if first is None or first.ndim != 4:
+        return None
+    num_downs = sum(value.ndim == 4 for value in state.values()) // 2  # a convolution and a transposed convolution each
+    return {
+        "netG": f"unet_{2**num_downs}",
+        "input_nc": first.shape[1],
+        "output_nc": state["model.model.3.weight"].shape[1],
+        "ngf": first.shape[0],
+        "normG": _infer_norm(state, "model.model.0", "model.model.1.model.2"),
+    }
+
+
+def _infer_stylegan2(state: Mapping[str, Tensor]) -> Options | None:
+    first = state.get("encoder.convs.1.0.weight")
+    if first is None or first.ndim != 4:
+        return None
+    downsamplings = [key for key in state if key.startswith("encoder.") and key.endswith(".skip.1.weight")]
+    downsamplings.sort(key=lambda key: int(key.split(".")[2]))
+    encoder = {int(key.split(".")[2]) for key in state if key.startswith("encoder.")}
+    decoder = {int(key.split(".")[2]) for key in state if key.startswith("decoder.")}
+    blocks = 2 * (len(encoder) - 1 - len(downsamplings))
+    ngf, size = _infer_stylegan2_width([first.shape[0], *(state[key].shape[0] for key in downsamplings)])
+    return {
+        "netG": STYLEGAN2_BY_BLOCKS[blocks],
+        "input_nc": first.shape[1],
+        "output_nc": state[f"decoder.convs.{max(decoder)}.0.weight"].shape[0],
+        "ngf": ngf,
+        "net_size": size,
+        "stylegan2_G_num_downsampling": len(downsamplings),
+    }
+
+
+def _infer_stylegan2_width(channels: list[int]) -> tuple[int, int]:
+    """Return an --ngf and a --net_size that give these channels per level. All such pairs build the same network."""
+    for size in STYLEGAN2_SIZES:
+        estimate = channels[0] * size // 512
+        for ngf in range(max(1, estimate - 1), estimate + 3):
+            if [num_generator_channels(ngf, size / 2**level) for level in range(len(channels))] == channels:
+                return ngf, size
+    raise ValueError(f"no StyleGAN2 generator has these channels: {channels}")
+
+
+def _infer_norm(state: Mapping[str, Tensor], convolution: str, norm: str) -> str:
+    """Return --normG, from the keys of a convolution and of the norm after it.
+
+    A convolution has a bias only if an instance norm follows. Running statistics alone do not imply batch norm: old
+    checkpoints have them for instance norms too.
+    """
+    if f"{convolution}.bias" in state:
+        return "instance"
+    return "batch" if f"{norm}.running_mean" in state else "none"

@@ -1,4 +1,4 @@
-"""Images as arrays of 8 or 16 bits with their alpha, and the tensors in [-1, 1] that networks take."""
+"""Image files as arrays of 8 or 16 bits with alpha, the tensors that networks take, and the input and output paths."""
 
 import glob
 import os
@@ -19,6 +19,13 @@ from util.files import atomic_write
 # ITU-R 601-2 luma, in the fixed-point form of Pillow's convert("L").
 LUMA = np.array([19595, 38470, 7471])
 ORIENTATION = ExifTags.Base.Orientation
+# Settings for Pillow's save(); the lossy formats at a quality without visible artifacts.
+SAVE_SETTINGS: dict[str, dict[str, object]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+}
+MAX_LISTED = 3  # file names in an error message
 
 
 @dataclass(frozen=True)
@@ -27,23 +34,23 @@ class ImageArray:
 
     color: np.ndarray
     alpha: np.ndarray | None = None
-    icc_profile: bytes | None = None  # the meaning of the colors, handed on as it is
+    icc_profile: bytes | None = None  # color profile, copied unchanged
 
     @property
-    def white(self) -> int:
-        """The largest value of a sample: 255 or 65535."""
+    def max_value(self) -> int:
+        """Value of white: 255 or 65535."""
         return int(np.iinfo(self.color.dtype).max)
 
 
 def from_pil(image: Image.Image) -> ImageArray:
-    """The samples of a PIL image, upright by its EXIF orientation.
+    """Return the pixels of a PIL image, upright by its EXIF orientation.
 
     Raises:
-        ImageError: they are 32-bit samples, whose white is not defined.
+        ImageError: the image has 32-bit samples, whose value of white is undefined.
     """
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "L", "LA") else None
     if is_16_bit(image):
-        # Turned afterwards: a turned copy has lost what the file says of its samples.
+        # Transpose after reading: a transposed copy loses the TIFF tags that define the samples.
         gray = Image.fromarray(to_gray16(image).astype(np.uint16))
         gray.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
         return ImageArray(np.asarray(ImageOps.exif_transpose(gray))[:, :, None])
@@ -56,58 +63,60 @@ def from_pil(image: Image.Image) -> ImageArray:
     return ImageArray(pixels.reshape(*pixels.shape[:2], -1), None, profile)
 
 
-def to_pil(samples: ImageArray) -> Image.Image:
-    """A PIL image: RGB, RGBA, L, LA, or I;16 for 16-bit gray. 16-bit color, which Pillow does not have, becomes 8-bit."""
-    color, alpha = samples.color, samples.alpha
+def to_pil(array: ImageArray) -> Image.Image:
+    """Return a PIL image: RGB, RGBA, L, LA, or I;16 for 16-bit gray.
+
+    16-bit color becomes 8-bit color, because Pillow has no 16-bit color.
+    """
+    color, alpha = array.color, array.alpha
     if color.dtype == np.uint16 and (color.shape[2] == 3 or alpha is not None):
         color, alpha = _to_8_bit(color), None if alpha is None else _to_8_bit(alpha)
     image = Image.fromarray(np.ascontiguousarray(color[:, :, 0] if color.shape[2] == 1 else color))
     if alpha is not None:
         image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
-    if samples.icc_profile is not None:
-        image.info["icc_profile"] = samples.icc_profile
+    if array.icc_profile is not None:
+        image.info["icc_profile"] = array.icc_profile
     return image
 
 
-def to_tensor_from_array(samples: ImageArray, channels: int) -> Tensor:
-    """The (channels, H, W) float32 tensor in [-1, 1] that a network with as many input channels takes.
+def to_tensor(array: ImageArray, channels: int) -> Tensor:
+    """Return the (channels, H, W) float32 tensor in [-1, 1] for a network with this number of input channels.
 
-    What alpha hides altogether is white, as in the images that networks are trained on; what shows through keeps its
-    color, since the translation gets the same alpha.
+    Fully transparent pixels become white, as in training. Partly transparent pixels keep their color, because the output
+    gets the same alpha.
     """
-    color = samples.color
-    if samples.alpha is not None:
-        color = np.where(samples.alpha[:, :, None] == 0, color.dtype.type(samples.white), color)
+    color = array.color
+    if array.alpha is not None:
+        color = np.where(array.alpha[:, :, None] == 0, color.dtype.type(array.max_value), color)
     if channels == 1 and color.shape[2] == 3:
         luma = (color.astype(np.int64) @ LUMA + 2**15) >> 16
         color = luma.astype(color.dtype)[:, :, None]
     values = np.ascontiguousarray(color.transpose(2, 0, 1)).astype(np.float32)
-    values /= samples.white
+    values /= array.max_value
     values -= 0.5
     values /= 0.5
     tensor = torch.from_numpy(values)
     return tensor.expand(channels, -1, -1) if tensor.shape[0] == 1 else tensor
 
 
-def from_output(translation: Tensor, source: ImageArray) -> ImageArray:
-    """The translation (C, H, W) in [-1, 1] as samples of the source's depth, with its alpha and its color profile.
+def from_output(output: Tensor, source: ImageArray) -> ImageArray:
+    """Return a network's output (C, H, W) in [-1, 1] as an image with the source's bit depth, alpha and color profile.
 
-    Values are truncated, not rounded, as test.py and the published code do. Alpha is resized where the translation has
-    another size than the source.
+    Values are truncated, not rounded, as in test.py and in the published code. Alpha is resized to the output's size.
     """
-    scaled = ((translation.float() + 1) / 2 * source.white).clamp(0, source.white)
+    scaled = ((output.float() + 1) / 2 * source.max_value).clamp(0, source.max_value)
     color = scaled.permute(1, 2, 0).cpu().numpy().astype(source.color.dtype)
     alpha = source.alpha
     if alpha is not None and alpha.shape != color.shape[:2]:
         plane = torch.from_numpy(alpha.astype(np.float32))[None, None]
-        resized = resize(plane, *color.shape[:2]).clamp(0, source.white).round()
+        resized = resize(plane, *color.shape[:2]).clamp(0, source.max_value).round()
         alpha = resized[0, 0].numpy().astype(alpha.dtype)
     profile = source.icc_profile if color.shape[2] == source.color.shape[2] else None
     return ImageArray(color, alpha, profile)
 
 
 def resize(batch: Tensor, height: int, width: int) -> Tensor:
-    """(N, C, H, W) at another size, bicubic, antialiased where it shrinks."""
+    """Resize (N, C, H, W) to (N, C, height, width): bicubic, antialiased."""
     return torch.nn.functional.interpolate(batch, (height, width), mode="bicubic", antialias=True)
 
 
@@ -115,63 +124,77 @@ def _to_8_bit(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-# How each kind is written where it matters; the lossy ones at a quality that does not show.
-SAVE_SETTINGS: dict[str, dict[str, object]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"quality": 95},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
-}
-MAX_LISTED = 3  # names that a refusal lists
+def read_image_array(path: Path) -> ImageArray:
+    """Read the first frame of a file, upright by its EXIF orientation. Raise ImageError if that fails."""
+    with open_exif_transposed(str(path)) as image:
+        return from_pil(image)
+
+
+def write_image_array(array: ImageArray, path: Path) -> None:
+    """Write an image atomically, in the format of the file extension.
+
+    Raise OSError, ValueError or EnvironmentFailure if the disk, the format or the folder does not accept it.
+    """
+    file_format = Image.registered_extensions()[path.suffix.lower()]
+    image = to_pil(array)
+    with atomic_write(path) as tmp_path:
+        image.save(tmp_path, file_format, icc_profile=array.icc_profile, **SAVE_SETTINGS.get(file_format, {}))
 
 
 @dataclass(frozen=True)
 class Job:
-    """An image to translate, and where to."""
+    """A file to translate and the path of the result."""
 
     source: Path
     target: Path
 
 
 def plan_jobs(source: str, output: Path) -> list[Job]:
-    """What is to be translated: an image, all images below a folder, or those that a pattern such as `in/*.jpg` finds.
+    """Return the jobs for an image, for all images below a folder, or for a pattern such as `in/*.jpg`.
 
-    Results lie below `output` as the sources lie below the folder, or below the pattern's fixed part, under equal names.
-    For a single image `output` may be the result's own name.
+    The tree below `output` mirrors the tree below the folder, or below the fixed part of the pattern. For a single image,
+    `output` may be a file name.
 
     Raises:
-        UserError: there is no image, or results would be written over sources or among them.
+        UserError: there is no image, or results would overwrite inputs or lie among them.
     """
     path = Path(source)
     if path.is_dir():
         root, files = path, [Path(file) for file in list_images(source)]
     elif path.is_file():
-        named = output.suffix.lower() in EXTENSIONS and not output.is_dir()
-        return _build_validated([Job(path, output if named else output / path.name)])
+        is_file_name = output.suffix.lower() in EXTENSIONS and not output.is_dir()
+        return _check_targets([Job(path, output if is_file_name else output / path.name)])
     elif glob.has_magic(source):
         found = sorted(Path(file) for file in glob.glob(source, recursive=True))  # noqa: PTH207 - it keeps `..` as written
         root, files = _fixed_part(path), [file for file in found if file.suffix.lower() in EXTENSIONS and file.is_file()]
         if not files:
-            raise UserError(f"--input {source} matches no image, of {len(found)} files and folders that it matches")
+            raise UserError(
+                f"--input {source}: no image matches this pattern ({len(found)} other files and folders do). "
+                f"Use a pattern for files that end in {', '.join(EXTENSIONS)}."
+            )
     else:
-        raise UserError(f"--input {source}: there is no such file or folder")
+        raise UserError(f"--input {source}: no such file or folder. Check the path.")
     if _is_within(output, root):
         raise UserError(
-            f"--output {output} lies within --input {root}: its images would be taken for input the next time; "
-            "name a folder outside"
+            f"--output {output}: inside --input {root}, so that the next run would read the results as input. "
+            "Use a folder outside."
         )
-    return _build_validated([Job(file, output / file.relative_to(root)) for file in files])
+    return _check_targets([Job(file, output / file.relative_to(root)) for file in files])
 
 
 def plan_video(source: Path, output: Path) -> Job:
-    """A video, to `output` itself where that ends as videos do, or below it. Raises UserError where that is the source."""
-    named = output.suffix and not output.is_dir()
-    return _build_validated([Job(source, output if named else output / source.name)])[0]
+    """Return the job for a video. `output` is a file name if it has an extension, else a folder.
+
+    Raise UserError if the result would overwrite the input.
+    """
+    is_file_name = output.suffix and not output.is_dir()
+    return _check_targets([Job(source, output if is_file_name else output / source.name)])[0]
 
 
 def pending_jobs(jobs: Sequence[Job], resume: bool, overwrite: bool) -> list[Job]:
-    """The jobs whose result is not there yet; with `overwrite` all.
+    """Return the jobs without a result, or all jobs with `overwrite`.
 
-    Raises UserError where results are there and neither is asked for.
+    Raise UserError if there are results and neither `resume` nor `overwrite` is set.
     """
     done = [job for job in jobs if job.target.exists()]
     if not done or overwrite:
@@ -180,41 +203,24 @@ def pending_jobs(jobs: Sequence[Job], resume: bool, overwrite: bool) -> list[Job
         return [job for job in jobs if not job.target.exists()]
     names = ", ".join(str(job.target) for job in done[:MAX_LISTED])
     raise UserError(
-        f"{len(done)} of {len(jobs)} results are there already ({names}{', …' if len(done) > MAX_LISTED else ''}): "
-        "--resume keeps them and does the others, --overwrite makes them anew"
+        f"--output: {len(done)} of {len(jobs)} results exist ({names}{', …' if len(done) > MAX_LISTED else ''}). "
+        "Use --resume to skip them or --overwrite to replace them."
     )
 
 
-def read_image_array(path: Path) -> ImageArray:
-    """The first image in a file, upright. Raises ImageError."""
-    with open_exif_transposed(str(path)) as image:
-        return from_pil(image)
-
-
-def write_image_array(samples: ImageArray, path: Path) -> None:
-    """Writes the kind of image that the name says. The file is complete or not there.
-
-    Raises OSError, ValueError or EnvironmentFailure where the disk, the kind of file, or the folder does not take it.
-    """
-    kind = Image.registered_extensions()[path.suffix.lower()]
-    image = to_pil(samples)
-    with atomic_write(path) as unfinished:
-        image.save(unfinished, kind, icc_profile=samples.icc_profile, **SAVE_SETTINGS.get(kind, {}))
-
-
-def _build_validated(jobs: list[Job]) -> list[Job]:
-    """The jobs themselves. Raises UserError where a result would be written over a source."""
+def _check_targets(jobs: list[Job]) -> list[Job]:
+    """Return the jobs. Raise UserError if a result would overwrite an input."""
     sources = {os.path.realpath(job.source) for job in jobs}
     for job in jobs:
         if os.path.realpath(job.target) in sources:
-            raise UserError(f"{job.target} is one of the images to translate; name another --output")
+            raise UserError(f"--output: {job.target} is one of the input images. Use another folder or file name.")
     return jobs
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folder that a pattern starts from."""
-    wild = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
-    return Path(*pattern.parts[:wild])
+    """Return the folder in front of the first wildcard of a pattern."""
+    first = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
+    return Path(*pattern.parts[:first])
 
 
 def _is_within(path: Path, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Many files through one translator: while a batch is computed, the next ones are read and the last ones written."""
+"""Translate many files: read the next images and write the last results while a batch is computed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch
 
 from data.image_io import ImageError
-from models.inference.image_io import ImageArray, Job, from_output, read_image_array, to_tensor_from_array, write_image_array
+from models.inference.image_io import ImageArray, Job, from_output, read_image_array, to_tensor, write_image_array
 from models.inference.translator import Translator
 from util.errors import FILESYSTEM_ERRNOS, EnvironmentFailure, UserError
 
@@ -18,21 +18,21 @@ Result = TypeVar("Result")
 
 Existing = Literal["replace", "keep", "refuse"]
 
-MAX_PENDING_BATCHES = 4  # images of various sizes that may wait for others of their size, in batches
+MAX_PENDING_BATCHES = 4  # images of several sizes that wait for others of their size, in batches
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that has no translation, and why."""
+    """An image that could not be translated, and the reason."""
 
     job: Job
     reason: str
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Loaded:
     job: Job
-    samples: ImageArray
+    array: ImageArray
 
 
 def translate_files(
@@ -43,16 +43,18 @@ def translate_files(
     on_complete: Callable[[Job], None],
     existing: Existing = "replace",
 ) -> list[Failure]:
-    """Translates every job's image; those that cannot be are in the list returned, and the others are done.
+    """Translate the image of every job. Return the failures; all other results are on disk.
 
-    Images of equal sizes are computed together, up to `batch_size` and to what fits into memory. `threads` read, and as
-    many write. `on_complete` is called for every job, whatever came of it.
-
-    `existing` says what to do about a result that another program has written meanwhile: "replace" it, "keep" it, or
-    "refuse", which makes the job fail.
-
+    Args:
+        translator: the generator.
+        jobs: files to read and to write.
+        batch_size: largest number of images of equal size in a batch; smaller if memory is.
+        threads: number of threads that read, and number of threads that write.
+        on_complete: called once for every job, successful or not.
+        existing: what to do if another program has written a result in the meantime: "replace" it, "keep" it, or "refuse",
+            which makes the job fail.
     Raises:
-        OSError: the disk is full, or must not be written to.
+        OSError: the disk is full or read-only.
     """
     failures: list[Failure] = []
 
@@ -60,24 +62,24 @@ def translate_files(
         failures.append(Failure(job, reason))
         on_complete(job)
 
-    def wanted() -> Iterator[Job]:
+    def jobs_to_read() -> Iterator[Job]:
         for job in jobs:
             if existing == "keep" and job.target.exists():
                 on_complete(job)
             else:
                 yield job
 
-    def write(translated: tuple[Job, ImageArray]) -> tuple[Job, str | None]:
-        job, samples = translated
+    def write(result: tuple[Job, ImageArray]) -> tuple[Job, str | None]:
+        job, array = result
         if existing != "replace" and job.target.exists():
-            return job, None if existing == "keep" else "another program has written the result meanwhile"
-        return job, _write(job, samples)
+            return job, None if existing == "keep" else "another program has written the result in the meantime"
+        return job, _write(job, array)
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         try:
-            read = _readable(_prefetch(readers, _read, wanted(), threads + batch_size), fail)
-            translated = _translated(translator, _batches(translator, read, batch_size), fail)
-            for job, reason in _prefetch(writers, write, translated, threads + batch_size):
+            loaded = _drop_unreadable(_prefetch(readers, _read, jobs_to_read(), threads + batch_size), fail)
+            outputs = _translate_batches(translator, _batches(translator, loaded, batch_size), fail)
+            for job, reason in _prefetch(writers, write, outputs, threads + batch_size):
                 if reason is None:
                     on_complete(job)
                 else:
@@ -92,7 +94,7 @@ def translate_files(
 def _prefetch(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """What `work` makes of the items, in order, computed in the pool up to `ahead` items before it is asked for."""
+    """Yield `work(item)` in order, computed in the pool up to `ahead` items in advance."""
     running: deque[Future[Result]] = deque()
     for item in items:
         running.append(pool.submit(work, item))
@@ -103,25 +105,26 @@ def _prefetch(
 
 
 def _read(job: Job) -> tuple[Job, ImageArray | str]:
+    """Return the job with its image, or with the reason if the image cannot be read."""
     try:
         return job, read_image_array(job.source)
     except ImageError as error:
         return job, str(error)
 
 
-def _readable(read: Iterable[tuple[Job, ImageArray | str]], fail: Callable[[Job, str], None]) -> Iterator[_Read]:
-    for job, samples in read:
-        if isinstance(samples, str):
-            fail(job, samples)
+def _drop_unreadable(results: Iterable[tuple[Job, ImageArray | str]], fail: Callable[[Job, str], None]) -> Iterator[_Loaded]:
+    for job, result in results:
+        if isinstance(result, str):
+            fail(job, result)
         else:
-            yield _Read(job, samples)
+            yield _Loaded(job, result)
 
 
-def _batches(translator: Translator, read: Iterable[_Read], batch_size: int) -> Iterator[list[_Read]]:
-    """Images of equal sizes together; the longest group goes first where many sizes wait."""
-    groups: dict[tuple[int, ...], list[_Read]] = {}
-    for image in read:
-        height, width = image.samples.color.shape[:2]
+def _batches(translator: Translator, images: Iterable[_Loaded], batch_size: int) -> Iterator[list[_Loaded]]:
+    """Yield batches of images of equal size. If too many sizes wait, the largest group comes first."""
+    groups: dict[tuple[int, ...], list[_Loaded]] = {}
+    for image in images:
+        height, width = image.array.color.shape[:2]
         group = groups.setdefault((height, width), [])
         group.append(image)
         if len(group) >= min(batch_size, translator.max_batch_size(height, width)):
@@ -131,24 +134,25 @@ def _batches(translator: Translator, read: Iterable[_Read], batch_size: int) -> 
     yield from groups.values()
 
 
-def _translated(
-    translator: Translator, batches: Iterable[list[_Read]], fail: Callable[[Job, str], None]
+def _translate_batches(
+    translator: Translator, batches: Iterable[list[_Loaded]], fail: Callable[[Job, str], None]
 ) -> Iterator[tuple[Job, ImageArray]]:
     for batch in batches:
-        tensors = [to_tensor_from_array(image.samples, translator.input_nc) for image in batch]
+        tensors = [to_tensor(image.array, translator.input_nc) for image in batch]
         try:
-            translations = translator.translate(torch.stack(tensors)).cpu()
+            outputs = translator.translate(torch.stack(tensors)).cpu()
         except UserError as error:
             for image in batch:
                 fail(image.job, str(error))
             continue
-        for image, translation in zip(batch, translations, strict=True):
-            yield image.job, from_output(translation, image.samples)
+        for image, output in zip(batch, outputs, strict=True):
+            yield image.job, from_output(output, image.array)
 
 
-def _write(job: Job, samples: ImageArray) -> str | None:
+def _write(job: Job, array: ImageArray) -> str | None:
+    """Write a result. Return the reason if the file cannot be written, else None."""
     try:
-        write_image_array(samples, job.target)
+        write_image_array(array, job.target)
     except (OSError, ValueError, EnvironmentFailure) as error:
         if isinstance(error, OSError) and error.errno in FILESYSTEM_ERRNOS:
             raise

@@ -12,17 +12,9 @@ from torch import Tensor
 
 from data.image_io import MAX_PIXELS
 from models.inference.checkpoint import load_generator
-from models.inference.image_io import (
-    ImageArray,
-    from_output,
-    from_pil,
-    resize,
-    to_pil,
-    to_tensor_from_array,
-)
-from models.inference.memory import BYTES_PER_ELEMENT, PROBE_SIZE, elements_per_pixel, images_at_once, largest_map
+from models.inference.image_io import ImageArray, from_output, from_pil, resize, to_pil, to_tensor
+from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, max_images, max_map_elements, probe_size
 from models.inference.noise import SeededNoise
-from models.inference.sides import reflect_pad_to_multiple
 from models.inference.tiling import DEFAULT_TILE, Tiler
 from models.networks.base import Generator
 from util.errors import UserError
@@ -32,11 +24,13 @@ ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 
 
 class Translator:
-    """A generator in evaluation mode: batch norm uses its running statistics, nothing is dropped, and noise follows from
-    the seed, so that an image's translation depends on nothing but the image.
+    """A generator in evaluation mode, for images of any size.
 
-    Any size is taken and given back: images are reflected at their lower and right borders up to the multiple that the
-    network needs, and cropped again. Images that do not fit into memory are computed in tiles, with the same values.
+    Batch norm uses its running statistics, dropout is off, and injected noise depends on the seed only. The output for an
+    image therefore depends on nothing but the image.
+
+    Images are reflection-padded at the lower and right borders to the sizes that the network needs, and outputs are
+    cropped. Images that do not fit into memory are computed in tiles, with the same values.
     """
 
     def __init__(
@@ -46,40 +40,43 @@ class Translator:
         device: torch.device | None = None,
         bf16: bool = False,
         tile: int | None = None,
-        memory: int | None = None,
+        memory_limit: int | None = None,
         short_side: int | None = None,
         seed: int = 0,
-        scratch: Path | None = None,
-        say: Callable[[str], None] = print,
+        tmp_dir: Path | None = None,
+        log: Callable[[str], None] = print,
     ) -> None:
-        """
+        """Move the generator to the device and prepare it for inference.
+
         Args:
             generator: maps (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1].
-            bf16: compute in bfloat16 where that is safe; faster on hardware that has it, and less exact.
-            tile: side of tiles in pixels, to be used always; None: tiles where memory asks for them.
-            memory: bytes that may be used; None: most of what is free at each image.
-            short_side: pixels that the shorter side is resized to first; None: never resize.
-            seed: of the noise that StyleGAN2 generators inject.
-            scratch: folder for the feature maps of tiles, where memory does not do; None: the system's.
-            say: told when an image is computed in tiles, and why.
+            input_nc: input channels of the generator.
+            device: device to compute on; None: a GPU if there is one.
+            bf16: compute in bfloat16: faster on hardware that supports it, but less exact.
+            tile: tile size in pixels, for images of any size; None: tiles only if memory is too small.
+            memory_limit: bytes of memory to use; None: most of what is free at each image.
+            short_side: size in pixels to resize the shorter side to; None: do not resize.
+            seed: random seed of the noise that StyleGAN2 generators inject.
+            tmp_dir: folder for feature maps that do not fit into memory; None: the system's temporary folder.
+            log: called with a message if an image is computed in tiles.
         """
-        #: Where the generator came from, for people.
-        self.origin = type(generator).__name__
+        #: Description of the checkpoint, for messages.
+        self.source = type(generator).__name__
         self.device = device or select_device(AUTO)
         self.generator = generator.to(self.device).eval().requires_grad_(False)
         self.input_nc = input_nc
         self.bf16 = bf16
         self.tile = tile
-        self.memory = memory
+        self.memory_limit = memory_limit
         self.short_side = short_side
-        self.scratch = scratch
-        self.say = say
-        self.multiple, self.least = generator.size_multiple, generator.min_size
+        self.tmp_dir = tmp_dir
+        self.log = log
         self.noise = SeededNoise(seed)
         self.generator.set_noise_source(self.noise)
-        self.noise.set_full_view(PROBE_SIZE, PROBE_SIZE)
-        self.largest_map = largest_map(self.device)
-        self.pixel_elements = elements_per_pixel(self.generator, input_nc)
+        size = probe_size(generator)
+        self.noise.set_full_view(size, size)
+        self.elements_per_pixel = elements_per_pixel(self.generator, input_nc)
+        self.max_map_elements = max_map_elements(self.device)
 
     @classmethod
     def from_checkpoint(
@@ -92,100 +89,133 @@ class Translator:
         gpu_ids: str = AUTO,
         **settings: Any,
     ) -> "Translator":
-        """The translator of a weights file, of a run's folder, or of a folder in the Hugging Face hub's layout.
+        """Load a weights file, a run's folder, or a folder in the layout of the Hugging Face Hub.
 
-        What the network was built with is told from the weights; `architecture`, such as {"netG": "mine"}, is for
-        networks that are not known. `epoch` and `network` ("G_A") choose among a run's files, `gpu_ids` is "auto", "-1" or
-        "0". The other `settings` are the constructor's.
-
-        Raises UserError where there is no such checkpoint or device.
+        Args:
+            path: file or folder.
+            epoch: checkpoint of a run's folder.
+            network: generator of a run's folder, such as "G_A"; None: G, or else G_A.
+            architecture: options such as {"netG": "mine"}, for networks that cannot be inferred from the weights.
+            gpu_ids: "auto", "-1" for the CPU, or a GPU index such as "0".
+            settings: further arguments of the constructor.
+        Raises:
+            UserError: there is no such checkpoint or device.
         """
         loaded = load_generator(Path(path), epoch, network, architecture)
         translator = cls(loaded.network, loaded.options.input_nc, select_device(gpu_ids), **settings)
-        translator.origin = loaded.describe()
+        translator.source = loaded.describe()
         return translator
 
     def __call__(self, image: ImageT) -> ImageT:
-        """The translation of one image, of the same kind and size.
+        """Translate one image. Return an image of the same type and size.
 
         Args:
-            image: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]) of uint8 or uint16 (C: gray 1,
-                color 3, with alpha 4), or a tensor (C, H, W) or (N, C, H, W) in [-1, 1].
+            image: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]) of uint8 or uint16 with C = 1 (gray),
+                2 (gray and alpha), 3 (color) or 4 (color and alpha), or a tensor (C, H, W) or (N, C, H, W) in [-1, 1].
         """
         if isinstance(image, Tensor):
             batch = image if image.ndim == 4 else image[None]
-            translation = self.translate(batch.float()).to(image.device)
-            return translation if image.ndim == 4 else translation[0]
+            output = self.translate(batch.float()).to(image.device)
+            return output if image.ndim == 4 else output[0]
         if isinstance(image, Image.Image):
-            return to_pil(self.translate_samples(from_pil(image)))
-        result = self.translate_samples(_samples_of_array(image))
-        planes = result.color if result.alpha is None else np.dstack([result.color, result.alpha])
-        return planes[:, :, 0] if image.ndim == 2 and planes.shape[2] == 1 else planes
+            return to_pil(self.translate_array(from_pil(image)))
+        result = self.translate_array(_from_numpy(image))
+        pixels = result.color if result.alpha is None else np.dstack([result.color, result.alpha])
+        return pixels[:, :, 0] if image.ndim == 2 and pixels.shape[2] == 1 else pixels
 
-    def translate_samples(self, samples: ImageArray) -> ImageArray:
-        """The translation of one image, with its alpha."""
-        return from_output(self.translate(to_tensor_from_array(samples, self.input_nc)[None])[0], samples)
+    def translate_array(self, array: ImageArray) -> ImageArray:
+        """Translate one image. Return it with the same alpha and bit depth."""
+        return from_output(self.translate(to_tensor(array, self.input_nc)[None])[0], array)
 
     def translate(self, batch: Tensor) -> Tensor:
-        """The translations (N, C', H, W) of images (N, C, H, W) in [-1, 1], on the device that computes; on the CPU where
-        they were computed in tiles. With `short_side` they have another size.
+        """Translate images (N, C, H, W) in [-1, 1]. Return (N, C', H, W).
 
-        Raises UserError where there is not memory enough, or where `short_side` makes an image larger than any file's.
+        The output is on the compute device, or on the CPU if it was computed in tiles. `short_side` changes its size.
+
+        Raises:
+            UserError: memory is too small, or `short_side` makes an image larger than files can be.
         """
         if self.short_side is not None:
             scale = self.short_side / min(batch.shape[2:])
             height, width = (max(1, round(side * scale)) for side in batch.shape[2:])
             if height * width > MAX_PIXELS:
-                raise UserError(f"the shorter side of {self.short_side} pixels would make it {width}x{height}: give less")
+                raise UserError(
+                    f"--short_side {self.short_side}: the image would have {width}x{height} pixels. Use a smaller value."
+                )
             batch = resize(batch, height, width)
         height, width = batch.shape[2:]
         with torch.inference_mode(), self._precision():
-            padded = reflect_pad_to_multiple(batch, self.multiple, self.least)
-            at_once = self.max_batch_size(*padded.shape[2:])
-            tile = self._tile_for(padded.shape[2], padded.shape[3], at_once)
-            translation = self._whole(padded, at_once) if tile is None else self._tiled(padded, tile)
-        return translation[:, :, :height, :width].float()
+            padded = reflect_pad_to_multiple(batch, self.generator.size_multiple, self.generator.min_size)
+            max_batch_size = self.max_batch_size(padded.shape[2], padded.shape[3])
+            tile = self._tile_for(padded.shape[2], padded.shape[3], max_batch_size)
+            output = self._whole(padded, max_batch_size) if tile is None else self._tiled(padded, tile)
+        return output[:, :, :height, :width].float()
 
     def max_batch_size(self, height: int, width: int) -> int:
-        """Return the number of images of this size that one pass can take: 0 if even one is too large for the memory, or
-        for the 32-bit indices of GPU kernels."""
-        return images_at_once(height * width * self.pixel_elements, self._budget(), self.largest_map)
+        """Return the number of images of this size that one forward pass can take.
 
-    def _whole(self, batch: Tensor, at_once: int) -> Tensor:
+        It is 0 if even one is too large for the memory, or for the 32-bit indices of GPU kernels.
+        """
+        return max_images(height * width * self.elements_per_pixel, self._usable_memory(), self.max_map_elements)
+
+    def _whole(self, batch: Tensor, max_batch_size: int) -> Tensor:
         self.noise.set_full_view(*batch.shape[2:])
-        return torch.cat([self.generator(part.to(self.device, non_blocking=True)) for part in batch.split(max(1, at_once))])
+        parts = batch.split(max(1, max_batch_size))
+        return torch.cat([self.generator(part.to(self.device, non_blocking=True)) for part in parts])
 
     def _tiled(self, batch: Tensor, tile: int) -> Tensor:
-        tiler = Tiler(self.generator, self.multiple, self.noise, tile, self.memory, self.scratch)
+        tiler = Tiler(self.generator, self.noise, tile, self.memory_limit, self.tmp_dir)
         return torch.cat([tiler(image[None].cpu()) for image in batch])
 
-    def _tile_for(self, height: int, width: int, at_once: int) -> int | None:
-        """Return the side of the tiles, or None for an image in one piece."""
+    def _tile_for(self, height: int, width: int, max_batch_size: int) -> int | None:
+        """Return the tile size for an image, or None to compute it as a whole."""
         if self.tile is not None:
             return self.tile
-        if at_once:
+        if max_batch_size:
             return None
-        elements = height * width * self.pixel_elements
-        if elements > self.largest_map:
-            why = f"in one piece would need a feature map of {elements:.2g} elements, too many for the kernels of a GPU"
+        elements = height * width * self.elements_per_pixel
+        if elements > self.max_map_elements:
+            reason = f"need a feature map of {elements:.2g} elements, too many for GPU kernels"
         else:
-            needed, budget = elements * BYTES_PER_ELEMENT, self._budget()
-            why = f"in one piece would take about {format_gib(needed)}, and {format_gib(budget)} may be used"
-        self.say(f"{width}x{height} pixels {why}: computing it in tiles of {DEFAULT_TILE} pixels")
+            needed, usable = format_gib(elements * BYTES_PER_ELEMENT), format_gib(self._usable_memory())
+            reason = f"need about {needed} of memory, but only {usable} can be used"
+        self.log(f"{width}x{height} pixels {reason}; computing in tiles of {DEFAULT_TILE} pixels")
         return DEFAULT_TILE
 
-    def _budget(self) -> int:
-        return free_memory(self.device) if self.memory is None else self.memory
+    def _usable_memory(self) -> int:
+        return free_memory(self.device) if self.memory_limit is None else self.memory_limit
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def _samples_of_array(array: np.ndarray) -> ImageArray:
+def reflect_pad_to_multiple(batch: Tensor, multiple: int, min_size: int) -> Tensor:
+    """Reflection-pad (N, C, H, W) at the lower and right borders.
+
+    Both sides become multiples of `multiple` and at least `min_size`. Unlike `F.pad`, the padding may be larger than the
+    image: the reflection repeats.
+    """
+    height, width = (max(min_size, -(-side // multiple) * multiple) for side in batch.shape[2:])
+    if (height, width) == tuple(batch.shape[2:]):
+        return batch
+    rows, columns = (
+        _reflected_indices(old, new).to(batch.device) for old, new in zip(batch.shape[2:], (height, width), strict=True)
+    )
+    return batch[:, :, rows[:, None], columns]
+
+
+def _reflected_indices(length: int, padded: int) -> Tensor:
+    """Return the source index of each of `padded` positions: 0 1 2 3 2 1 0 1 … for a length of 4."""
+    period = max(1, 2 * (length - 1))
+    phase = torch.arange(padded) % period
+    return torch.minimum(phase, period - phase)
+
+
+def _from_numpy(array: np.ndarray) -> ImageArray:
     if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
-        raise ValueError(f"expected an array (H, W[, C]) of uint8 or uint16, not {array.dtype} {array.shape}")
-    planes = array.reshape(*array.shape[:2], -1)
-    if planes.shape[2] not in (1, 2, 3, 4):
-        raise ValueError(f"expected 1 to 4 channels, not {planes.shape[2]}")
-    has_alpha = planes.shape[2] in (2, 4)
-    return ImageArray(planes[:, :, :-1], planes[:, :, -1]) if has_alpha else ImageArray(planes)
+        raise ValueError(f"expected an array (H, W[, C]) of uint8 or uint16, got {array.dtype} {array.shape}")
+    pixels = array.reshape(*array.shape[:2], -1)
+    if pixels.shape[2] not in (1, 2, 3, 4):
+        raise ValueError(f"expected 1 to 4 channels, got {pixels.shape[2]}")
+    has_alpha = pixels.shape[2] in (2, 4)
+    return ImageArray(pixels[:, :, :-1], pixels[:, :, -1]) if has_alpha else ImageArray(pixels)

@@ -1,7 +1,7 @@
-"""A page in the browser: drop an image, see it before and after, download the translation.
+"""The server of scripts/app.py: a page to upload an image, compare it with its translation, and download the result.
 
-Nothing of the machine can be read through it: there are no paths in its requests, only the number of a checkpoint, and it
-serves nothing but one page and what was just uploaded.
+Clients cannot read files of the machine. Requests contain the index of a checkpoint and no paths, and the server returns
+one static page and images derived from the upload.
 """
 
 import io
@@ -25,8 +25,8 @@ from models.inference.translator import Translator
 from util.errors import UserError
 
 PAGE = Path(__file__).with_name("web.html")
-KEPT_TRANSLATORS = 3
-# The page needs nothing from elsewhere, and no other page may show it or send to it.
+MAX_CACHED_TRANSLATORS = 3
+# The page loads nothing from other servers, and no other page may embed it or send requests to it.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -37,28 +37,28 @@ HEADERS = {
 
 
 class UploadRefusedError(Exception):
-    """What was sent is not translated; the first argument is the HTTP status, the second the reason."""
+    """An upload that is not translated. The arguments are the HTTP status and the reason."""
 
 
 def create_app(
     checkpoints: Mapping[str, Callable[[], Translator]], hosts: list[str], max_bytes: int, max_pixels: int
 ) -> Starlette:
-    """The application.
+    """Create the web application.
 
     Args:
-        checkpoints: what loads each translator, by the name that the page shows.
-        hosts: names that the page may be called by; another page's scripts cannot reach it by a name of their own.
-        max_bytes: largest file that is taken.
-        max_pixels: largest image that is taken.
+        checkpoints: functions that load the translators, by the name to show on the page.
+        hosts: accepted values of the Host header. Others are refused, so that DNS rebinding cannot reach the server.
+        max_bytes: size limit of uploaded files.
+        max_pixels: size limit of images.
     """
     names = list(checkpoints)
-    load = lru_cache(KEPT_TRANSLATORS)(lambda name: checkpoints[name]())
-    one_at_a_time = Lock()
+    load = lru_cache(MAX_CACHED_TRANSLATORS)(lambda name: checkpoints[name]())
+    generator_lock = Lock()
 
     def translate(upload: bytes, name: str) -> bytes:
-        samples = _read(upload, max_pixels)
-        with one_at_a_time:
-            return _png(load(name).translate_samples(samples))
+        array = _read(upload, max_pixels)
+        with generator_lock:
+            return _to_png(load(name).translate_array(array))
 
     async def page(request: Request) -> Response:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=HEADERS)
@@ -67,13 +67,13 @@ def create_app(
         return JSONResponse({"checkpoints": names, "max_bytes": max_bytes}, headers=HEADERS)
 
     async def preview(request: Request) -> Response:
-        return await _answer(request, max_bytes, lambda upload: _png(_read(upload, max_pixels)))
+        return await _respond(request, max_bytes, lambda upload: _to_png(_read(upload, max_pixels)))
 
     async def translation(request: Request) -> Response:
-        number = request.query_params.get("checkpoint", "")
-        if not number.isdecimal() or int(number) >= len(names):
-            return _refusal(404, "there is no such checkpoint")
-        return await _answer(request, max_bytes, lambda upload: translate(upload, names[int(number)]))
+        index = request.query_params.get("checkpoint", "")
+        if not index.isdecimal() or int(index) >= len(names):
+            return _error(404, "no such checkpoint")
+        return await _respond(request, max_bytes, lambda upload: translate(upload, names[int(index)]))
 
     routes = [
         Route("/", page),
@@ -84,46 +84,46 @@ def create_app(
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 
 
-async def _answer(request: Request, max_bytes: int, work: Callable[[bytes], bytes]) -> Response:
-    """A PNG of what `work` makes of the uploaded file; a sentence where it is refused."""
+async def _respond(request: Request, max_bytes: int, work: Callable[[bytes], bytes]) -> Response:
+    """Return the PNG that `work` makes of the upload, or a JSON error."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        return _refusal(403, "another page must not send images here")
+        return _error(403, "requests from other pages are not accepted")
     try:
         upload = await _receive(request, max_bytes)
         return Response(await run_in_threadpool(work, upload), media_type="image/png", headers=HEADERS)
     except UploadRefusedError as refusal:
-        return _refusal(*refusal.args)
+        return _error(*refusal.args)
     except UserError as error:
-        return _refusal(422, str(error))
+        return _error(422, str(error))
 
 
 async def _receive(request: Request, max_bytes: int) -> bytes:
     upload = bytearray()
-    async for part in request.stream():
-        upload += part
+    async for chunk in request.stream():
+        upload += chunk
         if len(upload) > max_bytes:
             raise UploadRefusedError(413, f"the file is larger than {max_bytes / 10**6:.0f} MB")
     return bytes(upload)
 
 
 def _read(upload: bytes, max_pixels: int) -> ImageArray:
-    with TemporaryDirectory() as folder:  # Windows does not open a NamedTemporaryFile a second time
+    with TemporaryDirectory() as folder:  # Windows cannot open a NamedTemporaryFile twice
         file = Path(folder, "upload")
         file.write_bytes(upload)
         try:
             with open_exif_transposed(str(file)) as image:
                 if image.width * image.height > max_pixels:
-                    raise ImageError(f"{image.width}x{image.height} are more than {max_pixels / 10**6:.0f} megapixels")
+                    raise ImageError(f"{image.width}x{image.height} pixels exceed {max_pixels / 10**6:.0f} megapixels")
                 return from_pil(image)
         except ImageError as error:
-            raise UploadRefusedError(415, f"this cannot be translated: {error}") from None
+            raise UploadRefusedError(415, f"this file cannot be translated: {error}") from None
 
 
-def _png(samples: ImageArray) -> bytes:
+def _to_png(array: ImageArray) -> bytes:
     file = io.BytesIO()
-    to_pil(samples).save(file, "PNG", icc_profile=samples.icc_profile)
+    to_pil(array).save(file, "PNG", icc_profile=array.icc_profile)
     return file.getvalue()
 
 
-def _refusal(status: int, reason: str) -> Response:
+def _error(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status, headers=HEADERS)

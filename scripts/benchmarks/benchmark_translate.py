@@ -21,7 +21,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models import Translator
-from models.inference.image_io import Job, read_image_array, to_tensor_from_array
+from models.inference.image_io import Job, read_image_array, to_tensor
 from models.inference.pipeline import translate_files
 from models.networks import GENERATORS, GeneratorConfig
 from util.cli import CLIParser, image_size, positive_int
@@ -44,7 +44,7 @@ def main() -> None:
     translator = Translator(GENERATORS[arguments.netG](settings), device=select_device(arguments.gpu_ids))
     with TemporaryDirectory() as folder:
         jobs = make_images(Path(folder), arguments.pictures, arguments.size)
-        tensors = [to_tensor_from_array(read_image_array(job.source), 3) for job in jobs]
+        tensors = [to_tensor(read_image_array(job.source), 3) for job in jobs]
         batches = torch.stack(tensors).split(arguments.batch_size)
 
         def bare() -> None:

@@ -1,4 +1,4 @@
-"""scripts/app.py: the page in a real browser, and what a hostile client may try."""
+"""scripts/app.py: the page in a real browser, and requests of hostile clients."""
 
 import http.client
 import io
@@ -27,7 +27,7 @@ LIMITS = ["--max_megabytes", "0.1", "--max_megapixels", "0.02"]
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """The port of a running app, and the folder of its two checkpoints."""
+    """Start the app. Return its port and the folder of its two checkpoints."""
     folder = tmp_path_factory.mktemp("runs")
     checkpoint(folder / "cat")
     checkpoint(folder / "dog", norm="batch")
@@ -35,20 +35,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as app:
         try:
             assert app.stdout is not None
-            greeting = app.stdout.readline()
-            match = re.fullmatch(r"2 generators; open http://127\.0\.0\.1:(\d+)\n", greeting)
-            assert match, greeting
+            first_line = app.stdout.readline()
+            match = re.fullmatch(r"2 generators; open http://127\.0\.0\.1:(\d+)\n", first_line)
+            assert match, first_line
             yield int(match[1]), folder
         finally:
             app.terminate()
 
 
-def ask(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """The status and the body of one request, its path sent as it is."""
+def send_request(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Send one request with an unchanged path. Return its status and its body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 def png(image: Image.Image) -> bytes:
@@ -57,9 +57,9 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def test_a_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_path: Path) -> None:
+def test_an_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_path: Path) -> None:
     port, folder = served
-    source = tmp_path / "my cat.tif"  # no browser shows TIFF: the page asks the server for what it can show
+    source = tmp_path / "my cat.tif"  # browsers cannot show TIFF: the server converts it for the page
     ramp(101, 63).save(source)
     with headless_chromium(tmp_path / "profile") as browser:
         browser.get(f"http://127.0.0.1:{port}")
@@ -87,7 +87,7 @@ def test_a_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_path
         assert [message for message in console(browser) if "415" not in message] == []
 
 
-def test_a_image_that_comes_before_the_list_of_checkpoints_waits_for_it(served: tuple[int, Path], tmp_path: Path) -> None:
+def test_an_image_waits_for_the_list_of_checkpoints(served: tuple[int, Path], tmp_path: Path) -> None:
     ramp(12, 90).save(tmp_path / "tall.png")
     with headless_chromium(tmp_path / "profile") as browser:
         browser.execute_cdp_cmd("Network.enable", {})
@@ -98,8 +98,10 @@ def test_a_image_that_comes_before_the_list_of_checkpoints_waits_for_it(served: 
         status = browser.find_element(By.ID, "status")
         WebDriverWait(browser, 60).until(lambda page: status.text and not status.text.startswith("Translating"))
         assert status.text.startswith("tall.png: 12 × 90 pixels")
-        assert browser.find_element(By.ID, "stage").rect["width"] == 320  # room for the divider, also on small images
-        assert browser.find_element(By.ID, "after").value_of_css_property("object-fit") == "contain"  # not drawn out
+        assert (
+            browser.find_element(By.ID, "stage").rect["width"] == 320
+        )  # small images are enlarged to leave room for the slider
+        assert browser.find_element(By.ID, "after").value_of_css_property("object-fit") == "contain"  # not stretched
 
 
 PIXELS_SHOWN = """
@@ -113,7 +115,7 @@ PIXELS_SHOWN = """
 """
 
 
-def test_no_file_of_the_machine_can_be_read(served: tuple[int, Path]) -> None:
+def test_files_of_the_machine_cannot_be_read(served: tuple[int, Path]) -> None:
     port, folder = served
     secret = folder / "cat" / "latest_net_G.pth"
     paths = [
@@ -125,21 +127,21 @@ def test_no_file_of_the_machine_can_be_read(served: tuple[int, Path]) -> None:
         f"/file={secret}",
     ]
     paths += ["/web.html", "/static/web.html", "/..%2f..%2fREADME.md", f"file://{secret}"]
-    assert [ask(port, "GET", path)[0] for path in paths] == [404] * len(paths)
+    assert [send_request(port, "GET", path)[0] for path in paths] == [404] * len(paths)
     for number in (str(secret), "../cat", "-1", "2", "", "0x0", "²"):
-        status, _ = ask(port, "POST", f"/translate?checkpoint={quote(number)}", png(noise(8, 8)))
+        status, _ = send_request(port, "POST", f"/translate?checkpoint={quote(number)}", png(noise(8, 8)))
         assert status == 404, number
-    status, body = ask(port, "GET", "/checkpoints")
+    status, body = send_request(port, "GET", "/checkpoints")
     assert json.loads(body)["checkpoints"] == ["cat / latest_net_G", "dog / latest_net_G"]  # and no paths
     assert str(folder).encode() not in body
 
 
-def test_other_pages_and_other_names_are_kept_out(served: tuple[int, Path]) -> None:
+def test_requests_of_other_pages_and_hosts_are_refused(served: tuple[int, Path]) -> None:
     port, _ = served
-    assert ask(port, "GET", "/", Host="evil.example")[0] == 400  # a name that was made to point here
-    assert ask(port, "POST", "/translate?checkpoint=0", png(noise(8, 8)), Sec_Fetch_Site="cross-site")[0] == 403
-    status, page = ask(port, "GET", "/")
-    assert status == 200 and b"http://" not in page and b"https://" not in page  # nothing is fetched from elsewhere
+    assert send_request(port, "GET", "/", Host="evil.example")[0] == 400  # DNS rebinding
+    assert send_request(port, "POST", "/translate?checkpoint=0", png(noise(8, 8)), Sec_Fetch_Site="cross-site")[0] == 403
+    status, page = send_request(port, "GET", "/")
+    assert status == 200 and b"http://" not in page and b"https://" not in page  # the page loads nothing from other servers
 
 
 @pytest.mark.parametrize(
@@ -151,12 +153,14 @@ def test_other_pages_and_other_names_are_kept_out(served: tuple[int, Path]) -> N
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "not an image"),
     ],
 )
-def test_what_is_too_large_or_no_image_is_refused(served: tuple[int, Path], body: bytes, status: int, reason: str) -> None:
-    found, answer = ask(served[0], "POST", "/translate?checkpoint=0", body)
-    assert (found, reason in json.loads(answer)["error"]) == (status, True)
+def test_large_files_and_other_file_types_are_refused(
+    served: tuple[int, Path], body: bytes, status: int, reason: str
+) -> None:
+    found, response = send_request(served[0], "POST", "/translate?checkpoint=0", body)
+    assert (found, reason in json.loads(response)["error"]) == (status, True)
 
 
-def test_it_is_bound_to_loopback_alone(served: tuple[int, Path]) -> None:
+def test_the_server_listens_on_loopback_only(served: tuple[int, Path]) -> None:
     table = Path("/proc/net/tcp")
     if not table.exists():
         pytest.skip("only Linux lists its sockets there")
@@ -164,9 +168,9 @@ def test_it_is_bound_to_loopback_alone(served: tuple[int, Path]) -> None:
     assert f"0100007F:{served[0]:04X}" in listening and f"00000000:{served[0]:04X}" not in listening
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.1 is the only address of its kind")
-def test_it_answers_to_the_name_it_is_served_at(served: tuple[int, Path]) -> None:
-    host = "127.0.1.1"  # which Debian gives to the machine's own name
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no loopback address besides 127.0.0.1")
+def test_the_server_accepts_its_own_host_name(served: tuple[int, Path]) -> None:
+    host = "127.0.1.1"  # Debian's address for the machine's own name
     line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", served[1], "--port", "0", "--gpu_ids", "-1"]
     with subprocess.Popen([*line, "--host", host], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as app:
         try:
@@ -178,7 +182,7 @@ def test_it_answers_to_the_name_it_is_served_at(served: tuple[int, Path]) -> Non
             app.terminate()
 
 
-def test_a_port_that_cannot_be_is_refused() -> None:
+def test_an_invalid_port_is_refused() -> None:
     line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", ".", "--port", "65536"]
     finished = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)

@@ -1,4 +1,4 @@
-"""Exports: every format agrees with the original at sizes it was not traced with, and what does not agree is a failure."""
+"""Exports: every format agrees with the original at sizes other than the traced one, and a mismatch is an error."""
 
 from pathlib import Path
 
@@ -7,37 +7,37 @@ import onnxruntime
 import pytest
 import torch
 from generators import checkpoint, generator, image
-from torch import nn
 
 from models import Translator
 from models.inference.checkpoint import load_generator
 from models.inference.export import (
     EXPORTERS,
     ExportMismatchError,
-    example,
     export_generator,
     latest_metrics,
+    random_images,
     write_hub_folder,
 )
 from models.networks import GENERATORS
+from models.networks.base import Generator
 from scripts.export import main
 from util.runtime.weights import save_weights, write_safetensors
 
 SMALL = {"ngf": 2}
 
 
-@pytest.mark.parametrize("kind", EXPORTERS)
-def test_formats_agree_with_the_original(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("format", EXPORTERS)
+def test_formats_agree_with_the_original(tmp_path: Path, format: str) -> None:
     file = tmp_path / "network"
-    assert export_generator(generator(**SMALL), 3, 4, file, kind) < 1e-4
+    assert export_generator(generator(**SMALL), 3, file, format) < 1e-4
     assert [path.name for path in tmp_path.iterdir()] == ["network"]
 
 
-def test_onnx_takes_bytes_of_any_size(tmp_path: Path) -> None:
+def test_onnx_accepts_uint8_images_of_any_size(tmp_path: Path) -> None:
     network = generator(**SMALL)
-    assert export_generator(network, 3, 4, tmp_path / "bytes.onnx", "onnx", uint8=True) <= 1
+    assert export_generator(network, 3, tmp_path / "bytes.onnx", "onnx", uint8=True) <= 1
     session = onnxruntime.InferenceSession(str(tmp_path / "bytes.onnx"), providers=["CPUExecutionProvider"])
-    pixels = example(2, 36, 52, 3, uint8=True).numpy()
+    pixels = random_images(2, 36, 52, 3, uint8=True).numpy()
     (found,) = session.run(None, {"image": pixels})
     assert found.dtype == np.uint8 and found.shape == (2, 36, 52, 3)
     expected = [Translator(network, device=torch.device("cpu"))(one) for one in pixels]
@@ -46,27 +46,41 @@ def test_onnx_takes_bytes_of_any_size(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("uint8", [False, True])
-@pytest.mark.parametrize("kind", EXPORTERS)
+@pytest.mark.parametrize("format", EXPORTERS)
 @pytest.mark.parametrize("name", GENERATORS)
-def test_every_generator_exports_in_every_format(tmp_path: Path, name: str, kind: str, uint8: bool) -> None:
-    multiple = {"unet_128": 128, "unet_256": 256}.get(name, 4)
-    difference = export_generator(generator(name, **SMALL), 3, multiple, tmp_path / "network", kind, uint8)
+def test_every_generator_exports_in_every_format(tmp_path: Path, name: str, format: str, uint8: bool) -> None:
+    difference = export_generator(generator(name, **SMALL), 3, tmp_path / "network", format, uint8)
     assert difference <= 1 if uint8 else difference < 1e-3
 
 
-def test_a_mismatch_is_a_failure_and_leaves_no_file(tmp_path: Path) -> None:
-    class DependsOnSize(nn.Module):
-        """Traced, the branch that the example took is taken for ever."""
+def test_a_mismatch_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    class DependsOnSize(Generator):
+        """Tracing records one branch only: that of the example input."""
+
+        size_multiple = 4
+        min_size = 4
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image * 0.5 if image.shape[2] == 8 else image
 
     with pytest.raises(ExportMismatchError, match=r"differs from the original by"):
-        export_generator(DependsOnSize(), 3, 4, tmp_path / "network", "torchscript")
+        export_generator(DependsOnSize(), 3, tmp_path / "network", "torchscript")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_and_refuses(
+def test_examples_have_the_smallest_size_that_the_generator_accepts(tmp_path: Path) -> None:
+    class AtLeast12(Generator):
+        size_multiple = 4
+        min_size = 12
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            assert min(int(side) for side in image.shape[2:]) >= self.min_size
+            return image * 0.5
+
+    assert export_generator(AtLeast12(), 3, tmp_path / "network", "torchscript") == 0
+
+
+def test_the_command_exports_and_does_not_overwrite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = checkpoint(tmp_path, **SMALL)
@@ -76,36 +90,36 @@ def test_the_command_writes_and_refuses(
         main()
         return capsys.readouterr().out
 
-    assert "checked at several sizes" in export("--format", "torchscript", "--check")
+    assert "check passed at several sizes" in export("--format", "torchscript", "--check")
     assert (tmp_path / "latest_net_G.pt").is_file()
     with pytest.raises(SystemExit) as ending:
         export("--format", "torchscript")
     assert ending.value.code == 2 and "--overwrite" in capsys.readouterr().err
 
 
-def test_safetensors_both_ways(tmp_path: Path) -> None:
+def test_safetensors_round_trip(tmp_path: Path) -> None:
     weights = checkpoint(tmp_path)
     write_safetensors(load_generator(weights).network, tmp_path / "there.safetensors")
     save_weights(load_generator(tmp_path / "there.safetensors").network, tmp_path / "back.pth")
     there, back = torch.load(weights), torch.load(tmp_path / "back.pth")
     assert there.keys() == back.keys() and all(torch.equal(there[key], back[key]) for key in there)
-    assert (tmp_path / "there.safetensors").read_bytes()[8:9] == b"{"  # the format's own beginning
+    assert (tmp_path / "there.safetensors").read_bytes()[8:9] == b"{"  # the format starts with a length and JSON
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "there.safetensors").read_bytes()[:100])
     with pytest.raises(Exception, match="damaged"):
         load_generator(tmp_path / "cut.safetensors")
 
 
-def test_a_folder_of_the_hubs_layout(tmp_path: Path) -> None:
+def test_a_hugging_face_hub_folder(tmp_path: Path) -> None:
     weights = checkpoint(tmp_path / "run", input_nc=1)
     (tmp_path / "run" / "train_opt.json").write_text(
         '{"model": "cut", "CUT_mode": "FastCUT", "dataroot": "/home/me/horses", "direction": "BtoA", "n_epochs": 7}'
     )
-    figures = latest_metrics([{"epoch": 1, "losses": {"G": 2.0, "NCE": None}}, {"epoch": 2, "losses": {"G": 1.5}}])
-    write_hub_folder(load_generator(weights), tmp_path / "hub", "run", figures)
+    metrics = latest_metrics([{"epoch": 1, "losses": {"G": 2.0, "NCE": None}}, {"epoch": 2, "losses": {"G": 1.5}}])
+    write_hub_folder(load_generator(weights), tmp_path / "hub", "run", metrics)
     assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     card = (tmp_path / "hub" / "README.md").read_text()
-    for told in ("FastCUT", "(horses, BtoA)", "| losses G | 1.5 |", "| n_epochs | 7 |", "| netG | resnet_4blocks |"):
-        assert told in card
+    for text in ("FastCUT", "(horses, BtoA)", "| losses G | 1.5 |", "| n_epochs | 7 |", "| netG | resnet_4blocks |"):
+        assert text in card
     assert "/home/me" not in card + (tmp_path / "hub" / "config.json").read_text()
 
     batch = image(16, 20, channels=1)

@@ -1,4 +1,4 @@
-"""scripts/translate.py as users start it: folders, patterns, single files, broken ones, and what must not be overwritten."""
+"""scripts/translate.py from the command line: folders, patterns, single and broken files, existing results."""
 
 import subprocess
 from pathlib import Path
@@ -21,8 +21,8 @@ def weights(tmp_path: Path) -> str:
     return str(checkpoint(tmp_path / "run"))
 
 
-def mixed(folder: Path) -> dict[str, tuple[int, int]]:
-    """A folder of many kinds, two of them broken; returns the sizes that results must have, by name."""
+def make_mixed_folder(folder: Path) -> dict[str, tuple[int, int]]:
+    """Create a folder of many image formats, two files of them broken. Return the expected sizes of the results by name."""
     (folder / "deep" / "er").mkdir(parents=True)
     names = ["a.jpg", "a.png", "b.webp", "deep/a.bmp", "deep/er/c.tif", "deep/er/d.gif", "e.PPM", "ü f.jpeg"]
     sizes = {}
@@ -36,16 +36,16 @@ def mixed(folder: Path) -> dict[str, tuple[int, int]]:
     alpha.putalpha(128)
     alpha.save(folder / "alpha.png")
     Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(folder / "deep" / "16bit.png")
-    (folder / "broken.png").write_bytes(b"nothing of the kind")
+    (folder / "broken.png").write_bytes(b"not an image")
     (folder / "deep" / "empty.jpg").touch()
     return sizes | {"turned.jpg": (12, 20), "alpha.png": (9, 9), "deep/16bit.png": (8, 8)}
 
 
-def test_a_mixed_folder_goes_through(tmp_path: Path, weights: str) -> None:
-    expected = mixed(tmp_path / "in")
+def test_a_folder_of_many_formats(tmp_path: Path, weights: str) -> None:
+    expected = make_mixed_folder(tmp_path / "in")
     finished = run(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out", "--batch_size", "3")
     assert finished.returncode == 1
-    assert finished.stdout.splitlines()[-1] == "11 of 13 images translated, 2 could not be: out"
+    assert finished.stdout.splitlines()[-1] == "11 of 13 images translated, 2 failed: out"
     assert sorted(line.split(":")[0] for line in finished.stderr.splitlines()) == ["in/broken.png", "in/deep/empty.jpg"]
 
     results = {str(path.relative_to(tmp_path / "out")): path for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -58,14 +58,14 @@ def test_a_mixed_folder_goes_through(tmp_path: Path, weights: str) -> None:
         assert image.getchannel("A").getextrema() == (128, 128)
 
 
-def test_results_that_are_there_are_kept(tmp_path: Path, weights: str) -> None:
+def test_existing_results_are_kept(tmp_path: Path, weights: str) -> None:
     fill(tmp_path / "in", 3)
     line = ["--checkpoint", weights, "--input", "in", "--output", "out"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "00.png").write_bytes(b"mine")
     (tmp_path / "out" / "02.png").write_bytes(b"mine too")
-    assert "2 of 3 results are there already (out/00.png, out/02.png)" in refuse(tmp_path, TRANSLATE, *line)
-    assert "1 of 3 images translated, 2 were there" in succeed(tmp_path, TRANSLATE, *line, "--resume")
+    assert "2 of 3 results exist (out/00.png, out/02.png)" in refuse(tmp_path, TRANSLATE, *line)
+    assert "1 of 3 images translated, 2 skipped" in succeed(tmp_path, TRANSLATE, *line, "--resume")
     assert (tmp_path / "out" / "00.png").read_bytes() == b"mine"
     jobs = plan_jobs(str(tmp_path / "in"), tmp_path / "out")
     assert pending_jobs(jobs, resume=False, overwrite=True) == jobs
@@ -86,12 +86,12 @@ def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--input", "in", "--output", "in"], "lies within --input"),
-        (["--input", "in", "--output", "in/results"], "lies within --input"),
-        (["--input", "in/00.png", "--output", "in"], "is one of the images"),
-        (["--input", "link/00.png", "--output", "in/00.png"], "is one of the images"),
+        (["--input", "in", "--output", "in"], "inside --input in"),
+        (["--input", "in", "--output", "in/results"], "inside --input in"),
+        (["--input", "in/00.png", "--output", "in"], "is one of the input images"),
+        (["--input", "link/00.png", "--output", "in/00.png"], "is one of the input images"),
         (["--input", "gone", "--output", "out"], "no such file or folder"),
-        (["--input", "in/*.jpg", "--output", "out"], "matches no image"),
+        (["--input", "in/*.jpg", "--output", "out"], "no image matches"),
         (["--input", "in", "--output", "out", "--gpu_ids", "99"], "--gpu_ids 99"),
         (["--input", "in", "--output", "out", "--short_side", "1000000000000"], "is not a number of pixels from 1 to 65535"),
         (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
@@ -101,7 +101,7 @@ def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
         (["--input", "in", "--output", "out", "--dataroot", "x"], "--dataroot is not understood"),
     ],
 )
-def test_mistakes_are_refused_before_anything_is_written(
+def test_user_errors_are_reported_before_anything_is_written(
     tmp_path: Path,
     weights: str,
     arguments: list[str],
@@ -124,8 +124,8 @@ def test_mistakes_are_refused_before_anything_is_written(
 
 def test_a_result_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: str) -> None:
     fill(tmp_path / "in", 2)
-    (tmp_path / "in" / "00.png").rename(tmp_path / "in" / "00.webp")  # a PNG by another name
-    wide = noise(17000, 1)  # WebP ends at 16383 pixels
+    (tmp_path / "in" / "00.png").rename(tmp_path / "in" / "00.webp")  # a PNG with another extension
+    wide = noise(17000, 1)  # WebP allows 16383 pixels
     wide.save(tmp_path / "in" / "00.webp", "PNG")
     finished: subprocess.CompletedProcess[str] = run(
         tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out"
@@ -134,7 +134,7 @@ def test_a_result_that_cannot_be_written_is_one_failure(tmp_path: Path, weights:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["01.png"]
 
 
-def test_a_name_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: str) -> None:
+def test_a_file_name_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: str) -> None:
     fill(tmp_path / "in", 4)
     (tmp_path / "in" / "00.png").rename(tmp_path / "in" / f"{'0' * 248}.png")  # a temporary name must not be longer
     (tmp_path / "out" / "01.png").mkdir(parents=True)
@@ -149,9 +149,11 @@ def test_a_name_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: s
     ]
 
 
-def test_a_image_is_not_enlarged_beyond_all_measure(tmp_path: Path, weights: str) -> None:
+def test_short_side_does_not_exceed_the_pixel_limit(tmp_path: Path, weights: str) -> None:
     fill(tmp_path / "in", 1)
     line = ("--checkpoint", weights, "--input", "in", "--output", "out", "--short_side", "60000")
     finished = run(tmp_path, TRANSLATE, *line)
     assert (finished.returncode, list((tmp_path / "out").iterdir())) == (1, [])
-    assert finished.stderr == "in/00.png: the shorter side of 60000 pixels would make it 75000x60000: give less\n"
+    assert (
+        finished.stderr == "in/00.png: --short_side 60000: the image would have 75000x60000 pixels. Use a smaller value.\n"
+    )

@@ -1,4 +1,4 @@
-"""Videos: times, size, sound and colors survive; memory does not grow; flicker is measured and smoothed."""
+"""Videos: frame times, size, sound and colors are kept; flicker is measured and smoothed."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -8,22 +8,25 @@ import numpy as np
 import pytest
 import torch
 from generators import checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import Translator
 from models.inference.video import TemporalSmoothing, VideoError, translate_video
+from models.networks.base import Generator
 from scripts.translate import main
 
 MILLISECOND = Fraction(1, 1000)
 
 
-class Same(nn.Module):
+class Identity(Generator):
+    size_multiple = min_size = 1
+
     def forward(self, image: Tensor) -> Tensor:
         return image.clone()
 
 
-def film(path: Path, width: int, height: int, codec: str = "libx264", sound: str = "aac") -> list[int]:
-    """Writes a moving square over a ramp, with a tone; returns the times of its frames in milliseconds, which vary."""
+def make_video(path: Path, width: int, height: int, codec: str = "libx264", sound: str = "aac") -> list[int]:
+    """Write a moving square over a ramp, with a tone. Return the irregular times of its frames in milliseconds."""
     times = [40 * number + (50 if number > 5 else 0) for number in range(12)]
     with av.open(str(path), "w") as container:
         images = container.add_stream(codec, rate=25)
@@ -48,15 +51,15 @@ def film(path: Path, width: int, height: int, codec: str = "libx264", sound: str
     return times
 
 
-def seen(path: Path) -> tuple[list[int], np.ndarray]:
-    """The times of the frames in milliseconds, and their pixels (N, H, W, 3)."""
+def read_frames(path: Path) -> tuple[list[int], np.ndarray]:
+    """Return the times of the frames in milliseconds, and their pixels (N, H, W, 3)."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
     return [round(frame.time * 1000) for frame in frames], np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
 
 
-def heard(path: Path) -> list[bytes]:
-    """The packets of sound, as they are stored."""
+def read_audio_packets(path: Path) -> list[bytes]:
+    """Return the stored audio packets."""
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
@@ -69,50 +72,50 @@ def heard(path: Path) -> list[bytes]:
         ("b.mkv", (64, 48), "libx264", "aac"),
     ],
 )
-def test_times_size_sound_and_colors_survive(
+def test_times_size_sound_and_colors_are_kept(
     tmp_path: Path, name: str, size: tuple[int, int], codec: str, sound: str
 ) -> None:
     source, target = tmp_path / name, tmp_path / "out" / name
-    times = film(source, *size, codec, sound)
-    translator = Translator(Same(), device=torch.device("cpu"))
+    times = make_video(source, *size, codec, sound)
+    translator = Translator(Identity(), device=torch.device("cpu"))
     assert translate_video(translator, source, target, batch_size=5).frames == len(times)
-    before, after = seen(source), seen(target)
+    before, after = read_frames(source), read_frames(target)
     assert before[0] == after[0] == times
     assert before[1].shape == after[1].shape == (len(times), size[1], size[0], 3)
     assert np.abs(before[1].astype(int) - after[1]).mean() < 3
-    assert len(heard(source)) > 10 and heard(source) == heard(target)
+    assert len(read_audio_packets(source)) > 10 and read_audio_packets(source) == read_audio_packets(target)
     assert [path.name for path in target.parent.iterdir()] == [name]
 
 
-def test_the_command_line_tells_the_flicker(
+def test_the_command_prints_the_flicker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = checkpoint(tmp_path / "run")
-    film(tmp_path / "in.mp4", 64, 48)
+    make_video(tmp_path / "in.mp4", 64, 48)
     line = ["translate.py", "--checkpoint", str(weights), "--input", str(tmp_path / "in.mp4")]
     monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / "out.mp4"), "--smooth", "0.8", "--gpu_ids", "-1"])
     main()
-    figures = capsys.readouterr().out.splitlines()[-1].rpartition("frame: ")[2].split()
-    assert float(figures[0].rstrip(",")) > float(figures[1]) > 0
+    flicker = capsys.readouterr().out.splitlines()[-1].rpartition("frame: ")[2].split()
+    assert float(flicker[0].rstrip(",")) > float(flicker[1]) > 0
     with pytest.raises(SystemExit) as ending:
         main()
-    assert ending.value.code == 2 and "there already" in capsys.readouterr().err
+    assert ending.value.code == 2 and "results exist" in capsys.readouterr().err
 
 
-def test_flicker_is_what_changes_where_the_source_stands_still() -> None:
+def test_flicker_is_the_change_where_the_source_is_static() -> None:
     still = torch.zeros(3, 8, 8)
     moving = still.clone()
     moving[:, :, 4:] = 1
     smooth = TemporalSmoothing(0.5)
     smooth(still, still)
     result = smooth(moving, still + 20 / 255)  # ten levels everywhere, half of them where the source moves
-    assert smooth.before.levels == pytest.approx(10)
+    assert smooth.before.mean_abs_diff == pytest.approx(10)
     assert torch.equal(result[:, :, 7], torch.full((3, 8), 20 / 255))
     assert result[0, 0, 0] == pytest.approx(10 / 255)
-    assert smooth.after.levels < 8
+    assert smooth.after.mean_abs_diff < 8
 
 
-def test_where_nothing_stands_still_no_flicker_is_told(
+def test_flicker_is_unknown_without_static_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = checkpoint(tmp_path / "run")
@@ -125,12 +128,12 @@ def test_where_nothing_stands_still_no_flicker_is_told(
     line = ["translate.py", "--checkpoint", str(weights), "--input", str(tmp_path / "in.mp4"), "--gpu_ids", "-1"]
     monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / "out.mp4"), "--smooth", "0.8"])
     main()
-    assert capsys.readouterr().out.splitlines()[-1] == "flicker: not known, the source stands still nowhere"
+    assert capsys.readouterr().out.splitlines()[-1] == "flicker: unknown, because no pixel of the source is static"
 
 
-def test_damaged_videos_are_refused_and_leave_nothing(tmp_path: Path) -> None:
-    translator = Translator(Same(), device=torch.device("cpu"))
-    (tmp_path / "in.mp4").write_bytes(b"nothing of the kind" * 100)
+def test_damaged_videos_are_refused_and_leave_no_file(tmp_path: Path) -> None:
+    translator = Translator(Identity(), device=torch.device("cpu"))
+    (tmp_path / "in.mp4").write_bytes(b"not a video" * 100)
     with pytest.raises(VideoError, match="Invalid data"):
         translate_video(translator, tmp_path / "in.mp4", tmp_path / "out" / "in.mp4")
     assert list((tmp_path / "out").iterdir()) == []

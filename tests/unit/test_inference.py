@@ -1,5 +1,7 @@
-"""Translator: what it reads off weights, sizes, alpha, depth, and tiles that agree with the whole image."""
+"""Translator: inferred architectures, image sizes, alpha, bit depth, and tiles that agree with the whole image."""
 
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,15 +12,18 @@ from generators import checkpoint, generator, image
 from image_factory import noise
 from image_files import BLACK_IS_ZERO, WHITE_IS_ZERO, tiff
 from PIL import Image
+from programs import ENVIRONMENT, ROOT
+from torch import nn
 
 from models import Translator
 from models.inference.checkpoint import infer_architecture
 from models.inference.image_io import ORIENTATION, from_pil, read_image_array
-from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, images_at_once, largest_map
-from models.inference.tiling import BAR, Tiler
-from models.networks import GENERATORS, GeneratorConfig, GeneratorSpec
+from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, max_images, max_map_elements
+from models.inference.tiling import PROGRESS_BAR, Tiler
+from models.networks import GENERATORS, GeneratorSpec
 from models.networks.base import Generator
 from models.networks.factory import generator_config
+from models.networks.layers import InstanceNorm
 from util.errors import UserError
 from util.images import tensor2im
 
@@ -29,22 +34,39 @@ VARIANTS = [
 ]
 
 
-def silent(line: str) -> None:
+class Chain(Generator):
+    """A generator that users may add: a sequence of layers."""
+
+    size_multiple = 2
+    min_size = 6
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.model = nn.Sequential(*layers)
+
+    def tileable_layers(self) -> nn.Sequential:
+        return self.model
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.model(image)
+
+
+def fail_on_log(line: str) -> None:
     raise AssertionError(line)
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: str(changes.get("norm")))
 @pytest.mark.parametrize("name", GENERATORS)
-def test_the_weights_tell_what_they_belong_to(name: str, changes: dict[str, object]) -> None:
+def test_the_architecture_is_inferred_from_the_weights(name: str, changes: dict[str, object]) -> None:
     state = generator(name, **changes).state_dict()
     options = infer_architecture(state)
     assert options is not None and options["netG"] == name
-    settings = generator_config(Namespace(**options), options["input_nc"], options["output_nc"])
-    built = GENERATORS[name](settings).state_dict()
+    config = generator_config(Namespace(**options), options["input_nc"], options["output_nc"])
+    built = GENERATORS[name](config).state_dict()
     assert {key: value.shape for key, value in built.items()} == {key: value.shape for key, value in state.items()}
 
 
-def test_a_folder_of_a_run_is_enough(tmp_path: Path) -> None:
+def test_a_run_folder_is_a_checkpoint(tmp_path: Path) -> None:
     checkpoint(tmp_path, file="latest_net_G_A.pth")
     checkpoint(tmp_path, file="latest_net_G_B.pth", norm="batch")
     batch = image(16, 20)
@@ -54,44 +76,33 @@ def test_a_folder_of_a_run_is_enough(tmp_path: Path) -> None:
     assert torch.equal(other, generator(norm="batch")(batch))
 
 
-def test_what_is_no_generator_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no weights"):
+def test_files_that_are_not_a_generator_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no weights files"):
         Translator.from_checkpoint(tmp_path)
     torch.save({"weight": torch.zeros(2)}, tmp_path / "latest_net_G.pth")
-    with pytest.raises(UserError, match=r"no generator known here.*--netG"):
+    with pytest.raises(UserError, match=r"unknown architecture.*--netG"):
         Translator.from_checkpoint(tmp_path)
     checkpoint(tmp_path)
     with pytest.raises(UserError, match=r"another network"):
         Translator.from_checkpoint(tmp_path, architecture={"ngf": 5})
 
 
-def test_the_record_names_networks_that_shapes_do_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class OneConvolution(Generator):
-        size_multiple = min_size = 1
-
-        def __init__(self, config: GeneratorConfig) -> None:
-            super().__init__()
-            self.conv = torch.nn.Conv2d(config.input_nc, config.output_nc, config.ngf, padding="same")
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.conv(image)
-
-    monkeypatch.setitem(GENERATORS, "mine", GeneratorSpec(OneConvolution, OneConvolution))
-    torch.save(
-        {f"conv.{key}": value for key, value in torch.nn.Conv2d(3, 3, 5).state_dict().items()}, tmp_path / "latest_net_G.pth"
-    )
+def test_saved_options_name_networks_that_cannot_be_inferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = GeneratorSpec(Chain, lambda config: Chain(nn.Conv2d(3, 3, config.ngf, padding="same")))
+    monkeypatch.setitem(GENERATORS, "mine", spec)
+    torch.save(Chain(nn.Conv2d(3, 3, 5)).state_dict(), tmp_path / "latest_net_G.pth")
     (tmp_path / "train_opt.json").write_text('{"netG": "mine", "ngf": 5}')
     assert Translator.from_checkpoint(tmp_path)(image(9, 8)).shape == (1, 3, 9, 8)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (7, 5), (33, 18)])
 @pytest.mark.parametrize("name", ["resnet_4blocks", "unet_128", "stylegan2"])
-def test_every_size_comes_back(name: str, size: tuple[int, int]) -> None:
+def test_images_of_any_size_are_accepted(name: str, size: tuple[int, int]) -> None:
     translator = Translator(generator(name, ngf=1), device=torch.device("cpu"))
     assert translator(image(*size)).shape == (1, 3, *size)
 
 
-def test_what_needs_no_padding_is_what_the_network_gives() -> None:
+def test_an_image_without_padding_equals_the_network_output() -> None:
     image = noise(24, 16)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     expected = tensor2im(generator()(tensor))
@@ -100,7 +111,7 @@ def test_what_needs_no_padding_is_what_the_network_gives() -> None:
     assert np.abs(np.asarray(translated).astype(int) - expected).max() <= 1
 
 
-def test_padding_mirrors_what_is_there() -> None:
+def test_padding_reflects_the_image() -> None:
     whole = image(18, 21)
     translated = Translator(generator(), device=torch.device("cpu"))(whole)
     padded = torch.nn.functional.pad(whole, (0, 3, 0, 2), mode="reflect")
@@ -126,8 +137,8 @@ def test_alpha_and_depth_are_kept() -> None:
         translator(np.zeros((4, 4)))
 
 
-def test_deep_gray_files_keep_their_brightness(tmp_path: Path) -> None:
-    """As data/image_io.py reads them for training: what only the file itself tells of its samples is heeded."""
+def test_16_bit_gray_files_keep_their_brightness(tmp_path: Path) -> None:
+    """As in data/image_io.py for training: the bit depth and the photometric interpretation come from the file."""
     deep = np.linspace(0, 65535, 6 * 8).astype(np.uint16).reshape(6, 8)
     (tmp_path / "deep.pgm").write_bytes(b"P5 8 6 65535\n" + deep.astype(">u2").tobytes())
     (tmp_path / "negative.tif").write_bytes(tiff((65535 - deep).tobytes(), (8, 6), 16, WHITE_IS_ZERO))
@@ -141,10 +152,10 @@ def test_deep_gray_files_keep_their_brightness(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["turned.png", "turned.tif"])
-def test_deep_gray_is_turned_upright(name: str, tmp_path: Path) -> None:
+def test_16_bit_gray_is_turned_upright(name: str, tmp_path: Path) -> None:
     deep = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000
     exif = Image.Exif()
-    exif[ORIENTATION] = 6  # to be turned to the right
+    exif[ORIENTATION] = 6  # rotate clockwise
     Image.fromarray(deep).save(tmp_path / name, exif=exif)
     with (tmp_path / name).open("rb") as file, Image.open(file) as opened:
         for samples in (read_image_array(tmp_path / name), from_pil(opened)):
@@ -170,89 +181,109 @@ def test_alpha_follows_a_resize() -> None:
 )
 def test_tiles_agree_with_the_whole(name: str, changes: dict[str, object]) -> None:
     batch = image(100, 79, batch=2)
-    batch[:, :, 40:] *= 0.2  # tiles of their own statistics would show
+    batch[:, :, 40:] *= 0.2  # statistics of single tiles would be visible
     network = generator(name, **changes)
-    whole = Translator(network, device=torch.device("cpu"), say=silent)(batch)
+    whole = Translator(network, device=torch.device("cpu"), log=fail_on_log)(batch)
     tiled = Translator(network, device=torch.device("cpu"), tile=40)(batch)
     assert whole.std() > 0.05
     assert (tiled - whole).abs().max() < 1e-4
 
 
+def test_an_added_generator_runs_in_tiles() -> None:
+    """It needs `size_multiple`, `min_size` and `tileable_layers`, and no change of the tiler."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 4, stride=2, padding=1), InstanceNorm(4), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3, padding=1)]
+    network = Chain(*layers, InstanceNorm(5), nn.ConvTranspose2d(5, 3, 4, stride=2, padding=1))
+    batch = image(60, 51)
+    batch[:, :, 30:] *= 0.2
+    whole = Translator(network, device=torch.device("cpu"), log=fail_on_log)(batch)
+    tiled = Translator(network, device=torch.device("cpu"), tile=20)(batch)
+    assert (tiled - whole).abs().max() < 1e-4
+    assert Translator(network, device=torch.device("cpu"))(image(1, 3)).shape == (1, 3, 1, 3)
+
+
 @pytest.mark.parametrize("name", ["resnet_4blocks", "smallstylegan2"])
-def test_progress_through_the_tiles_is_told_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bar, drawn as on a terminal, ends full."""
-    monkeypatch.setitem(BAR, "disable", False)
+def test_the_progress_bar_of_tiles_ends_full(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of passes is predicted exactly."""
+    monkeypatch.setitem(PROGRESS_BAR, "disable", False)
     translator = Translator(generator(name, ngf=1), device=torch.device("cpu"))
-    tiler = Tiler(translator.generator, 4, translator.noise, tile=40)
+    tiler = Tiler(translator.generator, translator.noise, tile=40)
     tiler(image(60, 72))
     assert tiler.bar.n == tiler.bar.total > 1
 
 
-def test_norms_of_tiles_alone_would_show() -> None:
-    """The figure that the test above is worth: without statistics of the whole, tiles are off by far more than 1e-3."""
+def test_norms_of_single_tiles_differ_from_the_whole() -> None:
+    """Show that the test above can fail: without statistics of the whole image, the difference exceeds its tolerance."""
     batch = image(96, 96)
     batch[:, :, 48:] *= 0.2
     network = generator()
     assert (network(batch)[:, :, :48] - network(batch[:, :, :48])).abs().max() > 0.1
 
 
-def test_tiles_are_chosen_where_memory_does_not_do_and_it_is_said(tmp_path: Path) -> None:
+def test_images_larger_than_memory_are_tiled_with_a_message(tmp_path: Path) -> None:
     lines: list[str] = []
-    translator = Translator(generator(), device=torch.device("cpu"), memory=100_000, say=lines.append, scratch=tmp_path)
+    translator = Translator(
+        generator(), device=torch.device("cpu"), memory_limit=100_000, log=lines.append, tmp_dir=tmp_path
+    )
     batch = image(120, 100)
     tiled = translator(batch)
     (line,) = lines
     assert "100x120" in line and "tiles" in line
     assert (tiled - generator()(batch)).abs().max() < 1e-4
-    assert list(tmp_path.iterdir()) == []  # the feature maps were kept there, and are gone
+    assert list(tmp_path.iterdir()) == []  # the temporary feature maps are removed
 
 
-def test_feature_maps_stay_below_the_indices_of_gpu_kernels() -> None:
+def test_feature_maps_stay_below_the_index_limit_of_gpu_kernels() -> None:
     """At 4096x4096 pixels, resnet_9blocks with 64 filters has a map of 128 channels: 2**31 elements."""
     network = generator("resnet_9blocks", ngf=64)
     per_pixel = elements_per_pixel(network, 3)
     assert 128 <= per_pixel < 140
-    gpu, cpu = (largest_map(torch.device(name)) for name in ("cuda", "cpu"))
+    gpu, cpu = (max_map_elements(torch.device(name)) for name in ("cuda", "cpu"))
     plenty = 2**40
-    assert images_at_once(per_pixel * 4096**2, plenty, gpu) == 0
-    assert images_at_once(per_pixel * 3500**2, plenty, gpu) == 1
-    assert images_at_once(per_pixel * 1024**2, plenty, gpu) < 16 <= images_at_once(per_pixel * 1024**2, plenty, cpu)
-    assert images_at_once(per_pixel * 4096**2, plenty, cpu) > 1
-    assert images_at_once(per_pixel * 64**2, 2**30, gpu) == images_at_once(per_pixel * 64**2, 2**30, cpu) > 1
+    assert max_images(per_pixel * 4096**2, plenty, gpu) == 0
+    assert max_images(per_pixel * 3500**2, plenty, gpu) == 1
+    assert max_images(per_pixel * 1024**2, plenty, gpu) < 16 <= max_images(per_pixel * 1024**2, plenty, cpu)
+    assert max_images(per_pixel * 4096**2, plenty, cpu) > 1
+    assert max_images(per_pixel * 64**2, 2**30, gpu) == max_images(per_pixel * 64**2, 2**30, cpu) > 1
 
 
-def test_an_image_too_large_for_gpu_kernels_is_tiled_and_the_line_says_so() -> None:
+def test_images_too_large_for_gpu_kernels_are_tiled_with_a_message() -> None:
     lines: list[str] = []
-    translator = Translator(generator(), device=torch.device("cpu"), say=lines.append)
+    translator = Translator(generator(), device=torch.device("cpu"), log=lines.append)
     batch = image(120, 100)
     whole = translator(batch)
-    translator.largest_map = 90_000
+    translator.max_map_elements = 90_000
     tiled = translator(batch)
     (line,) = lines
-    assert line.startswith("100x120 pixels in one piece would need a feature map of ")
-    assert "too many for the kernels of a GPU" in line
+    assert line.startswith("100x120 pixels need a feature map of ")
+    assert "too many for GPU kernels" in line
     assert (tiled - whole).abs().max() < 1e-4
 
 
 def test_a_batch_is_split_to_fit() -> None:
     batch = torch.cat([image(24, 32), image(24, 32).flip(3), image(24, 32).neg()])
     translator = Translator(generator(), device=torch.device("cpu"))
-    needed = 24 * 32 * translator.pixel_elements * BYTES_PER_ELEMENT
+    needed = 24 * 32 * translator.elements_per_pixel * BYTES_PER_ELEMENT
     passes: list[int] = []
     translator.generator.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
     expected = translator(batch)
-    translator.memory = int(2.5 * needed)
+    translator.memory_limit = int(2.5 * needed)
     assert (translator(batch) - expected).abs().max() < 1e-4
     assert passes == [3, 2, 1]
 
 
-def test_what_sees_the_whole_image_is_refused_in_tiles() -> None:
-    with pytest.raises(UserError, match="looks at the whole image"):
+def test_generators_that_need_the_whole_image_are_refused_in_tiles() -> None:
+    with pytest.raises(UserError, match="UnetGenerator needs the whole image"):
         Translator(generator("unet_128", ngf=2), tile=128, device=torch.device("cpu"))(image(256, 128))
 
 
-def test_what_neither_memory_nor_disk_holds_is_refused(tmp_path: Path) -> None:
+def test_feature_maps_larger_than_memory_and_disk_are_refused(tmp_path: Path) -> None:
     translator = Translator(generator(), device=torch.device("cpu"))
-    tiler = Tiler(translator.generator, 4, translator.noise, budget=0, scratch=tmp_path)
+    tiler = Tiler(translator.generator, translator.noise, memory_limit=0, tmp_dir=tmp_path)
     with pytest.raises(UserError, match=r"--scratch"):
-        tiler(torch.zeros(1, 1, 1, 1).expand(1, 3, 4_000_000, 4_000_000))  # one value of memory, more pixels than a disk
+        tiler(torch.zeros(1, 1, 1, 1).expand(1, 3, 4_000_000, 4_000_000))  # one value in memory
+
+
+def test_training_does_not_import_inference() -> None:
+    code = "import sys, train; sys.exit(any(name.startswith('models.inference') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, timeout=120).returncode == 0
