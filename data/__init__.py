@@ -1,4 +1,4 @@
-"""From files to batches: datasets, the transforms of their images, and the loader."""
+"""From files to batches: datasets, transforms and the data loader."""
 
 from argparse import Namespace
 
@@ -14,7 +14,7 @@ from util.errors import UserError
 from util.runtime.device import CPU
 from util.runtime.distributed import check_batch_size
 
-# The choices of --dataset_mode.
+# Choices of --dataset_mode.
 DATASETS: dict[str, type[BaseDataset]] = {
     "unaligned": UnalignedDataset,
     "single": SingleDataset,
@@ -24,21 +24,21 @@ DATASETS: dict[str, type[BaseDataset]] = {
 
 
 def create_dataset(opt: Namespace) -> ImageDataLoader:
-    """The loader of the dataset that the options ask for.
+    """Create the data loader of --dataset_mode.
 
-    Iterating gives batches {"A", "B", "A_paths", "B_paths"}: (N, C, H, W) float32 tensors in [-1, 1], as loaded
-    (--direction is the model's), and lists of paths. --dataset_mode single has no B. `set_epoch` chooses the epoch.
+    It yields batches {"A", "B", "A_paths", "B_paths"}: (N, C, H, W) float32 tensors in [-1, 1], and lists of paths.
+    --direction is applied by the model, not here. With --dataset_mode single there is no B. `set_epoch` selects the epoch.
 
     Raises:
-        UserError: a folder is missing or empty, nothing in it can be read, or a batch is larger than the dataset or
-            cannot be shared out among the processes.
+        UserError: a folder is missing or empty, no image can be read, the batch is larger than the dataset, or the
+            batch size is not a multiple of the number of processes.
     """
     check_batch_size(opt.batch_size)
     dataset = DATASETS[opt.dataset_mode](opt)
     if opt.isTrain and len(dataset) < opt.batch_size:
         raise UserError(
-            f"--batch_size {opt.batch_size} is larger than the dataset: an epoch of {opt.dataroot} has {len(dataset)} "
-            f"samples; lower --batch_size, add images, or raise --max_dataset_size if that is what cuts it"
+            f"--batch_size {opt.batch_size}: larger than the dataset, {opt.dataroot} has {len(dataset)} samples per epoch. "
+            f"Lower --batch_size, add images, or raise --max_dataset_size if it is set."
         )
     batches = EpochBatchSampler(
         len(dataset),

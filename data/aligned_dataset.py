@@ -3,20 +3,21 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from data.base_dataset import BaseDataset, Position, Sample
-from data.image_folder import ImageFolder, list_images, resolve_phase
+from data.base_dataset import BaseDataset, Sample, SampleIndex, source_and_target
+from data.image_folder import ImageFiles, ImageFolder, list_images, resolve_phase
 from data.image_io import ImageError
 from data.transforms import Transform
 
 
 class AlignedDataset(BaseDataset):
-    """Each file once in an epoch; crop and flip are the same for both halves."""
+    """Each file once per epoch, with the same crop and flip for both halves."""
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
@@ -25,12 +26,19 @@ class AlignedDataset(BaseDataset):
         self.domains = (self.pairs,)
         self.transform = PairTransform(self.transforms["A"], self.transforms["B"])
 
+    @classmethod
+    def eval_targets(cls, opt: Namespace) -> ImageFiles:
+        """Return the target half of each pair."""
+        _, target = source_and_target(opt)
+        folder = Path(opt.dataroot, resolve_phase(opt.dataroot, opt.phase))
+        return ImageFiles.from_dir(folder, opt.max_dataset_size, partial(half_of_pair, domain=target))
+
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, position: Position) -> Sample | None:
+    def __getitem__(self, index: SampleIndex) -> Sample | None:
         load = self.pairs.load_or_skip if self.is_train else self.pairs.load
-        loaded = load(position.index, self.transform, self.rng_for(position))
+        loaded = load(index.position, self.transform, self.rng_for(index))
         if loaded is None:
             return None
         halves, path = loaded
@@ -43,34 +51,41 @@ class AlignedDataset(BaseDataset):
 
 @dataclass(frozen=True)
 class PairTransform:
-    """Lays the halves of a pair, which have one size, over each other: the channels of A, then those of B. What is drawn
-    is thus drawn once for both."""
+    """Concatenate the halves of a pair, which have one size, along the channels: A first, then B.
+
+    Both halves therefore share all random numbers.
+    """
 
     A: Transform
     B: Transform
 
     @property
     def channels(self) -> list[int]:
-        """How many channels A has, and B."""
+        """Return the number of channels of A and of B."""
         return [1 if half.grayscale else 3 for half in (self.A, self.B)]
 
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        """The uint8 pixels (channels of A and B, H, W) of a pair."""
+    def apply_deterministic(self, image: Image.Image) -> np.ndarray:
+        """Return the uint8 pixels (channels of A and B, H, W) of a pair."""
         left, right = split_pair(image)
-        return np.concatenate((self.A.prepare(left), self.B.prepare(right)))
+        return np.concatenate((self.A.apply_deterministic(left), self.B.apply_deterministic(right)))
 
-    def finish(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """The tensor of what `prepare` returned; A and B differ in nothing that happens here."""
-        return self.A.finish(pixels, rng)
+    def apply_random(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """Return the tensor (C, H, W). The random stage is the same for A and B."""
+        return self.A.apply_random(pixels, rng)
 
 
 def split_pair(image: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """The left and the right half of `image`, equally large; the middle column of an odd width is in neither.
+    """Return the left and the right half of `image`, of equal size; the middle column of an odd width is dropped.
 
     Raises:
         ImageError: `image` is one pixel wide.
     """
     width, height = image.size
     if width < 2:
-        raise ImageError("one pixel wide, which makes no pair")
+        raise ImageError("one pixel wide, cannot be split into a pair")
     return image.crop((0, 0, width // 2, height)), image.crop((width - width // 2, 0, width, height))
+
+
+def half_of_pair(image: Image.Image, domain: str) -> Image.Image:
+    """Return the left half for domain "A", the right half for "B"."""
+    return split_pair(image)["AB".index(domain)]

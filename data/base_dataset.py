@@ -1,4 +1,4 @@
-"""What a dataset is: a map from a place in an epoch to a sample."""
+"""Base class of the datasets: a dataset maps an index (epoch, position) to a sample."""
 
 import os
 from abc import ABC, abstractmethod
@@ -11,35 +11,38 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL.Image import Resampling
 
-from data.image_folder import ImageFolder, TwoStageTransform, check_dataroot
-from data.rng import RngStream, generator
+from data.image_folder import ImageFiles, ImageFolder, TwoStageTransform, check_dataroot, resolve_phase
+from data.rng import RngStream, make_rng
 from data.transforms import create_transform
 from util.errors import UserError
 
-# "A", "B": (C, H, W) float32 tensors in [-1, 1]; "A_paths", "B_paths": the files they came from.
+# "A", "B": (C, H, W) float32 tensors in [-1, 1]; "A_paths", "B_paths": the files they were read from.
 Sample = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Position:
-    """A place in the run's stream of samples. With the seed it decides every random draw of its sample."""
+class SampleIndex:
+    """Index of a sample in a run. Together with the seed it determines every random number of the sample."""
 
     epoch: int  # from 1
-    index: int  # from 0, within the epoch, in the dataset's own order
+    position: int  # from 0, within the epoch, in the dataset's own order
 
 
 class BaseDataset(ABC):
-    """A dataset gives one sample for each position, and always the same one for the same position and seed.
+    """A dataset returns one sample for each index, always the same one for the same index and seed.
 
-    A comes from the A folder and B from the B folder; the model applies --direction. Only the number of channels
-    follows it here: the source domain has --input_nc, the target domain --output_nc.
+    A is read from the A folder and B from the B folder; the model applies --direction. Only the number of channels
+    depends on it here: the source domain has --input_nc, the target domain --output_nc.
+
+    A subclass sets `domains` and `source_folder`, and adds its own options in `modify_commandline_options`. One line in
+    DATASETS makes it a choice of --dataset_mode.
     """
 
-    is_shuffled: ClassVar[bool] = True  # whether training takes the positions of an epoch in random order
+    is_shuffled: ClassVar[bool] = True  # False: training reads the positions of an epoch in order
     resample: ClassVar[Resampling] = Resampling.BICUBIC
 
-    domains: tuple[ImageFolder, ...]  # what samples are read from; a subclass fills it
-    source_folder: Path  # where the images to translate lie; a subclass fills it
+    domains: tuple[ImageFolder, ...]  # the image files that samples are read from
+    source_folder: Path  # the folder of the images to translate
 
     def __init__(self, opt: Namespace) -> None:
         check_dataroot(opt.dataroot)
@@ -47,51 +50,78 @@ class BaseDataset(ABC):
         self.is_train: bool = opt.isTrain
         self.seed: int = opt.seed
         self.limit = None if opt.max_dataset_size == float("inf") else int(opt.max_dataset_size)
-        self.source, self.target = ("A", "B") if opt.direction == "AtoB" else ("B", "A")
+        self.source, self.target = source_and_target(opt)
         for flag, channels in (("--input_nc", opt.input_nc), ("--output_nc", opt.output_nc)):
             if channels not in (1, 3):
-                raise UserError(f"{flag} {channels}: images are read as gray (1) or RGB (3)")
+                raise UserError(f"{flag} {channels}: unsupported number of channels. Use 1 (gray) or 3 (RGB).")
         channels = {self.source: opt.input_nc, self.target: opt.output_nc}
         self.transforms = {d: create_transform(opt, self.resample, grayscale=channels[d] == 1) for d in "AB"}
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
-        """Adds the dataset's own options to `parser` and sets its defaults."""
+        """Add the options of this dataset to `parser` and set its defaults."""
         return parser
+
+    @classmethod
+    def eval_source(cls, opt: Namespace) -> "BaseDataset":
+        """Return the dataset whose source images are translated in an evaluation during training.
+
+        `opt` holds the options of a test of the evaluation split. Only the source domain of its samples is used.
+
+        Raises:
+            UserError: this dataset has no such split.
+        """
+        return cls(opt)
+
+    @classmethod
+    def eval_targets(cls, opt: Namespace) -> ImageFiles:
+        """Return the real images of the target domain for the same evaluation, by default those of <phase><domain>.
+
+        Raises:
+            UserError: there are none.
+        """
+        _, target = source_and_target(opt)
+        folder = Path(opt.dataroot, resolve_phase(opt.dataroot, opt.phase, target) + target)
+        return ImageFiles.from_dir(folder, opt.max_dataset_size)
 
     @abstractmethod
     def __len__(self) -> int:
-        """Samples in an epoch."""
+        """Return the number of samples in an epoch."""
 
     @abstractmethod
-    def __getitem__(self, position: Position) -> Sample | None:
-        """The sample at `position`; None when its image cannot be read and has no substitute (at test).
+    def __getitem__(self, index: SampleIndex) -> Sample | None:
+        """Return the sample at `index`, or None at test time if its image cannot be read.
 
         Raises:
-            UserError: an image is too small to be cropped, or no image of a domain can be read any more.
+            UserError: an image is smaller than the crop, or no image of a domain can be read.
         """
 
     @abstractmethod
     def transforms_for_epoch(self, epoch: int) -> Sequence[TwoStageTransform]:
-        """What happens in `epoch` to the images of each of the `domains`."""
+        """Return the transform of each of the `domains` in `epoch`."""
 
-    def rng_for(self, position: Position) -> np.random.Generator:
-        """A new generator of the random draws of the sample at `position`."""
-        return generator(RngStream.IMAGE, self.seed, position.epoch, position.index)
+    def rng_for(self, index: SampleIndex) -> np.random.Generator:
+        """Return a new generator for the random numbers of the sample at `index`."""
+        return make_rng(RngStream.IMAGE, self.seed, index.epoch, index.position)
 
-    def names(self) -> list[list[str]]:
-        """The images of each domain as they are called below --dataroot."""
+    def relative_paths(self) -> list[list[str]]:
+        """Return the image paths of each domain, relative to --dataroot."""
         return [[os.path.relpath(path, self.dataroot) for path in domain.paths] for domain in self.domains]
 
-    def restore_paths(self, names: list[list[str]]) -> None:
-        """Takes these images, named as by `names`, in place of those that were found."""
-        for domain, below in zip(self.domains, names, strict=True):
-            domain.paths = [str(Path(self.dataroot, name)) for name in below]
+    def restore_paths(self, relative_paths: list[list[str]]) -> None:
+        """Replace the images that were found by those of `relative_paths`."""
+        for domain, paths in zip(self.domains, relative_paths, strict=True):
+            domain.paths = [str(Path(self.dataroot, path)) for path in paths]
 
     def pop_skipped(self) -> dict[str, str]:
-        """Paths of images found unusable since the last call, each with the reason."""
+        """Return the images found unusable since the last call: path -> reason."""
         skipped: dict[str, str] = {}
         for domain in self.domains:
             skipped |= domain.skipped
             domain.skipped.clear()
         return skipped
+
+
+def source_and_target(opt: Namespace) -> tuple[str, str]:
+    """Return the names of the source and the target domain, "A" and "B" or reversed."""
+    return ("A", "B") if opt.direction == "AtoB" else ("B", "A")

@@ -1,63 +1,67 @@
-"""Where the images of a dataset lie, and sentences that say what was found when they do not."""
+"""Image files of a dataset: find them, check that they are usable, load them one by one."""
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 
 from data.image_io import EXTENSIONS, ImageError, read_image
 from data.transforms import ImageTooSmallError
 from util.errors import UserError
 
-NOT_GIVEN = "placeholder"  # the published default of --dataroot
-SHOWN = 8  # names in a folder that an error message lists
+DATAROOT_UNSET = "placeholder"  # the published default of --dataroot
+MAX_LISTED = 8  # names that an error message lists
+
+Size = tuple[int, int]  # width and height in pixels
 
 
 def check_dataroot(dataroot: str) -> None:
-    """Raises a UserError when --dataroot was not given or does not exist."""
-    if dataroot == NOT_GIVEN:
-        raise UserError("--dataroot is missing: give the dataset's folder, as in --dataroot ./datasets/horse2zebra")
+    """Raise UserError if --dataroot is not set or does not exist."""
+    if dataroot == DATAROOT_UNSET:
+        raise UserError("--dataroot is missing. Give the folder of the dataset, as in --dataroot ./datasets/horse2zebra.")
     if not Path(dataroot).exists():
-        raise UserError(f"--dataroot {dataroot} does not exist")
+        raise UserError(f"--dataroot {dataroot}: no such folder. Check the path.")
 
 
 def resolve_phase(dataroot: str, phase: str, domain: str = "") -> str:
-    """`phase`, or "val" where the dataset has val images (`domain` "A": a folder valA) but no test images."""
+    """Return `phase`, or "val" if the dataset has val images but no test images (`domain` "A": valA, but no testA)."""
     root = Path(dataroot)
-    stands_in = phase == "test" and not (root / f"test{domain}").exists() and (root / f"val{domain}").exists()
-    return "val" if stands_in else phase
+    use_val = phase == "test" and not (root / f"test{domain}").exists() and (root / f"val{domain}").exists()
+    return "val" if use_val else phase
 
 
 def list_images(folder: str, limit: int | None = None) -> list[str]:
-    """The sorted paths of all images below `folder`, at most the first `limit`.
+    """Return the sorted paths of all images below `folder`, at most the first `limit`.
 
-    Links to folders are followed, each real folder is visited once. Names that begin with a dot are left out: they
-    are what an operating system keeps for itself.
+    Links to folders are followed, and each real folder is visited once. Hidden files (names that begin with a dot) are
+    ignored, because operating systems store their own data there.
 
     Raises:
-        UserError: `folder` is missing, cannot be listed, or holds no image.
+        UserError: `folder` is missing, cannot be listed, or contains no image.
     """
     if not Path(folder).is_dir():
         parent = Path(folder).parent
-        raise UserError(f"{folder} is not a folder; {parent} {_holds(parent)}: check --dataroot and --phase")
+        raise UserError(f"{folder} is not a folder; {parent} {_describe_dir(parent)}. Check --dataroot and --phase.")
     files = sorted(_walk(folder))
     images = [path for path in files if path.lower().endswith(EXTENSIONS)]
     if not images:
         raise UserError(
-            f"{folder} has no images: 0 images, {len(files)} other files in it and below; "
-            f"names of images end in {' '.join(EXTENSIONS)}"
+            f"{folder} has no images, only {len(files)} other files. Names of images end in {' '.join(EXTENSIONS)}."
         )
     return images[:limit]
 
 
 def _walk(folder: str) -> list[str]:
-    """The paths of all visible files below `folder`."""
+    """Return the paths of all visible files below `folder`."""
 
-    def fail(error: OSError) -> None:  # os.walk would pass over what it cannot list
-        raise UserError(f"{error.filename} cannot be listed: {error.strerror}") from error
+    def fail(error: OSError) -> None:  # by default os.walk skips folders that it cannot list
+        raise UserError(f"{error.filename}: cannot be listed ({error.strerror}). Check its permissions.") from error
 
     visited: set[str] = set()
     files = []
@@ -72,86 +76,156 @@ def _walk(folder: str) -> list[str]:
     return files
 
 
-def _holds(folder: Path) -> str:
-    """What `folder` holds, as the predicate of a sentence."""
+def _describe_dir(folder: Path) -> str:
+    """Return a predicate that says what `folder` contains."""
     if not folder.is_dir():
         return "is a file" if folder.exists() else "does not exist"
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
         return "is empty"
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"holds {', '.join(names[:SHOWN])}{more}"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"contains {', '.join(names[:MAX_LISTED])}{more}"
 
 
 class TwoStageTransform(Protocol):
-    """What makes a tensor of an image in two parts, as `data.transforms.Transform` does. Equal ones do the same."""
+    """A transform from image to tensor in two stages, such as `data.transforms.Transform`. Equal transforms compare equal.
 
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        """What is the same every time: uint8 pixels (C, H, W)."""
+    --cache stores the result of the first stage.
+    """
 
-    def finish(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """The rest, with all random draws from `rng`: a float32 tensor (C, H, W) in [-1, 1]."""
+    def apply_deterministic(self, image: Image.Image) -> np.ndarray:
+        """Apply the deterministic stage; return uint8 pixels (C, H, W)."""
+
+    def apply_random(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """Apply the random stage, using `rng` only; return a float32 tensor (C, H, W) in [-1, 1]."""
 
 
 class ImageFolder:
-    """A domain: a fixed list of image files, at least one of them readable."""
+    """The image files of one domain, at least one of them readable.
+
+    Attributes:
+        paths: the files; samples refer to them by index.
+        skipped: unusable images found since it was last cleared, path -> reason.
+    """
 
     def __init__(self, paths: list[str]) -> None:
-        """Raises a UserError when none of the files can be read."""
+        """Raise UserError if none of the files can be read."""
         self.paths = paths
-        self.skipped: dict[str, str] = {}  # path -> why it could not be used
-        self._kept: dict[int, np.ndarray] = {}  # prepared images that are held in memory
-        self._cache_key: TwoStageTransform | None = None  # what prepared them
-        self._require_one()
+        self.skipped: dict[str, str] = {}
+        self._cache: dict[int, np.ndarray] = {}  # results of the deterministic stage, by index
+        self._cache_key: TwoStageTransform | None = None  # the transform that computed them
+        self._check_any_readable()
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def keep(self, images: dict[int, np.ndarray], transform: TwoStageTransform | None) -> None:
-        """Holds in memory what `transform` prepared, by index, in place of what was held before."""
-        self._kept, self._cache_key = images, transform
+    def set_cache(self, images: dict[int, np.ndarray], transform: TwoStageTransform | None) -> None:
+        """Replace the cache by `images`, the results of `transform`'s deterministic stage by index."""
+        self._cache, self._cache_key = images, transform
 
     def load(self, index: int, transform: TwoStageTransform, rng: np.random.Generator) -> tuple[torch.Tensor, str] | None:
-        """What `transform` makes of image `index`, and its path; None, with a note, when the image cannot be used.
+        """Return the transformed image and its path, or None if the image is unusable, which is noted in `skipped`.
 
         Raises:
-            UserError: the image is too small to be cropped.
+            UserError: the image is smaller than the crop.
         """
         path = self.paths[index]
         try:
-            is_kept = index in self._kept and transform == self._cache_key
-            pixels = self._kept[index] if is_kept else transform.prepare(read_image(path))
-            return transform.finish(pixels, rng), path
+            is_cached = index in self._cache and transform == self._cache_key
+            pixels = self._cache[index] if is_cached else transform.apply_deterministic(read_image(path))
+            return transform.apply_random(pixels, rng), path
         except ImageError as error:
             self.skipped[path] = str(error)
             return None
         except ImageTooSmallError as error:
             raise UserError(
-                f"{path!r} has, before cropping, {error}: lower --crop_size, take the image out, or let --preprocess "
-                f"enlarge it first (resize_and_crop or scale_shortside_and_crop, --load_size at least --crop_size)"
+                f"{path!r}: {error}. Lower --crop_size, remove the image, or have --preprocess enlarge images before the "
+                f"crop (resize_and_crop or scale_shortside_and_crop, with --load_size at least --crop_size)."
             ) from error
 
     def load_or_skip(self, index: int, transform: TwoStageTransform, rng: np.random.Generator) -> tuple[torch.Tensor, str]:
-        """As `load`; an image that cannot be used is replaced by the next one that can.
+        """Return the same as `load`, but replace an unusable image by the next usable one.
 
         Raises:
-            UserError: no image of the domain can be used any more.
+            UserError: no image of the domain is usable.
         """
         for offset in range(len(self)):
             loaded = self.load((index + offset) % len(self), transform, rng)
             if loaded is not None:
                 return loaded
-        raise self._nothing_readable()
+        raise self._none_readable()
 
-    def _require_one(self) -> None:
+    def _check_any_readable(self) -> None:
         for path in self.paths:
             try:
                 read_image(path)
                 return
             except ImageError as error:
                 self.skipped[path] = str(error)
-        raise self._nothing_readable()
+        raise self._none_readable()
 
-    def _nothing_readable(self) -> UserError:
+    def _none_readable(self) -> UserError:
         path, reason = next(iter(self.skipped.items()))
-        return UserError(f"none of {len(self)} images can be read; of {path!r}: {reason}")
+        return UserError(f"{path!r}: {reason}. None of the {len(self)} images of this folder can be read; replace them.")
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files as an iterable of uint8 arrays (H, W, 3). Each iteration reads the files again.
+
+    Iterating raises UserError at an image that cannot be read.
+
+    Attributes:
+        root: the folder that names are relative to.
+        paths: the files, below `root`.
+        crop_fn: cuts the image out of the file's content, for example one half of a pair.
+        size: resize to this width and height, as the resize of --preprocess does; None: keep the size.
+        grayscale: convert to gray first.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    crop_fn: Callable[[Image.Image], Image.Image] | None = None
+    size: Size | None = None
+    grayscale: bool = False
+
+    @classmethod
+    def from_dir(
+        cls, root: Path, limit: int | None = None, crop_fn: Callable[[Image.Image], Image.Image] | None = None
+    ) -> Self:
+        """Return all images below `root`, sorted, at most the first `limit`. Raise UserError if there are none."""
+        return cls(root, tuple(list_images(str(root), limit)), crop_fn)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for path in self.paths:
+            try:
+                image = read_image(path) if self.crop_fn is None else self.crop_fn(read_image(path))
+            except ImageError as error:
+                raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
+            if self.grayscale:
+                image = image.convert("L")
+            if self.size is not None:
+                image = image.resize(self.size, Resampling.BICUBIC)
+            yield np.asarray(image.convert("RGB"))
+
+    def with_format(self, size: Size | None, grayscale: bool) -> Self:
+        """Return the same images, resized to `size` unless it is None, and in gray if `grayscale`."""
+        return replace(self, size=size, grayscale=grayscale)
+
+    def select(self, names: Sequence[str]) -> Self:
+        """Return the images with these names (`relative_stem`), in this order. Raise UserError if one is missing."""
+        paths = {relative_stem(self.root, path): path for path in reversed(self.paths)}
+        missing = [name for name in names if name not in paths]
+        if missing:
+            raise UserError(
+                f"{self.root} has no image named {missing[0]}. Paired metrics need a ground-truth image per translation."
+            )
+        return replace(self, paths=tuple(paths[name] for name in names))
+
+
+def relative_stem(root: Path, path: str) -> str:
+    """Return the path relative to `root` without file extension, which the two images of a pair share."""
+    return Path(path).relative_to(root).with_suffix("").as_posix()

@@ -1,4 +1,4 @@
-"""Reads batches in worker processes ahead of the training, and reports what went wrong there."""
+"""Data loader: batches of a dataset, prefetched by worker processes."""
 
 import os
 import sys
@@ -12,108 +12,114 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.base_dataset import BaseDataset, Position, Sample
+from data.base_dataset import BaseDataset, Sample, SampleIndex
 from data.cache import ImageCache
-from data.rng import RngStream, generator
+from data.rng import RngStream, make_rng
 from data.workers import WorkerDiedError, Workers
 from util.errors import EnvironmentFailure, UserError
 from util.runtime.distributed import local_shard
 
+MAX_WORKER_RESTARTS = 3  # in a row, without a result in between
+
+Batch = dict[str, torch.Tensor | list[str]]  # "A", "B": (N, C, H, W) in [-1, 1]; "A_paths", "B_paths"
+
 
 class EpochBatchSampler:
-    """The batches of the current epoch, as lists of positions; their order follows from seed and epoch alone.
+    """The batches of the current epoch, as lists of sample indices. Their order is a function of seed and epoch.
 
-    `batch_size` is that of all processes together; each gets the positions of its own images.
+    `batch_size` counts the samples of all processes together; each process gets the indices of its own shard.
 
-    Positions carry the epoch, so that a loader's worker, which lives longer than an epoch, always knows it.
+    A sample index includes the epoch, so that loader workers, which live longer than an epoch, always know it.
     """
 
     def __init__(self, n_samples: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int) -> None:
-        """Args: drop_last leaves out a last batch of less than `batch_size` samples."""
+        """Args: drop_last drops a last batch with fewer than `batch_size` samples."""
         self.n_samples = n_samples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
         self.epoch = 1
-        self.start_sample = 0  # of the epoch, in its order; more than 0 where a run goes on in its midst
+        self.start_sample = 0  # number of samples of the epoch to leave out, if a run resumes within an epoch
 
     def __len__(self) -> int:
         remaining = self.n_samples - self.start_sample
         return remaining // self.batch_size if self.drop_last else -(-remaining // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Position]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         epoch, first = self.epoch, self.start_sample
         order = np.arange(self.n_samples)
         if self.shuffle:
-            generator(RngStream.ORDER, self.seed, epoch).shuffle(order)
+            make_rng(RngStream.ORDER, self.seed, epoch).shuffle(order)
         for batch in range(len(self)):
-            chosen = order[first + batch * self.batch_size : first + (batch + 1) * self.batch_size]
-            yield [Position(epoch, int(index)) for index in local_shard(chosen)]
-
-
-# So many times workers are replaced that die before they have delivered anything.
-MAX_WORKER_RESTARTS = 3
-
-Batch = dict[str, torch.Tensor | list[str]]  # "A", "B": (N, C, H, W) in [-1, 1]; "A_paths", "B_paths"
+            positions = order[first + batch * self.batch_size : first + (batch + 1) * self.batch_size]
+            yield [SampleIndex(epoch, int(position)) for position in local_shard(positions)]
 
 
 class WorkerResult(NamedTuple):
-    """What a worker hands over: a batch, or several in a test of unequal images, and what went wrong on the way."""
+    """Result of a worker for one list of sample indices."""
 
-    batches: list[Batch]  # none where there was nothing readable
-    skipped: dict[str, str]  # path -> why the image could not be used
-    error: UserError | None  # returned, since an exception raised in a worker arrives as a traceback in a string
+    batches: list[Batch]  # one; none if no image is readable; several in a test of images that differ in size
+    skipped: dict[str, str]  # unusable images, path -> reason
+    error: UserError | None  # returned instead of raised, because an exception reaches the main process as a string
 
 
 class BatchDataset(Dataset[WorkerResult]):
-    """Maps the positions of a batch to the batch; runs in the workers."""
+    """Map a list of sample indices to their batch. Runs in the workers."""
 
     def __init__(self, dataset: BaseDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, positions: list[Position]) -> WorkerResult:
+    def __getitem__(self, indices: list[SampleIndex]) -> WorkerResult:
         batches: list[Batch] = []
-        mistake = None
+        failure = None
         try:
-            samples = [sample for position in positions if (sample := self.dataset[position]) is not None]
+            samples = [sample for index in indices if (sample := self.dataset[index]) is not None]
             groups = [samples] if self.dataset.is_train else group_by_size(samples)
             batches = [collate(group) for group in groups if group]
         except UserError as error:
-            mistake = error
-        return WorkerResult(batches, self.dataset.pop_skipped(), mistake)
+            failure = error
+        return WorkerResult(batches, self.dataset.pop_skipped(), failure)
 
 
 class ImageDataLoader:
-    """An iterable of the batches of an epoch: call `set_epoch`, then iterate, and so on for every epoch."""
+    """An iterable of the batches of an epoch. Call `set_epoch` before each iteration.
+
+    Attributes:
+        n_images: number of samples in an epoch.
+        source_folder: the folder of the images to translate.
+        skipped: all unusable images found so far, path -> reason.
+    """
 
     def __init__(
         self,
         dataset: BaseDataset,
-        batches: EpochBatchSampler,
+        batch_sampler: EpochBatchSampler,
         num_threads: int,
         prefetch_factor: int,
         cache_gigabytes: float | None,
         to_gpu: bool,
     ) -> None:
-        """Nothing of this but time depends on what follows `batches`.
+        """Create the loader. Arguments after `batch_sampler` affect the speed, not the batches.
 
         Args:
-            num_threads: worker processes, 0 to read in this one.
-            prefetch_factor: batches that each worker reads ahead.
-            cache_gigabytes: memory for decoded images; None: each is read from its file every time.
-            to_gpu: batches lie in pinned memory, which a GPU copies from while it computes.
+            dataset: maps indices to samples.
+            batch_sampler: the batches as lists of indices.
+            num_threads: number of worker processes, 0 to load in this process.
+            prefetch_factor: number of batches that each worker prefetches.
+            cache_gigabytes: size of the cache of decoded images; None: no cache.
+            to_gpu: return batches in pinned memory, from which a GPU can copy during computation.
 
         Raises:
-            UserError: workers could not share the cache.
+            UserError: workers cannot share the cache on this system.
         """
         if cache_gigabytes is not None and num_threads > 0 and not hasattr(os, "fork"):
-            raise UserError("--cache: worker processes cannot share memory on this system; add --num_threads 0")
+            raise UserError("--cache: worker processes cannot share memory on this system. Add --num_threads 0.")
         self.n_images = len(dataset)
         self.source_folder = dataset.source_folder
-        self.skipped: dict[str, str] = {}  # path -> why; every unusable image met so far
+        self.skipped: dict[str, str] = {}
         self._dataset = dataset
-        self._positions = batches
+        self._batch_sampler = batch_sampler
         self._num_threads = num_threads
         self._to_gpu = to_gpu
         self._cache = None if cache_gigabytes is None else ImageCache(dataset, cache_gigabytes, num_threads)
@@ -121,104 +127,111 @@ class ImageDataLoader:
         self._workers = Workers(BatchDataset(dataset), num_threads, prefetch_factor, start_method)
 
     def __len__(self) -> int:
-        """Images in an epoch, the last incomplete batch and unreadable images included."""
+        """Return the number of samples in an epoch, including a dropped last batch and unreadable images."""
         return self.n_images
 
     def set_epoch(self, epoch: int, start_sample: int = 0) -> None:
-        """Chooses the epoch (from 1) of the next iteration, and how many of its samples are left out because they were
-        trained on before the run was interrupted."""
-        self._positions.epoch = epoch
-        self._positions.start_sample = start_sample
+        """Set the epoch (from 1) of the next iteration, and how many samples to leave out at its start.
+
+        A run that resumes within an epoch leaves out the samples that it has trained on.
+        """
+        self._batch_sampler.epoch = epoch
+        self._batch_sampler.start_sample = start_sample
 
     def set_while_waiting(self, while_waiting: Callable[[], None]) -> None:
-        """Have `while_waiting` called several times a second while a batch is waited for; it may raise to stop that."""
+        """Set a function that is called several times a second while the loader waits for a batch; it may raise."""
         self._workers.while_waiting = while_waiting
 
     @cached_property
-    def _names(self) -> list[list[str]]:
-        return self._dataset.names()
+    def _relative_paths(self) -> list[list[str]]:
+        return self._dataset.relative_paths()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which images the run is about: their names below --dataroot, domain by domain."""
-        return {"pictures": self._names, "limit": self._dataset.limit}
+        """Return the image paths of each domain, relative to --dataroot, and --max_dataset_size."""
+        return {"pictures": self._relative_paths, "limit": self._dataset.limit}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on with the images that the run began with: others that have come since would change the order of all.
-        Images that have gone are met, and replaced, where it is their turn. Another dataset stays what it is.
+        """Continue with the images that the run started with, because added images would change the order of all.
 
-        Raises ValueError where these are no names of images.
+        Removed images are replaced when their turn comes. If the state belongs to another dataset, nothing changes.
+
+        Raises:
+            ValueError: the state does not contain image paths.
         """
-        names, before = self._names, state["pictures"]
-        if len(names) != len(before) or not all(before) or not all(map(is_relative_safe, chain(*before))):
-            raise ValueError("these are not the images of such a dataset")
-        another = state["limit"] != self._dataset.limit or any(map(set.isdisjoint, map(set, names), before))
-        if another or names == before:
+        found, saved = self._relative_paths, state["pictures"]
+        if len(found) != len(saved) or not all(saved) or not all(map(is_relative_safe, chain(*saved))):
+            raise ValueError("the saved image paths do not fit this dataset")
+        is_other = state["limit"] != self._dataset.limit or any(map(set.isdisjoint, map(set, found), saved))
+        if is_other or found == saved:
             return
-        come, gone = count_missing(names, before), count_missing(before, names)
-        print(f"note: {come} images have come and {gone} have gone since the run began; it goes on with those of then")
-        self._dataset.restore_paths(before)
-        self._names = before
-        self.n_images = self._positions.n_samples = len(self._dataset)
+        added, removed = count_missing(found, saved), count_missing(saved, found)
+        print(
+            f"note: dataset changed since the run started ({added} added, {removed} removed); "
+            f"continuing with the original file list"
+        )
+        self._dataset.restore_paths(saved)
+        self._relative_paths = saved
+        self.n_images = self._batch_sampler.n_samples = len(self._dataset)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises a UserError where the images leave nothing to go on with."""
+        """Yield the batches of the epoch. Raise UserError if no usable image is left."""
         for batches, skipped, error in self._iter_with_restarts():
             self._report(skipped)
             if error is not None:
                 raise error
-            yield from map(pinned, batches) if self._to_gpu else batches
+            yield from map(pin_memory, batches) if self._to_gpu else batches
 
     def _iter_with_restarts(self) -> Iterator[WorkerResult]:
-        """The deliveries of the epoch, each once. Where a worker dies, others go on with what is waited for.
+        """Yield each result of the epoch once. If a worker dies, start new ones and continue with the missing batch.
 
-        Raises EnvironmentFailure where those die as well.
+        Raises:
+            EnvironmentFailure: the new workers died as well.
         """
-        deaths, next_sample = 0, self._positions.start_sample
+        deaths, next_sample = 0, self._batch_sampler.start_sample
         while True:
             try:
-                for delivery in self._workers_deliveries():
+                for result in self._read_results():
                     deaths = 0
-                    next_sample += self._positions.batch_size
-                    yield delivery
+                    next_sample += self._batch_sampler.batch_size
+                    yield result
                 return
             except WorkerDiedError:
-                self._positions.start_sample = next_sample
+                self._batch_sampler.start_sample = next_sample
                 deaths += 1
                 if deaths > MAX_WORKER_RESTARTS:
                     raise EnvironmentFailure(
-                        f"worker processes that read images have died {deaths} times in a row, most likely for want of "
-                        f"memory: lower --num_threads {self._num_threads} (0 reads without workers) or --batch_size"
+                        f"--num_threads {self._num_threads}: data loader workers died {deaths} times in a row, probably "
+                        f"because memory ran out. Lower --num_threads (0: no workers) or --batch_size."
                     ) from None
-                print("a worker process that reads images has died; others take its place", file=sys.stderr)
+                print("a data loader worker died; starting new workers", file=sys.stderr)
 
-    def _workers_deliveries(self) -> Iterator[WorkerResult]:
-        """Return the deliveries of the epoch, from the workers of the previous one if possible."""
-        if self._cache is not None and not self._cache.is_valid_for(self._positions.epoch):
-            self._workers.close()  # they see the memory as it was when they started
-            self._cache.fill(self._positions.epoch, self._workers.while_waiting)
-        return self._workers.read(self._positions)
+    def _read_results(self) -> Iterator[WorkerResult]:
+        """Return the results of the epoch, from the workers of the previous epoch if possible."""
+        if self._cache is not None and not self._cache.is_valid_for(self._batch_sampler.epoch):
+            self._workers.close()  # they see the memory as it was when they were forked
+            self._cache.fill(self._batch_sampler.epoch, self._workers.while_waiting)
+        return self._workers.read(self._batch_sampler)
 
     def _report(self, skipped: dict[str, str]) -> None:
-        """Names each unusable image once, with the number of them so far."""
+        """Print each unusable image once, with the number of unusable images so far."""
         for path, reason in skipped.items():
             if path not in self.skipped:
                 self.skipped[path] = reason
                 print(f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)", file=sys.stderr)
 
 
-def count_missing(names: list[list[str]], others: list[list[str]]) -> int:
-    """How many names, domain by domain, are not among the others."""
-    return sum(len(set(here) - set(there)) for here, there in zip(names, others, strict=True))
+def count_missing(paths: list[list[str]], others: list[list[str]]) -> int:
+    """Return the number of paths that are not among the others of the same domain."""
+    return sum(len(set(here) - set(there)) for here, there in zip(paths, others, strict=True))
 
 
-def is_relative_safe(name: str) -> bool:
-    """Whether a path leads to what lies below the folder that it is taken from. Raises TypeError for what is no path."""
-    path = PurePath(name)
-    return not path.is_absolute() and ".." not in path.parts
+def is_relative_safe(path: str) -> bool:
+    """Return True if a relative path stays below its folder. Raise TypeError if it is not a path."""
+    return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stacks the images of `samples` and lists their paths.
+    """Stack the images of `samples` and list their paths.
 
     Raises:
         UserError: the images of a domain differ in size.
@@ -230,30 +243,32 @@ def collate(samples: list[Sample]) -> Batch:
         if len(set(sizes)) > 1:
             other = next(number for number, size in enumerate(sizes) if size != sizes[0])
             raise UserError(
-                f"a batch needs images of one size, but {paths[0]!r} comes out as {sizes[0]} and {paths[other]!r} as "
-                f"{sizes[other]}: end --preprocess with crop, as in scale_shortside_and_crop, or give --batch_size 1"
+                f"--batch_size: all images of a batch must have one size, but {paths[0]!r} has {sizes[0]} and "
+                f"{paths[other]!r} has {sizes[other]} pixels after --preprocess. "
+                f"End --preprocess with crop, as in scale_shortside_and_crop, or use --batch_size 1."
             )
-        # A single image need not be copied; and torch.stack would start threads, as in to_tensor.
+        # A single image need not be copied. torch.stack would start threads, see to_tensor.
         batch[domain] = torch.from_numpy(np.stack(images)) if len(images) > 1 else images[0][None]
         batch[f"{domain}_paths"] = list(paths)
     return batch
 
 
-def pinned(batch: Batch) -> Batch:
+def pin_memory(batch: Batch) -> Batch:
     """Return the batch in pinned memory."""
     return {name: value.pin_memory() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
 def group_by_size(samples: list[Sample]) -> list[list[Sample]]:
-    """The samples in order, in groups whose images have one size."""
+    """Split the samples into consecutive groups whose images have one size."""
     groups: list[list[Sample]] = []
     for sample in samples:
-        if groups and sizes(sample) == sizes(groups[-1][0]):
+        if groups and image_shapes(sample) == image_shapes(groups[-1][0]):
             groups[-1].append(sample)
         else:
             groups.append([sample])
     return groups
 
 
-def sizes(sample: Sample) -> list[torch.Size]:
+def image_shapes(sample: Sample) -> list[torch.Size]:
+    """Return the shapes of the sample's images."""
     return [sample[domain].shape for domain in ("A", "B") if domain in sample]

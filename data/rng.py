@@ -1,4 +1,4 @@
-"""Random generators that are pure functions of what they draw for: any point of a run can be drawn again."""
+"""Random generators that are pure functions of their purpose and position, so that any sample can be repeated."""
 
 from enum import IntEnum
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 class RngStream(IntEnum):
-    """What a generator is for; two purposes never share a stream."""
+    """Purpose of a generator. Two purposes never share a stream."""
 
-    ORDER = 0  # the order of the images in an epoch
-    IMAGE = 1  # partner, crop, zoom and flip of one element of an epoch
-    ZOOM = 2  # zoom and crop locations of one minibatch of the single-image dataset
+    ORDER = 0  # order of the images in an epoch
+    IMAGE = 1  # partner, crop, zoom and flip of one sample
+    ZOOM = 2  # zoom and crop offsets of one minibatch of the single-image dataset
 
 
-def generator(purpose: RngStream, seed: int, *key: int) -> np.random.Generator:
-    """The generator for `purpose` at `key` (epoch, index …) of a run with `seed`; all integers, none negative."""
-    return np.random.default_rng([purpose, seed, *key])
+def make_rng(stream: RngStream, seed: int, *key: int) -> np.random.Generator:
+    """Return the generator of `stream` at `key` (epoch, index ...) for a run with `seed`. All integers are at least 0."""
+    return np.random.default_rng([stream, seed, *key])

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.base_dataset import BaseDataset, Position, Sample
+from data.base_dataset import BaseDataset, Sample, SampleIndex
 from data.image_folder import TwoStageTransform, list_images
 from data.image_io import ImageError, read_image
-from data.rng import RngStream, generator
-from data.transforms import Transform, box, grid_cells, resize_array, zoomed_size
+from data.rng import RngStream, make_rng
+from data.transforms import Transform, crop_box, grid_cells, resize_array, zoomed_size
 from util.cli import set_declared_defaults
 from util.errors import UserError
 
@@ -25,27 +25,27 @@ CROPS_PER_EPOCH = 100_000
 
 
 class SingleImageDataset(BaseDataset):
-    """Training: crops of both images; each image is zoomed once per minibatch, in which no place occurs twice.
+    """Training: crops of both images. Each image is zoomed once per minibatch, whose crops do not overlap.
 
-    With --singleimage_published_sampling each crop has a zoom of its own, and places may recur. Testing: one sample,
-    both images as --preprocess says, by default whole. trainA and trainB are read in every phase.
+    With --singleimage_published_sampling each crop has its own zoom, and crops may overlap. Testing: one sample, both
+    images as --preprocess says, by default uncropped. trainA and trainB are read in every phase.
     """
 
-    is_shuffled = False  # the crops of a minibatch have consecutive indices, by which they share a zoom
+    is_shuffled = False  # the crops of a minibatch need consecutive positions, because they share a zoom
     resample = Resampling.BILINEAR
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.domains = ()  # nothing is read later on
+        self.domains = ()  # no file is read after the constructor
         image_A, self.path_A = _load_single_image(Path(opt.dataroot, "trainA"))
         image_B, self.path_B = _load_single_image(Path(opt.dataroot, "trainB"))
         self.source_folder = Path(opt.dataroot, f"train{self.source}")
         self.images = {"A": image_A, "B": image_B}
         if self.is_train:
-            if self.transforms["A"].steps != ("zoom", "patch"):
+            if self.transforms["A"].ops != ("zoom", "patch"):
                 raise UserError(
-                    f"--preprocess {opt.preprocess} does not fit --dataset_mode singleimage, which trains on crops of "
-                    f"zoomed images: give --preprocess zoom_and_patch"
+                    f"--preprocess {opt.preprocess}: incompatible with --dataset_mode singleimage, which trains on crops of "
+                    f"zoomed images. Use --preprocess zoom_and_patch."
                 )
             crops_per_zoom = 1 if opt.singleimage_published_sampling else opt.batch_size
             self.crops = {
@@ -57,21 +57,28 @@ class SingleImageDataset(BaseDataset):
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         set_declared_defaults(parser, preprocess="zoom_and_patch" if is_train else "none", num_test=1)
         if is_train:
-            group = parser.add_argument_group("single images")
+            group = parser.add_argument_group("single-image")
             group.add_argument(
                 "--singleimage_published_sampling",
                 action="store_true",
-                help="a zoom for each crop, places that may recur; without it, one zoom and distinct places in a batch",
+                help="a zoom for each crop, and crops that may overlap, instead of one zoom and disjoint crops per batch",
             )
         return parser
+
+    @classmethod
+    def eval_source(cls, opt: Namespace) -> BaseDataset:
+        """Raise UserError: a single pair of images has no split to evaluate on."""
+        raise UserError(
+            "--dataset_mode singleimage: a single pair of images cannot be evaluated. Remove the metric options."
+        )
 
     def __len__(self) -> int:
         return min(CROPS_PER_EPOCH, self.limit or CROPS_PER_EPOCH) if self.is_train else 1
 
-    def __getitem__(self, position: Position) -> Sample:
-        rng = self.rng_for(position)
+    def __getitem__(self, index: SampleIndex) -> Sample:
+        rng = self.rng_for(index)
         if self.is_train:
-            A, B = (self.crops[d](position, rng) for d in "AB")
+            A, B = (self.crops[d](index, rng) for d in "AB")
         else:
             A, B = (self.transforms[d](self.images[d], rng) for d in "AB")
         return {"A": A, "B": B, "A_paths": self.path_A, "B_paths": self.path_B}
@@ -81,47 +88,50 @@ class SingleImageDataset(BaseDataset):
 
 
 class ZoomCropSampler:
-    """Random crops of one image, `crops_per_zoom` consecutive ones from the same zoom of it and from distinct places.
+    """Random crops of one image. `crops_per_zoom` consecutive crops share a zoom of the image and do not overlap.
 
-    A zoom scales each axis by a factor of its own; the places are the cells of a grid at a random offset. When the
-    zoomed image has fewer cells than crops are asked for, another grid is laid.
+    A zoom scales each axis by its own factor. The crops are cells of a grid at a random offset. If the zoomed image has
+    fewer cells than crops, another grid is sampled.
     """
 
     def __init__(self, image: Image.Image, transform: Transform, crops_per_zoom: int, key: tuple[int, ...]) -> None:
-        """Args: key, with epoch and number of the zoom, decides the draws of zooms and places."""
-        self.pixels = np.ascontiguousarray(transform.prepare(image))
+        """Prepare `image`. Args: key, epoch and index of the zoom seed the generator of zooms and offsets."""
+        self.pixels = np.ascontiguousarray(transform.apply_deterministic(image))
         self.crop_size = transform.crop_size
         self.random_scale_max = transform.random_scale_max
         self.resample = transform.resample
-        self.finish = replace(transform, steps=()).finish
+        self.apply_random = replace(transform, ops=()).apply_random
         self.crops_per_zoom = crops_per_zoom
         self.key = key
-        self._zoom_at: tuple[int, int] | None = None  # epoch and number of the zoom at hand
+        self._current_zoom: tuple[int, int] | None = None  # epoch and index of the zoom in `_zoomed`
 
-    def __call__(self, position: Position, rng: np.random.Generator) -> torch.Tensor:
-        """The (C, H, W) tensor of the crop at `position`; `rng` decides its flip."""
-        number, member = divmod(position.index, self.crops_per_zoom)
-        if self._zoom_at != (position.epoch, number):
-            self._zoomed, self._places = self._zoom(position.epoch, number)
-            self._zoom_at = position.epoch, number
-        return self.finish(box(self._zoomed, *self._places[member], self.crop_size, self.crop_size), rng)
+    def __call__(self, index: SampleIndex, rng: np.random.Generator) -> torch.Tensor:
+        """Return the crop at `index`, a tensor (C, H, W). `rng` decides its flip."""
+        zoom_index, crop_index = divmod(index.position, self.crops_per_zoom)
+        if self._current_zoom != (index.epoch, zoom_index):
+            self._zoomed, self._crop_offsets = self._sample_zoom(index.epoch, zoom_index)
+            self._current_zoom = index.epoch, zoom_index
+        left, top = self._crop_offsets[crop_index]
+        return self.apply_random(crop_box(self._zoomed, left, top, self.crop_size, self.crop_size), rng)
 
-    def _zoom(self, epoch: int, number: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """The zoomed image (C, H, W), and the (left, top) of its crops."""
-        rng = generator(RngStream.ZOOM, *self.key, epoch, number)
+    def _sample_zoom(self, epoch: int, zoom_index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Return the zoomed image (C, H, W), and the (left, top) of its crops."""
+        rng = make_rng(RngStream.ZOOM, *self.key, epoch, zoom_index)
         size = zoomed_size(self.pixels, self.random_scale_max, self.crop_size, rng)
-        places: list[tuple[int, int]] = []
-        while len(places) < self.crops_per_zoom:
-            places += grid_cells(*size, self.crop_size, rng)
-        return resize_array(self.pixels, *size, self.resample), places
+        crop_offsets: list[tuple[int, int]] = []
+        while len(crop_offsets) < self.crops_per_zoom:
+            crop_offsets += grid_cells(*size, self.crop_size, rng)
+        return resize_array(self.pixels, *size, self.resample), crop_offsets
 
 
 def _load_single_image(folder: Path) -> tuple[Image.Image, str]:
-    """The image in `folder`, and its path. Raises a UserError unless there is exactly one, and readable."""
+    """Return the image in `folder`, and its path. Raise UserError unless there is exactly one, and readable."""
     paths = list_images(str(folder))
     if len(paths) > 1:
-        raise UserError(f"{folder} holds {len(paths)} images, but --dataset_mode singleimage takes exactly one")
+        raise UserError(
+            f"{folder}: {len(paths)} images, but --dataset_mode singleimage needs exactly one. Remove the others."
+        )
     try:
         return read_image(paths[0]), paths[0]
     except ImageError as error:
-        raise UserError(f"no image can be read in {folder}; of {paths[0]!r}: {error}") from error
+        raise UserError(f"{paths[0]!r}: {error}. Replace the image.") from error

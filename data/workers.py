@@ -1,7 +1,7 @@
-"""Worker processes that read items of a dataset ahead.
+"""Worker processes that prefetch items of a dataset.
 
-Results come through a pipe of each worker. PyTorch's DataLoader uses shared memory instead: where /dev/shm is small, as in a
-container, or full, its workers fail in a background thread and the program waits for ever.
+Each worker sends its results through a pipe. PyTorch's DataLoader uses shared memory instead. If /dev/shm is full, or small
+as in a container, its workers fail in a background thread, and the program waits forever.
 """
 
 import multiprocessing
@@ -27,27 +27,27 @@ from torch.utils.data import Dataset
 from util.errors import EnvironmentFailure
 from util.signals import STOP_SIGNALS
 
-SECONDS_BETWEEN_CHECKS = 0.2
-SECONDS_TO_END = 1.0
+POLL_INTERVAL = 0.2  # seconds between two calls of `while_waiting`
+JOIN_TIMEOUT = 1.0  # seconds
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended early: killed by the system for lack of memory, or by a user."""
+    """A worker process ended early, for example because the system killed it when memory ran out."""
 
 
 class WorkerError(Exception):
-    """An unexpected exception in a worker, as a traceback."""
+    """An unexpected exception in a worker. The message is its traceback."""
 
 
 class Workers:
-    """Read the items of `source` at given places, in order.
+    """Read the items of `source` for given keys, in order.
 
     Args:
-        source: map-style dataset; items must be picklable.
-        num_workers: number of worker processes, 0 to read in this process when an item is asked for.
-        prefetch_factor: number of items that each worker reads ahead.
-        start_method: of the processes; None for the default of the system.
-        while_waiting: called several times a second while an item is waited for, and before each item; may raise.
+        source: map-style dataset; its items must be picklable.
+        num_workers: number of worker processes, 0 to read in this process when an item is requested.
+        prefetch_factor: number of items that each worker prefetches.
+        start_method: start method of multiprocessing; None for the default of the system.
+        while_waiting: called before each item, and several times a second while waiting for it; may raise.
     """
 
     def __init__(
@@ -65,92 +65,94 @@ class Workers:
         self._context = multiprocessing.get_context(start_method)
         self._workers: list[_Worker] = []
 
-    def read(self, places: Iterable[Any]) -> Iterator[Any]:
-        """Yield the item at each place. Workers stay alive for the next call; an iteration that is broken off ends them.
+    def read(self, keys: Iterable[Any]) -> Iterator[Any]:
+        """Yield the item of each key.
+
+        The workers stay alive for the next call. Closing the iterator before its end stops them.
 
         Raises:
             WorkerDiedError: the worker of the next item died.
-            EnvironmentFailure: no process can be started.
+            WorkerError: a worker raised an unexpected exception.
+            EnvironmentFailure: a process cannot be started.
         """
         if self.num_workers == 0:
-            for place in places:
+            for key in keys:
                 self.while_waiting()
-                yield self.source[place]
+                yield self.source[key]
             return
         if not self._workers:
             self._start()
-        remaining, waiting, turn = iter(places), deque[_Worker](), 0
+        remaining, pending, requests = iter(keys), deque[_Worker](), 0
         try:
             while True:
-                while len(waiting) < self.num_workers * self.prefetch_factor:
+                while len(pending) < self.num_workers * self.prefetch_factor:
                     try:
-                        place = next(remaining)
+                        key = next(remaining)
                     except StopIteration:
                         break
-                    worker = self._workers[turn % self.num_workers]
-                    worker.ask(place)
-                    waiting.append(worker)
-                    turn += 1
-                if not waiting:
+                    worker = self._workers[requests % self.num_workers]
+                    worker.request(key)
+                    pending.append(worker)
+                    requests += 1
+                if not pending:
                     return
-                item = waiting[0].receive(self.while_waiting)
-                waiting.popleft()
+                item = pending[0].receive(self.while_waiting)
+                pending.popleft()
                 yield item
         finally:
-            if waiting:
+            if pending:
                 self.close()
 
     def close(self) -> None:
-        """End the worker processes. The next `read` starts new ones."""
+        """Stop the worker processes. The next `read` starts new ones."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
-            worker.process.join(SECONDS_TO_END)  # a process that waits for a dead network share cannot be killed
+            worker.process.join(JOIN_TIMEOUT)  # a process that waits for a dead network share cannot be killed
         self._workers = []
 
     def _start(self) -> None:
-        """Start all processes, then all threads: a process that is forked beside threads may inherit their locks."""
+        """Start all processes, then all threads, because a process forked next to threads may inherit a held lock."""
         can_block = hasattr(signal, "pthread_sigmask")
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS) if can_block else set()
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS) if can_block else set()
         try:
             self._workers = [_Worker(self.source, self._context) for _ in range(self.num_workers)]
         except OSError as error:
             raise EnvironmentFailure(
-                f"--num_threads: a worker process cannot be started ({error.strerror}). Use a smaller value; 0 reads "
-                "without workers."
+                f"--num_threads: a worker process cannot be started ({error.strerror}). Use a smaller value (0: no workers)."
             ) from None
         finally:
             if can_block:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
         for worker in self._workers:
             worker.thread.start()
 
 
 class _Worker:
-    """A worker process, and the thread that takes in what it sends."""
+    """A worker process, and the thread that receives its results."""
 
     def __init__(self, source: Dataset, context: Any) -> None:
-        self.connection, of_worker = context.Pipe()
-        # Otherwise the workers would keep each other's pipes open, and outlive this process.
+        self.connection, worker_connection = context.Pipe()
+        # Without this, workers would inherit the pipes of each other and outlive this process.
         register_after_fork(self.connection, Connection.close)
-        self.process = context.Process(target=_work, args=(source, of_worker), daemon=True)
+        self.process = context.Process(target=_run_worker, args=(source, worker_connection), daemon=True)
         self.process.start()
-        weakref.finalize(self, self.process.kill)  # also when the program ends: Python would send SIGTERM, which is ignored
-        of_worker.close()  # so that the death of the worker ends the pipe
+        weakref.finalize(self, self.process.kill)  # also at exit, where Python would send SIGTERM, which workers ignore
+        worker_connection.close()  # so that the pipe closes when the worker dies
         self.messages = queue.SimpleQueue[bytes | None]()
-        self.thread = threading.Thread(target=_take_in, args=(self.connection, self.messages), daemon=True)
+        self.thread = threading.Thread(target=_receive_messages, args=(self.connection, self.messages), daemon=True)
 
-    def ask(self, place: Any) -> None:
-        """Send the place of an item to read. Never blocks for long, because the thread empties the worker's pipe."""
-        with suppress(OSError):  # a dead worker is reported when its item is waited for
-            self.connection.send(place)
+    def request(self, key: Any) -> None:
+        """Send the key of an item to read. Does not block for long, because the thread empties the worker's pipe."""
+        with suppress(OSError):  # a dead worker is reported by `receive`
+            self.connection.send(key)
 
     def receive(self, while_waiting: Callable[[], None]) -> Any:
-        """Return the next item. Raises WorkerDiedError, or WorkerError with what the worker raised."""
+        """Return the next item. Raise WorkerDiedError, or WorkerError with the exception of the worker."""
         while True:
             while_waiting()
             try:
-                message = self.messages.get(timeout=SECONDS_BETWEEN_CHECKS)
+                message = self.messages.get(timeout=POLL_INTERVAL)
                 break
             except queue.Empty:
                 continue
@@ -162,8 +164,8 @@ class _Worker:
         return item
 
 
-def _take_in(connection: Connection, messages: queue.SimpleQueue[bytes | None]) -> None:
-    """Empty the pipe of a worker. None is the end."""
+def _receive_messages(connection: Connection, messages: queue.SimpleQueue[bytes | None]) -> None:
+    """Move the messages of a worker from its pipe to the queue. None marks the end."""
     try:
         while True:
             messages.put(connection.recv_bytes())
@@ -171,18 +173,18 @@ def _take_in(connection: Connection, messages: queue.SimpleQueue[bytes | None]) 
         messages.put(None)
 
 
-def _work(source: Dataset, connection: Connection) -> None:
-    """Read items until the program closes the pipe or ends."""
-    for number in STOP_SIGNALS:  # left to the program: terminals and schedulers send them to the workers as well
+def _run_worker(source: Dataset, connection: Connection) -> None:
+    """Read items until the main process closes the pipe or ends."""
+    for number in STOP_SIGNALS:  # handled by the main process; terminals and schedulers send them to workers as well
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         while True:
-            place = connection.recv()
+            key = connection.recv()
             try:
-                message = _dumps((source[place], None))
+                message = _dumps((source[key], None))
             except MemoryError as error:
                 message = _dumps((None, MemoryError(str(error))))
             except Exception:
@@ -191,7 +193,7 @@ def _work(source: Dataset, connection: Connection) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors as arrays. PyTorch's own way through a pipe is shared memory."""
+    """Pickle tensors as arrays, because PyTorch would send them through shared memory."""
 
     def reducer_override(self, value: Any) -> Any:
         return (_tensor, (value.numpy(),)) if isinstance(value, Tensor) else NotImplemented

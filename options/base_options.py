@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from data import DATASETS
-from data.transforms import STEPS, parse_preprocess
+from data.transforms import OPS, parse_preprocess
 from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INIT_FUNCTIONS, NORMS
@@ -158,7 +158,7 @@ class BaseOptions:
         group.add_argument(
             "--preprocess",
             default="resize_and_crop",
-            help=f"steps joined by _and_, out of {', '.join(STEPS)}; or none",
+            help=f"steps joined by _and_, out of {', '.join(OPS)}; or none",
         )
         group.add_argument("--no_flip", action="store_true", help="no mirroring at random")
         group.add_argument(

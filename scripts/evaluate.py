@@ -28,8 +28,8 @@ if __name__ == "__main__":
 
 # isort: split
 
-from data.eval_data import ImageFiles, Size, common_size, relative_stem
-from data.image_folder import resolve_phase
+from data.eval_data import common_size
+from data.image_folder import ImageFiles, Size, relative_stem, resolve_phase
 from data.image_io import ImageError, open_exif_transposed
 from options.metric_options import add_metric_arguments, metric_config
 from util.cli import CLIParser, configure_stdio, positive_int, seed
@@ -70,10 +70,10 @@ def candidates(folders: Sequence[Path], visual: str, limit: int | None) -> list[
     found: list[ResultSet] = []
     for folder in folders:
         is_page = (folder / "images").is_dir()
-        images = ImageFiles.below(folder / "images" / visual if is_page else folder, limit)
+        images = ImageFiles.from_dir(folder / "images" / visual if is_page else folder, limit)
         inputs = folder / "images" / visual.replace("fake_A", "real_B").replace("fake_B", "real_A")
         if is_page and not found and inputs.name != visual and inputs.is_dir():
-            found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.below(inputs, limit)))
+            found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.from_dir(inputs, limit)))
         found.append(ResultSet(str(folder), folder, images))
     return found
 
@@ -129,7 +129,7 @@ def evaluate(opt: Namespace) -> None:
     if not wanted.anything:
         raise UserError("no figure is asked for: give some of --inception, --features FILE, --paired, --lpips")
     judged = candidates(opt.results, opt.visual, opt.max_images)
-    real = ImageFiles.below(real_folder(opt))
+    real = ImageFiles.from_dir(real_folder(opt))
     device = select_device(opt.gpu_ids)
     judge = create_evaluator(wanted, opt.seed, device)
 
@@ -138,10 +138,10 @@ def evaluate(opt: Namespace) -> None:
     real_sets: dict[tuple[Size | None, bool], ReferenceSet] = {}  # by size and color
     for candidate in judged:
         look = looks(candidate.images)
-        alike = real.like(*look)
+        alike = real.with_format(*look)
         if wanted.distances and look not in real_sets:
             real_sets[look] = ReferenceSet(ProgressImages(alike, "real images"))
-        truth = alike.named(names(candidate.images)) if wanted.pairs else None
+        truth = alike.select(names(candidate.images)) if wanted.pairs else None
         rows[candidate.title] = judge.figures(
             ProgressImages(candidate.images, candidate.title), real_sets.get(look), truth, split=real.root.name
         )

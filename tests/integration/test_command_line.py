@@ -218,9 +218,9 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        (["--dataroot", "nowhere"], "error: --dataroot nowhere does not exist"),
-        (["--dataroot", "empty"], "error: empty/trainA has no images: 0 images, 1 other files"),
-        (["--batch_size", "6"], "error: --batch_size 6 is larger than the dataset: an epoch of data has 5"),
+        (["--dataroot", "nowhere"], "error: --dataroot nowhere: no such folder."),
+        (["--dataroot", "empty"], "error: empty/trainA has no images, only 1 other files"),
+        (["--batch_size", "6"], "error: --batch_size 6: larger than the dataset, data has 5 samples"),
         (["--gpu_ids", "0"], "error: --gpu_ids 0: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU"),
         (
             ["--ngf", "1000000000000"],

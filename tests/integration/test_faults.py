@@ -181,7 +181,7 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path, train) -> None:
     ended = train(folder, *run, meanwhile=kill_a_worker)
     assert (ended.status, ended.complained) == (
         0,
-        "a worker process that reads images has died; others take its place\n",
+        "a data loader worker died; starting new workers\n",
     )
     assert same_end(folder, "whole", "replaced")
 
@@ -192,10 +192,10 @@ def test_a_run_whose_workers_keep_dying_is_saved_and_stops(folder: Path, train) 
     ended = train(folder, *run, deadly="02.png")
     assert ended.status == 1
     *replaced, last = ended.complained.splitlines()
-    assert replaced == ["a worker process that reads images has died; others take its place"] * 3
+    assert replaced == ["a data loader worker died; starting new workers"] * 3
     assert last == (
-        "error: worker processes that read images have died 4 times in a row, most likely for want of memory: lower "
-        "--num_threads 2 (0 reads without workers) or --batch_size"
+        "error: --num_threads 2: data loader workers died 4 times in a row, probably because memory ran out. "
+        "Lower --num_threads (0: no workers) or --batch_size."
     )
     state = torch.load(folder / "checkpoints" / "dying" / STATE, weights_only=True)
     assert state["steps_done"] == ended.told.count("\n(epoch: 1, ") == 2
@@ -206,8 +206,8 @@ def test_a_worker_that_dies_while_the_cache_fills_ends_the_run(folder: Path, tra
     ended = train(folder, *run, deadly="02.png")
     assert (ended.status, ended.complained) == (
         1,
-        "error: a worker process has died while it read images for --cache, most likely for want of memory: give --cache "
-        "less than 0.5 GB, or lower --num_threads\n",
+        "error: --cache: a worker process died while it read images, probably because memory ran out. Use less than 0.5 GB, "
+        "or lower --num_threads.\n",
     )
     assert not list((folder / "checkpoints" / "uncached").glob("*.pth")), "there was no step to save"
 

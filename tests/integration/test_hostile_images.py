@@ -141,7 +141,7 @@ def test_a_folder_that_changes_while_training_runs(tmp_path: Path) -> None:
             wait_for(training, r"End of epoch ")
             for path in B.iterdir():
                 path.unlink()
-            wait_for(training, r"^error: none of 2 images can be read; of '.*trainB/0[01].png': No such file")
+            wait_for(training, r"^error: '.*trainB/0[01].png': No such file.* None of the 2 images")
             training.communicate(timeout=100)
         finally:
             training.kill()

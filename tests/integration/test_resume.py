@@ -81,7 +81,10 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(tmp_path: Path, train)
     (data / "trainB" / "another \udcff.png").write_bytes(b"no image")
     ended = train(tmp_path, *going_on, "--continue_train")
     assert ended.status == 0
-    assert "note: 2 images have come and 0 have gone since the run began; it goes on with those of then\n" in ended.told
+    assert (
+        "note: dataset changed since the run started (2 added, 0 removed); continuing with the original file list\n"
+        in ended.told
+    )
     assert same_end(tmp_path, "still", "grown")
 
 

@@ -227,16 +227,16 @@ def test_pairs_side_by_side_in_one_file_are_judged_by_their_halves(tmp_path: Pat
             options_of(tmp_path, "--dataroot", str(tmp_path), "--dataset_mode", "aligned", "--direction", direction)
         )
         images = EvalDataset(opt)
-        names = [name for _, name in images.sources()]
+        names = [name for _, name in images.inputs()]
         assert names == ["00", "01", "02", "03"]
         with Image.open(tmp_path / "test" / "02.png") as whole:
             half = np.asarray(whole)[:, left]
-        assert np.array_equal(list(images.truth_at(names, None))[2], half)
+        assert np.array_equal(list(images.targets(names, None))[2], half)
 
 
 def test_a_single_pair_has_nothing_to_be_judged_on(folder: Path) -> None:
     opt = TrainOptions().parse(["--dataroot", str(folder / "data"), "--model", "sincut"])
-    with pytest.raises(UserError, match="single pair of images has nothing to be judged on"):
+    with pytest.raises(UserError, match="single pair of images cannot be evaluated"):
         EvalDataset(opt)
 
 

@@ -1,4 +1,4 @@
-"""--cache: the same batches from memory, within its bound, held once for all workers."""
+"""--cache: the same batches as without, within its size, in memory that all workers share."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from util.errors import UserError
 
 
 def epochs(loader: ImageDataLoader, numbers: Sequence[int] = (1, 2, 3)) -> list[tuple[bytes, list[str]]]:
-    """What the epochs consist of: pixels and paths of every batch."""
+    """Return pixels and paths of every batch of the epochs."""
     found = []
     for number in numbers:
         loader.set_epoch(number)
@@ -49,20 +49,20 @@ def root(tmp_path: Path) -> Path:
     ],
     ids=str,
 )
-def test_the_same_batches_as_without(changes: dict[str, object], root: Path) -> None:
+def test_batches_equal_those_without_a_cache(changes: dict[str, object], root: Path) -> None:
     plain, cached = (create_dataset(options(root, n_epochs=2, cache=cache, **changes)) for cache in (None, 4.0))
-    assert epochs(cached) == epochs(plain)  # of the third epoch on images are scaled to the crop size
+    assert epochs(cached) == epochs(plain)  # from the third epoch on, images are resized to the crop size
     assert cached.skipped == plain.skipped
 
 
-def test_the_same_pairs_as_without(tmp_path: Path) -> None:
+def test_pairs_equal_those_without_a_cache(tmp_path: Path) -> None:
     fill(tmp_path / "train", 4, (60, 26))
     shared = {"dataset_mode": "aligned", "output_nc": 1, "num_threads": 1}
     plain, cached = (create_dataset(options(tmp_path, cache=cache, **shared)) for cache in (None, 4.0))
     assert epochs(cached) == epochs(plain)
 
 
-def test_a_file_is_read_once_before_the_decay_and_once_in_it(root: Path) -> None:
+def test_a_file_is_read_once_before_and_once_during_the_decay(root: Path) -> None:
     (root / "trainA" / "02.png").unlink()
     settings = options(root, n_epochs=2, num_threads=1)
     expected = epochs(create_dataset(settings), (1, 2, 3, 4))
@@ -82,50 +82,50 @@ def test_a_file_is_read_once_before_the_decay_and_once_in_it(root: Path) -> None
     assert not loader.skipped
 
 
-def test_an_epoch_of_the_other_phase_is_never_served_from_memory(root: Path) -> None:
+def test_the_cache_is_refilled_when_the_transforms_change(root: Path) -> None:
     plain, cached = (create_dataset(options(root, n_epochs=1, num_threads=2, cache=cache)) for cache in (None, 4.0))
     for number in (1, 2, 1):
         for loader in (plain, cached):
             loader.set_epoch(number)
-        next(iter(cached))  # and broken off
+        next(iter(cached))  # and stopped early
         assert epochs(cached, (number,)) == epochs(plain, (number,))
 
 
-def test_what_does_not_fit_is_read_from_its_file(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_images_that_do_not_fit_are_read_from_disk(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     image = 20 * 20 * 3
     fitting = (3 * image + 1) / 1e9
     plain, cached = (create_dataset(options(root, num_threads=2, cache=cache)) for cache in (None, fitting))
     assert epochs(cached) == epochs(plain)
     (said,) = capfd.readouterr().out.splitlines()
-    assert said.startswith("cache: 3 of 10 images fill the 3.601e-06 GB that --cache may take; the others")
+    assert said.startswith("cache: full with 3 of 10 images in 3.601e-06 GB; the other images are read from disk")
 
-    for name in ("00.png", "01.png", "03.png"):  # those that fit
+    for name in ("00.png", "01.png", "03.png"):  # the images in the cache
         (root / "trainA" / name).unlink()
     epochs(cached)
     assert {Path(path).name for path in cached.skipped} == {"02.png"}
 
 
-def test_it_says_what_it_holds(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_size_of_the_cache_is_printed(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     epochs(create_dataset(options(root, n_epochs=2, cache=4.0)))
     said = capfd.readouterr().out.splitlines()
-    assert len(said) == 2  # in the first epoch, and in the first that has another size
+    assert len(said) == 2  # in the first epoch, and in the first one with another size
     assert re.fullmatch(r"cache: 9 images in 1\.08e-05 GB of memory, read in \d+ seconds", said[0])
 
 
-def test_equal_sizes_need_no_second_reading(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_cache_is_filled_once_if_the_size_does_not_change(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     epochs(create_dataset(options(root, n_epochs=1, cache=4.0, load_size=16)))
     assert capfd.readouterr().out.count("cache:") == 1
 
 
-def test_a_single_image_is_in_memory_anyway(tmp_path: Path) -> None:
+def test_single_image_mode_accepts_a_cache(tmp_path: Path) -> None:
     two_domains(tmp_path, n_A=1, n_B=1, size=(40, 40))
     shared = {"dataset_mode": "singleimage", "preprocess": "zoom_and_patch", "max_dataset_size": 4}
     plain, cached = (create_dataset(options(tmp_path, cache=cache, **shared)) for cache in (None, 4.0))
     assert epochs(cached) == epochs(plain)
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell what memory is shared")
-def test_workers_have_no_memory_of_their_own_for_it(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+def test_workers_share_the_memory_of_the_cache(tmp_path: Path) -> None:
     for domain in "AB":
         fill(tmp_path / f"train{domain}", 1)
         Image.new("RGB", (8, 8)).save(tmp_path / f"train{domain}" / "plain.png")
@@ -142,18 +142,18 @@ def test_workers_have_no_memory_of_their_own_for_it(tmp_path: Path) -> None:
     for worker in workers:
         told = Path(f"/proc/{worker.pid}/smaps_rollup").read_text()
         private = sum(int(kilobytes) for kilobytes in re.findall(r"Private_\w+: +(\d+) kB", told)) * 1000
-        assert private < held / 2, f"a worker has {private / 1e6:.0f} MB of its own, the cache has {held / 1e6:.0f} MB"
+        assert private < held / 2, f"{private / 1e6:.0f} MB of private memory in a worker, cache of {held / 1e6:.0f} MB"
 
 
-def test_workers_that_cannot_share_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systems_without_fork_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "fork")
-    with pytest.raises(UserError, match=r"--cache: worker processes cannot share memory .* add --num_threads 0"):
+    with pytest.raises(UserError, match=r"--cache: worker processes cannot share memory .* Add --num_threads 0"):
         create_dataset(options(root, cache=4.0, num_threads=2))
     create_dataset(options(root, cache=4.0, num_threads=0))
 
 
-def test_the_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [TrainOptions().parse(given).cache for given in ([], ["--cache"], ["--cache", "0.5"])] == [None, 4.0, 0.5]
+def test_cache_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [TrainOptions().parse(argv).cache for argv in ([], ["--cache"], ["--cache", "0.5"])] == [None, 4.0, 0.5]
     with pytest.raises(SystemExit):
         TrainOptions().parse(["--cache", "0"])
     assert "argument --cache: '0' is not a number above 0" in capsys.readouterr().err

@@ -1,14 +1,19 @@
-"""The loader and the order of an epoch, apart from what is loaded."""
+"""The data loader, the order of the samples of an epoch, and the datasets in the registry."""
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
 import torch
-from image_factory import options, two_domains
+from image_factory import fill, options, two_domains
 
 from data import DATASETS, create_dataset
-from data.base_dataset import Position
+from data.base_dataset import SampleIndex
+from data.eval_data import EvalDataset
 from data.loader import EpochBatchSampler
+from data.unaligned_dataset import UnalignedDataset
+from options import TestOptions, TrainOptions
+from util.errors import UserError
 
 
 def sampler(n_samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, drop_last: bool = False) -> EpochBatchSampler:
@@ -19,26 +24,26 @@ def sampler(n_samples: int = 10, batch_size: int = 4, *, shuffle: bool = True, d
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_batches_cover_the_epoch(n_samples: int, drop_last: bool) -> None:
     batches = sampler(n_samples, drop_last=drop_last)
-    chosen = list(batches)
-    assert len(chosen) == len(batches)
-    indices = [position.index for batch in chosen for position in batch]
-    assert len(set(indices)) == len(indices) == (8 if drop_last else n_samples)
+    sampled = list(batches)
+    assert len(sampled) == len(batches)
+    positions = [index.position for batch in sampled for index in batch]
+    assert len(set(positions)) == len(positions) == (8 if drop_last else n_samples)
 
 
 def test_order_without_shuffling() -> None:
-    assert list(sampler(3, 2, shuffle=False)) == [[Position(1, 0), Position(1, 1)], [Position(1, 2)]]
+    assert list(sampler(3, 2, shuffle=False)) == [[SampleIndex(1, 0), SampleIndex(1, 1)], [SampleIndex(1, 2)]]
 
 
-def test_positions_carry_the_epoch_of_their_iteration() -> None:
+def test_sample_indices_include_the_epoch() -> None:
     batches = sampler()
     batches.epoch = 7
     running = iter(batches)
     first = next(running)
     batches.epoch = 8
-    assert {position.epoch for position in first + next(running)} == {7}
+    assert {index.epoch for index in first + next(running)} == {7}
 
 
-def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
+def test_global_rng_state_is_unchanged(tmp_path: Path) -> None:
     root = two_domains(tmp_path)
     before = torch.get_rng_state()
     for num_threads in (0, 1):
@@ -46,12 +51,12 @@ def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
     assert torch.get_rng_state().equal(before)
 
 
-def test_no_more_is_read_ahead_than_there_is(tmp_path: Path) -> None:
+def test_prefetch_factor_may_exceed_the_dataset(tmp_path: Path) -> None:
     loader = create_dataset(options(two_domains(tmp_path), num_threads=1, prefetch_factor=10**12))
     assert len(list(loader)) == loader.n_images
 
 
-def test_an_epoch_that_is_broken_off_does_not_leak_into_the_next(tmp_path: Path) -> None:
+def test_an_epoch_stopped_early_does_not_affect_the_next(tmp_path: Path) -> None:
     loader = create_dataset(options(two_domains(tmp_path, n_A=12), num_threads=2))
     whole = [batch["A_paths"] for batch in loader]
     next(iter(loader))
@@ -61,5 +66,64 @@ def test_an_epoch_that_is_broken_off_does_not_leak_into_the_next(tmp_path: Path)
     assert [batch["A_paths"] for batch in loader] == whole
 
 
-def test_registry_names() -> None:
-    assert set(DATASETS) == {"unaligned", "single", "singleimage", "aligned"}
+TRAINED = [name for name in DATASETS if name != "single"]  # which is for testing
+
+
+@pytest.fixture
+def dataroot(tmp_path: Path) -> Path:
+    """A folder that every dataset can read in training and in a test."""
+    for phase in ("train", "test"):
+        two_domains(tmp_path, phase, n_A=1, n_B=1)
+        fill(tmp_path / phase, 1, (40, 16))
+    return tmp_path
+
+
+def parse(dataroot: Path, name: str, *, is_train: bool) -> Namespace:
+    arguments = ["--dataroot", str(dataroot), "--dataset_mode", name, "--load_size", "20", "--crop_size", "16"]
+    arguments += ["--num_threads", "0", "--gpu_ids", "-1"]
+    return TrainOptions().parse([*arguments, "--max_dataset_size", "2"]) if is_train else TestOptions().parse(arguments)
+
+
+@pytest.mark.parametrize(("name", "is_train"), [*((n, True) for n in TRAINED), *((n, False) for n in DATASETS)])
+def test_every_dataset_loads_batches(name: str, is_train: bool, dataroot: Path) -> None:
+    loader = create_dataset(parse(dataroot, name, is_train=is_train))
+    batch = next(iter(loader))
+    for domain in [key for key in ("A", "B") if key in batch]:
+        assert batch[domain].shape[:2] == (1, 3)
+        assert batch[domain].abs().max() <= 1
+        assert Path(batch[f"{domain}_paths"][0]).is_file()
+    assert "A" in batch
+    assert len(list(loader)) == len(loader)
+    loader.load_state_dict(loader.state_dict())
+    assert loader.source_folder.is_dir()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_dataset_can_be_evaluated_or_says_that_it_cannot(name: str, dataroot: Path) -> None:
+    opt = parse(dataroot, name, is_train=True)
+    if name == "singleimage":
+        with pytest.raises(UserError, match="cannot be evaluated"):
+            EvalDataset(opt)
+        return
+    images = EvalDataset(opt)
+    inputs = list(images.inputs())
+    assert [image.shape for image, _ in inputs] == [(1, 3, 16, 16)]
+    assert len(images.real_images((16, 16))) == 1
+    assert [image.shape for image in images.targets([name for _, name in inputs], (16, 16))] == [(16, 16, 3)]
+
+
+class OwnDataset(UnalignedDataset):
+    """A dataset with its own option."""
+
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
+        parser.add_argument("--own_option", action="store_true")
+        return parser
+
+
+def test_a_new_dataset_needs_one_registry_line(dataroot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "own", OwnDataset)
+    opt = parse(dataroot, "own", is_train=True)
+    assert opt.own_option is False
+    assert next(iter(create_dataset(opt)))["A"].shape == (1, 3, 16, 16)
+    assert [name for _, name in EvalDataset(opt).inputs()] == ["00"]

@@ -1,4 +1,4 @@
-"""One domain alone, and paired images side by side."""
+"""Datasets of a single domain, and of paired images side by side."""
 
 from pathlib import Path
 
@@ -28,15 +28,15 @@ def test_one_image(tmp_path: Path) -> None:
     assert paths(images[1]) == [str(images[1])]
 
 
-def test_of_a_data_set_the_source_domain_is_taken(tmp_path: Path) -> None:
+def test_the_source_domain_of_a_dataset_is_read(tmp_path: Path) -> None:
     two_domains(tmp_path, "test")
     assert all("/testA/" in path for path in paths(tmp_path))
     assert all("/testB/" in path for path in paths(tmp_path, direction="BtoA"))
-    with pytest.raises(UserError, match=r"trainA is not a folder; .* holds testA, testB"):
+    with pytest.raises(UserError, match=r"trainA is not a folder; .* contains testA, testB"):
         paths(tmp_path, phase="train")
 
 
-def test_single_has_the_source_domain_alone_with_the_input_channels(tmp_path: Path) -> None:
+def test_single_has_the_source_domain_only_with_the_input_channels(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     for direction, source in (("AtoB", "A"), ("BtoA", "B")):
         opt = options(tmp_path, is_train=False, dataset_mode="single", input_nc=1, direction=direction)
@@ -45,13 +45,13 @@ def test_single_has_the_source_domain_alone_with_the_input_channels(tmp_path: Pa
         assert batch[source].shape[1] == 1
 
 
-def test_unreadable_images_are_left_out(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     images = fill(tmp_path, 3)
     images[1].write_bytes(b"damaged")
     assert paths(tmp_path) == [str(images[0]), str(images[2])]
 
 
-def test_single_is_not_for_training(tmp_path: Path) -> None:
+def test_training_on_a_single_domain_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     with pytest.raises(UserError, match="for testing"):
         create_dataset(options(tmp_path, dataset_mode="single"))
@@ -87,9 +87,9 @@ def test_halves_share_crop_and_flip(tmp_path: Path) -> None:
     assert len(crops) > 20
 
 
-def test_a_line_makes_no_pair(tmp_path: Path) -> None:
+def test_an_image_one_pixel_wide_is_skipped(tmp_path: Path) -> None:
     aligned(tmp_path, noise(24, 24), noise(24, 24))
     Image.new("RGB", (1, 24)).save(tmp_path / "train" / "line.png")
     loader = create_dataset(options(tmp_path, dataset_mode="aligned"))
     list(loader)
-    assert list(loader.skipped.values()) == ["one pixel wide, which makes no pair"]
+    assert list(loader.skipped.values()) == ["one pixel wide, cannot be split into a pair"]

@@ -1,4 +1,4 @@
-"""Crops of one image per domain: zooms and places, as intended and as published."""
+"""Crops of one image per domain: zooms and offsets, as described in the paper and as in the published code."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -28,8 +28,8 @@ def loader(root: Path, **changes: object):
     return create_dataset(options(root, dataset_mode="singleimage", **settings))
 
 
-def zooms_and_places(batch: Batch, domain: str) -> tuple[np.ndarray, np.ndarray]:
-    """For each crop of the ramp the zoom and the upper left pixel in the zoomed image; both (N, 2), x before y."""
+def zooms_and_offsets(batch: Batch, domain: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the zoom of each crop of the ramp, and its upper left pixel in the zoomed image; both (N, 2), x before y."""
     crops = pixels(batch, domain)[:, :2].astype(float)
     first = np.stack([crops[:, 0, 8, 1], crops[:, 1, 1, 8]], 1)
     last = np.stack([crops[:, 0, 8, -2], crops[:, 1, -2, 8]], 1)
@@ -37,43 +37,43 @@ def zooms_and_places(batch: Batch, domain: str) -> tuple[np.ndarray, np.ndarray]
     return zooms, first * zooms
 
 
-def test_one_zoom_for_a_minibatch_and_another_for_the_next(root: Path) -> None:
+def test_each_minibatch_has_its_own_zoom(root: Path) -> None:
     batches = list(loader(root, max_dataset_size=10 * BATCH))
     assert len(batches) == 10
-    zooms = np.array([[zooms_and_places(batch, d)[0] for d in "AB"] for batch in batches])  # batch, domain, crop, axis
+    zooms = np.array([[zooms_and_offsets(batch, d)[0] for d in "AB"] for batch in batches])  # batch, domain, crop, axis
     assert zooms.min() > 0.3
     assert zooms.max() < 1.1
-    assert (np.ptp(zooms, axis=2) / zooms.mean(2)).max() < 0.2  # within a batch: what rounding to 8 bits makes
+    assert (np.ptp(zooms, axis=2) / zooms.mean(2)).max() < 0.2  # within a batch: rounding to 8 bits only
     means = zooms.mean(2)
     assert (means.std(0) > 0.1).all()
-    assert (abs(means[:, 0] - means[:, 1]) > 0.05).any()  # the domains have zooms of their own
+    assert (abs(means[:, 0] - means[:, 1]) > 0.05).any()  # each domain has its own zoom
 
 
-def test_no_place_twice_in_a_minibatch(root: Path) -> None:
+def test_crops_of_a_minibatch_do_not_overlap(root: Path) -> None:
     for batch in loader(root, max_dataset_size=10 * BATCH):
         for domain in "AB":
-            zooms, places = zooms_and_places(batch, domain)
-            places = places / zooms * zooms.mean(0)
-            distance = abs(places[:, None] - places[None]).max(2)
+            zooms, offsets = zooms_and_offsets(batch, domain)
+            offsets = offsets / zooms * zooms.mean(0)
+            distance = abs(offsets[:, None] - offsets[None]).max(2)
             assert distance[~np.eye(BATCH, dtype=bool)].min() > CROP - 3
 
 
-def test_every_epoch_has_zooms_of_its_own(root: Path) -> None:
+def test_each_epoch_has_its_own_zooms(root: Path) -> None:
     batches = loader(root, max_dataset_size=BATCH)
     zooms = []
     for epoch in (1, 2, 3):
         batches.set_epoch(epoch)
-        zooms.append(zooms_and_places(next(iter(batches)), "A")[0].mean(0))
+        zooms.append(zooms_and_offsets(next(iter(batches)), "A")[0].mean(0))
     assert np.std(zooms, axis=0).min() > 0.02
 
 
 def test_published_sampling(root: Path) -> None:
     batches = list(loader(root, max_dataset_size=10 * BATCH, singleimage_published_sampling=True))
-    zooms = np.array([zooms_and_places(batch, "A")[0] for batch in batches])
+    zooms = np.array([zooms_and_offsets(batch, "A")[0] for batch in batches])
     assert (np.ptp(zooms, axis=1) / zooms.mean(1)).min() > 0.4
 
 
-def test_a_grid_that_is_used_up_is_laid_again(tmp_path: Path) -> None:
+def test_another_grid_is_sampled_if_the_first_has_too_few_cells(tmp_path: Path) -> None:
     for domain in "AB":
         (tmp_path / f"train{domain}").mkdir()
         ramp(CROP + 9, CROP + 9).save(tmp_path / f"train{domain}" / "only.png")
@@ -82,7 +82,7 @@ def test_a_grid_that_is_used_up_is_laid_again(tmp_path: Path) -> None:
     assert len({crop.tobytes() for crop in pixels(batch)}) > BATCH // 2
 
 
-def test_a_image_below_the_crop_size_is_enlarged_to_it(tmp_path: Path) -> None:
+def test_an_image_smaller_than_the_crop_is_enlarged(tmp_path: Path) -> None:
     for domain in "AB":
         (tmp_path / f"train{domain}").mkdir()
         ramp(CROP - 4, 30).save(tmp_path / f"train{domain}" / "only.png")
@@ -92,7 +92,7 @@ def test_a_image_below_the_crop_size_is_enlarged_to_it(tmp_path: Path) -> None:
 def test_an_epoch_has_100_000_crops(root: Path) -> None:
     assert len(loader(root)) == 100_000
     assert len(loader(root, max_dataset_size=64)) == 64
-    with pytest.raises(UserError, match=r"--batch_size 16 is larger.*has 10 samples"):
+    with pytest.raises(UserError, match=r"--batch_size 16: larger .* has 10 samples"):
         loader(root, max_dataset_size=10)
 
 
@@ -115,7 +115,7 @@ def test_flips_of_the_crops_are_independent(root: Path) -> None:
     assert 30 < (flips["A"] ^ flips["B"]).sum() < 70
 
 
-def test_a_test_sees_both_images_whole(root: Path) -> None:
+def test_a_test_reads_both_images_uncropped(root: Path) -> None:
     ramp(254, 70).save(root / "trainA" / "only.png")
     opt = options(root, is_train=False, dataset_mode="singleimage", preprocess="none", input_nc=1)
     batches = list(create_dataset(opt))
@@ -134,23 +134,23 @@ def test_gray_crops(root: Path) -> None:
     assert next(iter(loader(root, output_nc=1)))["B"].equal(batch["B"])  # gray before zooming
 
 
-def test_mistakes(root: Path) -> None:
-    with pytest.raises(UserError, match="give --preprocess zoom_and_patch"):
+def test_wrong_options_and_folders_are_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="Use --preprocess zoom_and_patch"):
         loader(root, preprocess="resize_and_crop")
     fill(root / "trainB", 2)
-    with pytest.raises(UserError, match=r"trainB holds 3 images, but .* takes exactly one"):
+    with pytest.raises(UserError, match=r"trainB: 3 images, but .* needs exactly one"):
         loader(root)
     for image in (root / "trainB").iterdir():
         image.unlink()
     with pytest.raises(UserError, match="trainB has no images"):
         loader(root)
     (root / "trainB" / "only.png").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="can be read"):
+    with pytest.raises(UserError, match=r"only\.png': not an image"):
         loader(root)
 
 
 @pytest.mark.parametrize(("is_train", "preprocess"), [(True, "zoom_and_patch"), (False, "none")])
-def test_defaults_of_the_data_set(is_train: bool, preprocess: str) -> None:
+def test_defaults_of_the_dataset(is_train: bool, preprocess: str) -> None:
     parser = ArgumentParser()
     parser.add_argument("--preprocess", default="resize_and_crop")
     parser = DATASETS["singleimage"].modify_commandline_options(parser, is_train)

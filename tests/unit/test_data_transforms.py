@@ -1,4 +1,4 @@
-"""The steps of --preprocess, the flip and the scaling of values."""
+"""The operations of --preprocess, the flip and the scaling of values."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,13 @@ from util.errors import UserError
 GOLDEN = Path(__file__).parents[1] / "golden" / "transforms" / "deterministic.json"
 
 
-def transform(*steps: str, load_size: int = 64, crop_size: int = 32, flip: bool = False) -> Transform:
-    return Transform(steps, load_size, crop_size, flip)
+def transform(*ops: str, load_size: int = 64, crop_size: int = 32, flip: bool = False) -> Transform:
+    return Transform(ops, load_size, crop_size, flip)
 
 
-def apply(image: Image.Image, *steps: str, seed: int = 0, **settings: int) -> np.ndarray:
-    """The (H, W, C) uint8 pixels that the steps make of `image`."""
-    tensor = transform(*steps, **settings)(image, np.random.default_rng(seed))
+def apply(image: Image.Image, *ops: str, seed: int = 0, **settings: int) -> np.ndarray:
+    """Return the (H, W, C) uint8 pixels of the transformed `image`."""
+    tensor = transform(*ops, **settings)(image, np.random.default_rng(seed))
     return np.round((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
 
 
@@ -45,7 +45,7 @@ def test_golden_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "steps"),
+    ("value", "ops"),
     [
         ("resize_and_crop", ("resize", "crop")),
         ("crop_and_resize", ("resize", "crop")),
@@ -57,18 +57,18 @@ def test_golden_images(tmp_path: Path) -> None:
         ("scale_width_and_resize", ("resize",)),
     ],
 )
-def test_preprocess_is_parsed(value: str, steps: tuple[str, ...]) -> None:
-    assert parse_preprocess(value) == steps
+def test_preprocess_is_parsed(value: str, ops: tuple[str, ...]) -> None:
+    assert parse_preprocess(value) == ops
 
 
 @pytest.mark.parametrize("value", ["resize_and_krop", "scale_height", "resizes", "bogus"])
-def test_unknown_preprocess_names_the_known(value: str) -> None:
-    with pytest.raises(UserError, match=r"not understood; give none.*scale_shortside.*trim"):
+def test_unknown_operations_are_refused(value: str) -> None:
+    with pytest.raises(UserError, match=r"unknown operation .*Use none.*scale_shortside.*trim"):
         parse_preprocess(value)
 
 
 @pytest.mark.parametrize(
-    ("step", "size", "result"),
+    ("op", "size", "result"),
     [
         ("fixsize", (200, 100), (128, 64)),
         ("fixsize", (20, 40), (64, 128)),
@@ -81,11 +81,11 @@ def test_unknown_preprocess_names_the_known(value: str) -> None:
         ("trim", (100, 20), (32, 20)),
     ],
 )
-def test_size_after_step(step: str, size: tuple[int, int], result: tuple[int, int]) -> None:
-    assert apply(noise(*size), step).shape[1::-1] == result
+def test_size_after_operation(op: str, size: tuple[int, int], result: tuple[int, int]) -> None:
+    assert apply(noise(*size), op).shape[1::-1] == result
 
 
-def test_sides_become_multiples_of_four_and_never_vanish() -> None:
+def test_sides_are_rounded_to_multiples_of_four() -> None:
     # Python rounds halves to the even number: 66 = 16.5 * 4 becomes 64, 70 = 17.5 * 4 becomes 72.
     assert apply(noise(66, 70)).shape == (72, 64, 3)
     assert apply(noise(1, 5)).shape == (4, 4, 3)

@@ -31,7 +31,7 @@ def test_batches(root: Path) -> None:
     loader = create_dataset(options(root, batch_size=2))
     assert len(loader) == 5
     batches = list(loader)
-    assert len(batches) == 2  # the last, incomplete one is dropped
+    assert len(batches) == 2  # the last, incomplete batch is dropped
     for batch in batches:
         assert set(batch) == {"A", "B", "A_paths", "B_paths"}
         for domain in "AB":
@@ -42,7 +42,7 @@ def test_batches(root: Path) -> None:
             assert all(f"/train{domain}/" in path for path in batch[f"{domain}_paths"])
 
 
-def test_an_epoch_takes_each_image_of_the_larger_domain_once(tmp_path: Path) -> None:
+def test_an_epoch_contains_each_image_of_the_larger_domain_once(tmp_path: Path) -> None:
     assert Counter(epoch_names(two_domains(tmp_path / "1", n_A=7, n_B=3), "A")) == Counter(f"{n:02}.png" for n in range(7))
     of_A = Counter(epoch_names(two_domains(tmp_path / "2", n_A=3, n_B=7), "A"))
     assert of_A == Counter({"00.png": 3, "01.png": 2, "02.png": 2})
@@ -118,7 +118,7 @@ def test_channels_follow_the_direction(direction: str, gray: str, root: Path) ->
     assert "/trainA/" in batch["A_paths"][0]
 
 
-def test_gray_is_taken_before_resizing(root: Path) -> None:
+def test_images_are_converted_to_gray_before_resizing(root: Path) -> None:
     opt = options(root, input_nc=1, preprocess="resize", serial_batches=True, no_flip=True)
     image = Image.open(root / "trainA" / "00.png").convert("L").resize((20, 20), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(pixels(next(iter(create_dataset(opt))))[0, 0], np.asarray(image))
@@ -133,7 +133,7 @@ def test_a_test_has_one_result_for_each_image_of_the_source(tmp_path: Path) -> N
         assert epoch_names(root, "B", direction="BtoA", **shared) == ["00.png", "01.png", "02.png"]
 
 
-def test_val_stands_in_for_test(tmp_path: Path) -> None:
+def test_val_is_used_if_there_is_no_test(tmp_path: Path) -> None:
     root = two_domains(tmp_path, "val")
     assert len(epoch_names(root, "A", is_train=False)) == 5
     (root / "testA").mkdir()
@@ -165,12 +165,12 @@ def test_unreadable_images_are_replaced_in_training(num_threads: int, root: Path
         assert [names(batch["B_paths"])[0] for batch in batches] == ["00.png", "01.png", "00.png", "00.png", "01.png"]
     assert len(loader.skipped) == 3
     said = capfd.readouterr().err.splitlines()
-    assert len(said) == 3  # each once
+    assert len(said) == 3  # once per image
     assert any("trainA/01.png': not an image of a known format" in line for line in said)
     assert said[-1].endswith("(3 skipped so far)")
 
 
-def test_unreadable_images_are_left_out_of_a_test(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_in_a_test(tmp_path: Path) -> None:
     root = two_domains(tmp_path, "test")
     (root / "testA" / "01.png").write_bytes(b"damaged")
     (root / "testB" / "00.png").write_bytes(b"damaged")
@@ -180,27 +180,27 @@ def test_unreadable_images_are_left_out_of_a_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_a_image_too_small_to_crop_is_named(num_threads: int, root: Path) -> None:
+def test_an_image_smaller_than_the_crop_is_named(num_threads: int, root: Path) -> None:
     Image.new("RGB", (12, 40)).save(root / "trainA" / "03.png")
     loader = create_dataset(options(root, preprocess="crop", num_threads=num_threads))
     with pytest.raises(UserError) as caught:
         list(loader)
     said = str(caught.value)
-    assert said.startswith(f"'{root}/trainA/03.png' has, before cropping, 12x40 pixels, less than --crop_size 16:")
+    assert said.startswith(f"'{root}/trainA/03.png': 12x40 pixels before the crop, smaller than --crop_size 16. Lower")
     assert "resize_and_crop" in said
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_images_that_vanish(num_threads: int, root: Path) -> None:
+def test_a_folder_whose_images_are_removed(num_threads: int, root: Path) -> None:
     loader = create_dataset(options(root, num_threads=num_threads))
     for image in (root / "trainB").iterdir():
         image.unlink()
-    with pytest.raises(UserError, match="none of 3 images can be read"):
+    with pytest.raises(UserError, match="None of the 3 images of this folder can be read"):
         list(loader)
 
 
 def test_batches_need_one_size(root: Path) -> None:
     ImageOps.pad(Image.open(root / "trainA" / "02.png"), (40, 40)).save(root / "trainA" / "02.png")
     loader = create_dataset(options(root, preprocess="none", batch_size=3, serial_batches=True))
-    with pytest.raises(UserError, match=r"trainA/00.png' comes out as 20x16 and .*/02.png' as 40x40.*--batch_size 1"):
+    with pytest.raises(UserError, match=r"trainA/00.png' has 20x16 and .*/02.png' has 40x40 pixels.*--batch_size 1"):
         list(loader)

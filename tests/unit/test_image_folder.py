@@ -1,4 +1,4 @@
-"""Which files make a dataset, and what is said when there are none."""
+"""Listing the images of a dataset, and the errors if there are none."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_limit_applies_to_the_sorted_list(tmp_path: Path) -> None:
     assert names(tmp_path, 2) == ["b.png", "m.png"]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_without_cycles(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", 2)
     folder = tmp_path / "trainA"
     fill(folder, 1)
@@ -38,74 +38,74 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert names(folder) == ["00.png", "linked/00.png", "linked/01.png"]
 
 
-def test_names_of_odd_bytes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_file_names_that_are_not_valid_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = two_domains(tmp_path, n_A=1, n_B=1)
     odd = os.fsdecode(b"caf\xe9 \x1b[31m\n\"'.png")
     (root / "trainA" / "00.png").rename(root / "trainA" / odd)
     (root / "trainA" / f"a{odd}").touch()
     loader = create_dataset(options(root, num_threads=1))
     assert {path for batch in loader for path in batch["A_paths"]} == {str(root / "trainA" / odd)}
-    said = capfd.readouterr().err
-    assert "an empty file" in said
-    assert said.count("\n") == 1
-    assert "\x1b" not in said
+    printed = capfd.readouterr().err
+    assert "an empty file" in printed
+    assert printed.count("\n") == 1
+    assert "\x1b" not in printed
 
 
-def said_of(root: Path, **changes: object) -> str:
+def error_of(root: Path, **changes: object) -> str:
     with pytest.raises(UserError) as caught:
         create_dataset(options(root, **changes))
     return str(caught.value)
 
 
 def test_missing_dataroot(tmp_path: Path) -> None:
-    assert "--dataroot is missing" in said_of(Path("placeholder"))
-    assert said_of(tmp_path / "nowhere") == f"--dataroot {tmp_path}/nowhere does not exist"
+    assert "--dataroot is missing" in error_of(Path("placeholder"))
+    assert error_of(tmp_path / "nowhere") == f"--dataroot {tmp_path}/nowhere: no such folder. Check the path."
 
 
-def test_missing_folder_says_what_there_is(tmp_path: Path) -> None:
+def test_a_missing_folder_lists_the_existing_ones(tmp_path: Path) -> None:
     two_domains(tmp_path, "test")
-    said = said_of(tmp_path)
-    assert said.startswith(f"{tmp_path}/trainA is not a folder; {tmp_path} holds testA, testB: ")
-    assert "--phase" in said
+    error = error_of(tmp_path)
+    assert error.startswith(f"{tmp_path}/trainA is not a folder; {tmp_path} contains testA, testB. ")
+    assert "--phase" in error
 
 
-def test_long_and_empty_contents(tmp_path: Path) -> None:
-    assert f"{tmp_path} is empty" in said_of(tmp_path)
+def test_long_and_empty_folders(tmp_path: Path) -> None:
+    assert f"{tmp_path} is empty" in error_of(tmp_path)
     for number in range(20):
         (tmp_path / f"folder{number:02}").mkdir()
-    assert "folder07 and 12 more" in said_of(tmp_path)
+    assert "folder07 and 12 more" in error_of(tmp_path)
 
 
 def test_dataroot_that_is_a_file(tmp_path: Path) -> None:
     path = fill(tmp_path, 1)[0]
-    assert "00.png is a file" in said_of(path)
+    assert "00.png is a file" in error_of(path)
 
 
 def test_empty_folder_counts_other_files(tmp_path: Path) -> None:
     two_domains(tmp_path)
     for image in (tmp_path / "trainB").iterdir():
         image.rename(image.with_suffix(".npy"))
-    said = said_of(tmp_path)
-    assert said.startswith(f"{tmp_path}/trainB has no images: 0 images, 3 other files")
-    assert ".jpeg" in said
+    error = error_of(tmp_path)
+    assert error.startswith(f"{tmp_path}/trainB has no images, only 3 other files")
+    assert ".jpeg" in error
 
 
-def test_nothing_readable(tmp_path: Path) -> None:
+def test_no_readable_image(tmp_path: Path) -> None:
     two_domains(tmp_path)
     for image in (tmp_path / "trainA").iterdir():
         image.write_bytes(b"text")
-    said = said_of(tmp_path)
-    assert "none of 5 images can be read" in said
-    assert "trainA/00.png" in said
+    error = error_of(tmp_path)
+    assert "None of the 5 images of this folder can be read" in error
+    assert "trainA/00.png" in error
 
 
-def test_batch_larger_than_the_set(tmp_path: Path) -> None:
+def test_batch_larger_than_the_dataset(tmp_path: Path) -> None:
     two_domains(tmp_path)
-    assert "--batch_size 6 is larger than the dataset" in said_of(tmp_path, batch_size=6)
-    assert "has 2 samples" in said_of(tmp_path, batch_size=3, max_dataset_size=2)
+    assert "--batch_size 6: larger than the dataset" in error_of(tmp_path, batch_size=6)
+    assert "has 2 samples" in error_of(tmp_path, batch_size=3, max_dataset_size=2)
     create_dataset(options(tmp_path, batch_size=5))
 
 
-def test_channels_that_no_image_has(tmp_path: Path) -> None:
+def test_unsupported_numbers_of_channels(tmp_path: Path) -> None:
     two_domains(tmp_path)
-    assert "--output_nc 2: images are read as gray (1) or RGB (3)" in said_of(tmp_path, output_nc=2)
+    assert "--output_nc 2: unsupported number of channels" in error_of(tmp_path, output_nc=2)

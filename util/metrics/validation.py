@@ -24,13 +24,13 @@ class EvalDataset(Protocol):
 
     split: str
 
-    def sources(self) -> Iterator[tuple[Tensor, str]]:
+    def inputs(self) -> Iterator[tuple[Tensor, str]]:
         """Each image to translate, (1, C, H, W) in [-1, 1], and its name."""
 
-    def real_at(self, size: Size | None) -> Images:
+    def real_images(self, size: Size | None) -> Images:
         """The images of the target domain, resized where a size is given."""
 
-    def truth_at(self, names: Sequence[str], size: Size | None) -> Images:
+    def targets(self, names: Sequence[str], size: Size | None) -> Images:
         """Those of these names."""
 
 
@@ -158,15 +158,15 @@ class Validator:
         sizes = {(image.shape[1], image.shape[0]) for image in results}
         size = next(iter(sizes)) if len(sizes) == 1 else None
         if self.judge.networks and size not in self.real_sets:
-            self.real_sets[size] = ReferenceSet(self.images.real_at(size))
-        truth = self.images.truth_at(names, size) if self.judge.needs_pairs else None
+            self.real_sets[size] = ReferenceSet(self.images.real_images(size))
+        truth = self.images.targets(names, size) if self.judge.needs_pairs else None
         return self.judge.figures(results, self.real_sets.get(size), truth, self.images.split)
 
     def _translated(self, network: nn.Module) -> tuple[list[np.ndarray], list[str]]:
         """The translations as they would be saved, and the names of their inputs."""
         results, names = [], []
         with fork_rng_seeded(self.judge.seed), torch.inference_mode():
-            for image, name in tqdm(self.images.sources(), desc="judging", unit=" images", leave=False, disable=None):
+            for image, name in tqdm(self.images.inputs(), desc="judging", unit=" images", leave=False, disable=None):
                 results.append(to_rgb(tensor2im(network(image.to(self.device)))))
                 names.append(name)
         return results, names
