@@ -36,7 +36,7 @@ class TestModel(BaseModel):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         if self.is_train:
-            raise UserError("--model test: cannot be trained. Use --model cut, sincut or cycle_gan.")
+            raise UserError("--model test: only for test.py. To train, use --model cut, sincut or cycle_gan.")
         self.netG = self.add_network(f"G{opt.model_suffix}", define_G(opt, opt.input_nc, opt.output_nc))
 
     def forward(self) -> None:

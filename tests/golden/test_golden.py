@@ -1,6 +1,6 @@
-"""The published method in numbers: every case is run through the real options, factories, models and training step.
+"""Compare the published numbers with the real options, networks, models and training steps, in float64.
 
-Only the random draws are replaced. `python -m pytest tests/golden/test_golden.py --golden DIR` checks the cases below DIR.
+Only the random samples are replaced. `python -m pytest tests/golden/test_golden.py --golden DIR` checks the cases below DIR.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ from models.losses.patch_nce import patch_nce
 from models.networks import FEATURE_HEADS
 from options import TestOptions, TrainOptions
 
-# What may differ from the published options, and why.
-FREE_DEFAULTS = {"--gpu_ids"}  # finds out for itself
+# Allowed differences from the published options, and why.
+FREE_DEFAULTS = {"--gpu_ids"}  # detected by default
 TEST_FREE_DEFAULTS = {"--load_size"}  # follows --crop_size in a test
 REMOVED_CHOICES = {"resnet_cat"}  # never worked
 
@@ -72,12 +72,12 @@ def check_network(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_patch_sampler(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = TrainOptions().parse(case.info["options"])
-    features, positions, expected = (
+    features, patch_ids, expected = (
         [case.below(name)[str(index)] for index in range(len(case.below(name)))] for name in ("feat", "patch_ids", "sampled")
     )
     heads = FEATURE_HEADS[opt.netF]([feature.shape[1] for feature in features], opt.netF_nc).double()
     heads.load_state_dict(case.below("state"))
-    for index, sampled in enumerate(heads(heads.gather(features, positions))):
+    for index, sampled in enumerate(heads(heads.gather(features, patch_ids))):
         assert_close(f"sampled {index}", sampled, expected[index])
 
 
@@ -95,11 +95,11 @@ def check_gan_loss(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     modes = {name.split("/")[0] for name in case.arrays} - {"prediction"}
     for mode in sorted(modes):
         for target in ("real", "fake"):
-            scores = case["prediction"].requires_grad_()
-            loss = GAN_LOSSES[mode](scores, target == "real")
+            logits = case["prediction"].requires_grad_()
+            loss = GAN_LOSSES[mode](logits, target == "real")
             assert_close(f"{mode} {target}", loss, case[f"{mode}/{target}/loss"])
             loss.mean().backward()
-            assert_close(f"gradient of {mode} {target}", scores.grad, case[f"{mode}/{target}/grad"])
+            assert_close(f"gradient of {mode} {target}", logits.grad, case[f"{mode}/{target}/grad"])
 
 
 def check_lr_schedule(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def check_options(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sample_value(published: dict, choices: list[str] | None) -> list[str]:
-    """Something to give to an option of this type."""
+    """Return a valid command line value for an option of this type."""
     if published["type"] == "flag":
         return []
     if published["type"] == "str" and choices:

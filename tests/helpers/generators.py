@@ -1,4 +1,4 @@
-"""Small generators with weights that make their outputs differ, and files of them."""
+"""Small generators with random weights, and their checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from util.runtime.weights import save_weights
 
 
 def generator(name: str = "resnet_4blocks", **changes: Any) -> nn.Module:
-    """A generator in evaluation mode whose norms, noise and last layer do something."""
+    """Return a generator in evaluation mode whose norms, noise and last layer have an effect."""
     settings: dict[str, Any] = {
         "input_nc": 3,
         "output_nc": 3,
@@ -40,14 +40,14 @@ def generator(name: str = "resnet_4blocks", **changes: Any) -> nn.Module:
 
 
 def checkpoint(folder: Path, name: str = "resnet_4blocks", file: str = "latest_net_G.pth", **changes: Any) -> Path:
-    """Writes the weights of `generator` and nothing else; returns their path."""
+    """Write the weights of `generator` and return their path."""
     save_weights(generator(name, **changes), folder / file)
     return folder / file
 
 
 def image(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
-    """Smooth colors under noise, in [-1, 1]: instance norms differ from place to place."""
+    """Return smooth colors with noise in [-1, 1]: local instance norm statistics differ."""
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    draws = torch.Generator().manual_seed(height)
-    noise = torch.randn(batch, channels, height, width, generator=draws) * 0.3
+    rng = torch.Generator().manual_seed(height)
+    noise = torch.randn(batch, channels, height, width, generator=rng) * 0.3
     return (noise + (rows * columns)).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""Finding golden cases, and comparing numbers with them."""
+"""Find golden cases and compare numbers with them."""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ DEAD = 1e-10  # a gradient below this share of its network's largest is rounding
 
 @dataclass(frozen=True)
 class Case:
-    """One JSON file with, mostly, an npz of the same name beside it."""
+    """A JSON file, in most cases with an npz file of the same name."""
 
     path: Path
     name: str
@@ -37,12 +37,12 @@ class Case:
             return {name: file[name] for name in file.files}
 
     def __getitem__(self, name: str) -> Tensor:
-        """The array as a tensor; floating point as float64, in which everything is computed."""
+        """Return the array as a tensor, floating point as float64."""
         tensor = torch.from_numpy(self.arrays[name])
         return tensor.double() if tensor.is_floating_point() else tensor
 
     def below(self, prefix: str) -> dict[str, Tensor]:
-        """All arrays whose name starts with `prefix/`, by the rest of their name."""
+        """Return all arrays whose name starts with `prefix/`, by the rest of their name."""
         return {name[len(prefix) + 1 :]: self[name] for name in self.arrays if name.startswith(f"{prefix}/")}
 
     @property
@@ -52,7 +52,7 @@ class Case:
 
 
 def find_cases(folders: list[Path]) -> list[Case]:
-    """Every case below the folders; one that stands in several of them, to the byte, counts once."""
+    """Return every case in the folders. Identical copies in several folders count once."""
     cases: dict[tuple[str, bytes, bytes], Case] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.json")):
@@ -62,7 +62,7 @@ def find_cases(folders: list[Path]) -> list[Case]:
 
 
 def assert_close(what: str, actual: Tensor, expected: Tensor, scale: float | None = None) -> None:
-    """Fails where the largest difference exceeds TOLERANCE times `scale`, by default the largest expected magnitude."""
+    """Fail if the largest difference exceeds TOLERANCE times `scale`, by default the largest expected magnitude."""
     assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     if not expected.numel():
         return
@@ -73,7 +73,7 @@ def assert_close(what: str, actual: Tensor, expected: Tensor, scale: float | Non
 
 
 def assert_gradients(what: str, parameters: dict[str, torch.nn.Parameter], expected: dict[str, Tensor]) -> None:
-    """Compares the gradients of a network; an empty array means that the parameter got none."""
+    """Compare the gradients of a network. An empty array means that the parameter has no gradient."""
     assert set(parameters) == set(expected), f"{what}: other parameters: {set(parameters) ^ set(expected)}"
     largest = max((gradient.abs().max().item() for gradient in expected.values() if gradient.numel()), default=0.0)
     for name, gradient in expected.items():
@@ -87,7 +87,7 @@ def assert_gradients(what: str, parameters: dict[str, torch.nn.Parameter], expec
 
 
 def assert_outputs_and_gradients(case: Case, network: torch.nn.Module) -> None:
-    """Gives the network the case's weights, and compares its output and all gradients."""
+    """Load the weights of the case, and compare the output and all gradients."""
     network.load_state_dict(case.below("state"))
     image = case["input"].requires_grad_()
     output = network(image)
@@ -98,7 +98,7 @@ def assert_outputs_and_gradients(case: Case, network: torch.nn.Module) -> None:
 
 
 def build_model(options: list[str]) -> BaseModel:
-    """A training model in float64, on the CPU."""
+    """Build a training model in float64 on the CPU."""
     model = create_model(TrainOptions().parse(["--gpu_ids", "-1", *options]))
     for network in model.networks.values():
         network.double()
@@ -106,7 +106,7 @@ def build_model(options: list[str]) -> BaseModel:
 
 
 def replace_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The golden vectors were computed with the noise that StyleGAN2 layers inject set to zero."""
+    """Replace injected noise by zeros, as in the golden vectors."""
     monkeypatch.setattr(NoiseSource, "sample", lambda self, features: torch.zeros_like(features[:, :1]))
 
 
@@ -129,7 +129,7 @@ def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         paths = [str(index) for index in range(len(case[f"A/{step}"]))]
         model.set_input({"A": case[f"A/{step}"], "B": case[f"B/{step}"], "A_paths": paths, "B_paths": paths})
         model.optimize_parameters()
-        assert next(patch_ids, None) is None, "fewer positions were drawn than in the published step"
+        assert next(patch_ids, None) is None, "fewer patch ids were sampled than in the published step"
 
         if step == 0:
             for name, network in model.networks.items():

@@ -1,4 +1,4 @@
-"""Models of some thousand weights, the batches they are trained on, and what becomes of them."""
+"""Models with some thousand weights, random batches for them, and comparisons of their training steps."""
 
 from collections import Counter
 
@@ -21,14 +21,14 @@ SINCUT = "--model sincut --ngf 1 --ndf 1 --load_size 64 --crop_size 64 --num_pat
 
 
 def tiny_model(command: str = "", **options: object) -> BaseModel:
-    """A training model on the CPU, of some thousand weights; `command` and further `options` describe it."""
+    """Return a training model on the CPU with some thousand weights; `command` and `options` are its options."""
     arguments = command.split()
     heads = [] if {"cycle_gan", "test"} & {*arguments} else TINY_HEADS.split()
     return create_model(TrainOptions().parse([*TINY.split(), *heads, *arguments, *as_arguments(options)]))
 
 
 def double_model(command: str, **options: object) -> BaseModel:
-    """The same in float64."""
+    """Return a `tiny_model` in float64."""
     model = tiny_model(command, **options)
     for network in model.networks.values():
         network.double()
@@ -36,7 +36,7 @@ def double_model(command: str, **options: object) -> BaseModel:
 
 
 def translating_model(command: str, **options: object) -> BaseModel:
-    """As `tiny_model`, to translate with; its weights are to be loaded."""
+    """Return a `tiny_model` for testing."""
     return create_model(TestOptions().parse([*TINY.split(), *command.split(), *as_arguments(options)]))
 
 
@@ -45,44 +45,44 @@ def as_arguments(options: dict[str, object]) -> list[str]:
 
 
 def random_batch(model: BaseModel, size: int = 2, seed: int = 0) -> dict:
-    """A batch of noise, as the loader would hand it to the model, in the precision of the model's weights."""
+    """Return a batch of noise as the loader does, with the dtype of the model's weights."""
     opt = model.opt
     side = min(opt.load_size, opt.crop_size)
     dtype = next(next(iter(model.networks.values())).parameters()).dtype
-    draws = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def images(channels: int) -> Tensor:
-        return torch.rand(size, channels, side, side, generator=draws, dtype=dtype) * 2 - 1
+        return torch.rand(size, channels, side, side, generator=rng, dtype=dtype) * 2 - 1
 
     paths = [f"{index}.png" for index in range(size)]
     return {"A": images(opt.input_nc), "B": images(opt.output_nc), "A_paths": paths, "B_paths": paths}
 
 
 def take_step(model: BaseModel, size: int = 1, seed: int = 0) -> None:
-    """A training step on noise."""
+    """Take a training step on noise."""
     model.set_input(random_batch(model, size, seed))
     model.optimize_parameters()
 
 
 def train(model: BaseModel, steps: int = 2, batch_size: int = 2) -> dict[str, float]:
-    """The losses of the last of some steps on noise."""
+    """Take training steps on noise and return the losses of the last one."""
     for step in range(steps):
         take_step(model, batch_size, seed=step)
     return model.get_current_losses()
 
 
 def all_weights(network: nn.Module) -> Tensor:
-    """Everything in the network's state dict, in one vector; empty for heads that learn nothing."""
+    """Return the state dict of a network as one vector, empty if it has no state."""
     return torch.cat([torch.zeros(0), *(value.flatten() for value in network.state_dict().values())])
 
 
 def everything(model: BaseModel) -> Tensor:
-    """All weights of all networks, in one vector."""
+    """Return the weights of all networks as one vector."""
     return torch.cat([all_weights(network) for network in model.networks.values()])
 
 
 def count_passes(model: BaseModel) -> Counter:
-    """How often each network is run, from now on."""
+    """Count the forward passes of every network from now on."""
     passes: Counter = Counter()
     for name, network in model.networks.items():
         network.register_forward_pre_hook(lambda *_, name=name: passes.update([name]))
@@ -90,7 +90,7 @@ def count_passes(model: BaseModel) -> Counter:
 
 
 def assert_same(found: BaseModel, expected: BaseModel) -> None:
-    """Their last steps had the same losses and gradients."""
+    """Check that the last steps of two models had equal losses and gradients."""
     for name in expected.loss_names:
         assert_close(name, found.losses[name], expected.losses[name])
     for name, network in expected.networks.items():
@@ -99,7 +99,7 @@ def assert_same(found: BaseModel, expected: BaseModel) -> None:
 
 
 def assert_same_step(first: BaseModel, second: BaseModel) -> None:
-    """A step of either on the same batch has the same losses and the same gradients."""
+    """Take one step of each model on the same batch, and check that losses and gradients are equal."""
     for model in (first, second):
         train(model, steps=1)
     assert_same(first, second)

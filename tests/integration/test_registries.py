@@ -166,7 +166,7 @@ class TestOneSidedTesting:
         torch.testing.assert_close(tested.get_current_visuals()["fake_B"], model.networks[f"G{suffix}"](image).detach())
 
     def test_does_not_train(self) -> None:
-        with pytest.raises(UserError, match=r"--model test is for test\.py"):
+        with pytest.raises(UserError, match=r"--model test: only for test\.py"):
             tiny_model("--model test --dataset_mode unaligned")
 
     def test_names_the_image_that_a_network_cannot_take(self) -> None:

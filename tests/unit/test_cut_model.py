@@ -68,6 +68,19 @@ class TestSharedPasses:
         assert requires_grad == [(True, False)] * 10
 
 
+class TestCalculateNCELoss:
+    @pytest.mark.parametrize("command", ["", "--CUT_mode FastCUT --lambda_NCE 3"])
+    def test_of_one_pair_equals_the_loss_of_the_step(self, command: str) -> None:
+        """Sample all patches, so that the patch ids have no influence."""
+        model = double_model(f"{CUT} {command} --num_patches 5000")
+        model.set_input(random_batch(model))
+        model.forward()
+        model.compute_G_loss()
+        torch.testing.assert_close(model.calculate_NCE_loss(model.real_A, model.fake_B), model.losses["NCE"])
+        if model.use_identity:
+            torch.testing.assert_close(model.calculate_NCE_loss(model.real_B, model.idt_B), model.losses["NCE_Y"])
+
+
 class TestBatches:
     @pytest.mark.parametrize(("size", "option"), [(1, 3), (3, 1)])
     def test_step_depends_on_the_batch_not_on_batch_size(self, size: int, option: int) -> None:

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from models.losses.gan import GAN_LOSSES
 from models.losses.gradient_penalty import r1_penalty, wgan_gp_penalty
-from models.losses.patch_nce import patch_nce
+from models.losses.patch_nce import PatchNCELoss, patch_nce
 from models.networks import DISCRIMINATORS, DiscriminatorConfig
+from models.networks.layers import init_weights
+from models.networks.patch_sampler import PatchSampler
+from models.networks.resnet import ResnetGenerator
 
 TEMPERATURE = 0.07
 
@@ -74,10 +77,54 @@ class TestPatchNCE:
         torch.testing.assert_close(losses, torch.zeros_like(losses), atol=1e-10, rtol=0)
 
 
+class TestPatchNCELoss:
+    """The loss term of one generator. A two-sided method has one for each of its generators."""
+
+    LAYERS = (0, 4, 8)
+
+    @pytest.fixture
+    def term(self) -> PatchNCELoss:
+        torch.manual_seed(0)
+        netG = ResnetGenerator(3, 3, ngf=2, n_blocks=1).double()
+        netF = PatchSampler(netG.feature_channels(self.LAYERS), use_mlp=True, nc=4).double()
+        for network in (netG, netF):
+            init_weights(network, gain=1.0)
+        return PatchNCELoss(netG, netF, netF, self.LAYERS, num_patches=5, rng=torch.Generator(), temperature=TEMPERATURE)
+
+    def test_is_the_mean_over_layers(self, term: PatchNCELoss) -> None:
+        src, tgt = random_tensor(2, 3, 16, 16, seed=1), random_tensor(2, 3, 16, 16, seed=2)
+        term.rng.manual_seed(3)
+        loss = term(src, tgt)
+        term.rng.manual_seed(3)
+        keys = term.sample_keys(term.encode_keys(src))
+        queries = term.netF(term.sampler.gather(term.encode(tgt), keys.patch_ids))
+        per_layer = [patch_nce(q, k, 2, TEMPERATURE).mean() for q, k in zip(queries, term.netF(keys.patches), strict=True)]
+        torch.testing.assert_close(loss, torch.stack(per_layer).mean())
+
+    def test_flipped_outputs_are_compared_with_unflipped_inputs(self, term: PatchNCELoss) -> None:
+        """With layer 0, the padded image, a flip moves the values and changes nothing else."""
+        term.layers = (0,)
+        image = random_tensor(2, 3, 16, 16)
+        losses = []
+        for tgt, mirrored in ((image, False), (image.flip(3), True), (image.flip(3), False)):
+            term.rng.manual_seed(3)
+            losses.append(term(image, tgt, mirrored).item())
+        assert losses[0] == pytest.approx(losses[1])
+        assert losses[0] != pytest.approx(losses[2])
+
+    def test_gradient_reaches_the_output_and_its_own_networks(self, term: PatchNCELoss) -> None:
+        src, tgt = random_tensor(1, 3, 16, 16, seed=1).requires_grad_(), random_tensor(1, 3, 16, 16, seed=2).requires_grad_()
+        term(src, tgt).backward()
+        assert src.grad is None
+        assert tgt.grad.any()
+        assert all(parameter.grad is not None for parameter in term.netF.parameters())
+        assert next(term.netG.parameters()).grad.any()
+
+
 class TestGANLosses:
     @pytest.mark.parametrize("name", GAN_LOSSES)
     def test_decreases_towards_the_target(self, name: str) -> None:
-        """lsgan has a minimum and the others only a direction. Between -0.5 and 0.5 all have the same sign."""
+        """Use logits between -0.5 and 0.5, shifted for lsgan, which has a minimum: all gradients have the same sign."""
         for is_real, sign in ((True, -1), (False, 1)):
             logits = torch.linspace(-0.5, 0.5, 24, dtype=torch.float64).view(2, 1, 3, 4)
             if name == "lsgan":
