@@ -29,12 +29,9 @@ from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import UserError, exit_on_user_error
 from util.files import remove_stale_temp_files
-from util.loggers.base import LoggerGroup
-from util.loggers.tensorboard_logger import tensorboard_logger
-from util.loggers.visdom_logger import visdom_logger
-from util.loggers.wandb_logger import wandb_logger
+from util.loggers import create_loggers
 from util.metrics.evaluator import create_evaluator
-from util.metrics.validation import NoValidation, Validator
+from util.metrics.validation import Validator
 from util.runtime.device import describe_device, parse_gpu_ids, select_device, set_deterministic
 from util.runtime.distributed import (
     any_rank,
@@ -52,7 +49,7 @@ from util.runtime.monitor import DivergenceMonitor, create_diagnostics
 from util.runtime.rng import step_seed
 from util.signals import DeferredInterrupt
 from util.train_log import truncate_loss_log
-from util.visualizer import SilentVisualizer, Visualizer
+from util.visualizer import Visualizer
 
 
 def train(opt: Namespace) -> None:
@@ -73,8 +70,10 @@ def train_in(
 ) -> None:
     """Start or resume the run in `run_dir`, `alone` if no other process can write there, and train to its last epoch."""
     check_no_existing_run(opt, run_dir)
-    evaluation = create_validator(opt, model)
-    model.stateful |= {"images": images, "pictures": dataset, "evaluation": evaluation}
+    validator = create_validator(opt, model)
+    model.stateful |= {"images": images, "pictures": dataset}
+    if validator:
+        model.stateful["evaluation"] = validator
     if opt.continue_train:
         resume_or_load(opt, run_dir, model, images)
 
@@ -98,21 +97,28 @@ def train_in(
     if not opt.no_html:
         print(f"curves and images: {run_dir / 'web' / 'index.html'}")
 
-    report = (
-        create_visualizer(opt, run_dir, images.epoch, last_epoch, len(dataset)) if is_main_process() else SilentVisualizer()
+    visualizer = Visualizer(
+        run_dir,
+        opt.name,
+        images.epoch,
+        last_epoch,
+        len(dataset),
+        web_page=not opt.no_html,
+        loggers=create_loggers(opt, run_dir),
+        image_width=opt.display_winsize,
     )
     losses = DivergenceMonitor(model.device)
     state_at_start = images.state_dict()
     # Several processes are asked by the scheduler, by torchrun, and again as soon as one of them has left.
-    with DeferredInterrupt(ignore_repeats=world_size() > 1) as interrupt, report:
+    with DeferredInterrupt(ignore_repeats=world_size() > 1) as interrupt, visualizer:
         dataset.set_while_waiting(interrupt.raise_if_overdue)
         try:
-            run_epochs(opt, model, dataset, report, images, losses, evaluation, interrupt, last_epoch)
+            run_epochs(opt, model, dataset, visualizer, images, losses, validator, interrupt, last_epoch)
         finally:
             # Before the first step there is nothing to keep, and perhaps an older run's "latest" to spoil.
             if images.state_dict() != state_at_start and model.is_between_steps and not interrupt.forced:
                 save(model, losses, "latest")
-                report.say(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
+                visualizer.print(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
 
 
 def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
@@ -127,23 +133,23 @@ def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
     )
 
 
-def create_validator(opt: Namespace, model: BaseModel) -> Validator | NoValidation:
-    """What judges the run by the figures asked for. Weights that cannot be had cost a sentence, and their figures."""
-    wanted = metric_config(opt)
-    if not wanted.anything or not is_main_process():
-        return NoValidation()
-    judge = create_evaluator(
-        wanted, opt.seed, model.device, absent=lambda why: print(f"note: {why}; training goes on without")
+def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
+    """Create the validator for the requested metrics. Skip metrics whose weights are unavailable, with a warning."""
+    config = metric_config(opt)
+    if not config or not is_main_process():
+        return None
+    evaluator = create_evaluator(
+        config, opt.seed, model.device, lambda error: print(f"warning: metric skipped, training continues: {error}")
     )
-    if not judge.has_figures:
-        return NoValidation()
+    if not evaluator.metrics:
+        return None
     name, generator = next(iter(model.generators.items()))
-    candidates = {name: generator} | {a: network for a, network in model.averages.networks.items() if a.startswith(name)}
+    generators = {name: generator} | {a: network for a, network in model.averages.networks.items() if a.startswith(name)}
 
-    def keep(candidate: str) -> None:
-        model.save_networks("best", *(model.networks if candidate == name else model.averages.networks))
+    def save_best(best: str) -> None:
+        model.save_networks("best", *(model.networks if best == name else model.averages.networks))
 
-    return Validator(judge, EvalDataset(opt), candidates, keep, model.device)
+    return Validator(evaluator, EvalDataset(opt), generators, save_best, model.device)
 
 
 def resume_or_load(opt: Namespace, run_dir: Path, model: BaseModel, images: ImageCounter) -> None:
@@ -161,48 +167,14 @@ def resume_or_load(opt: Namespace, run_dir: Path, model: BaseModel, images: Imag
     print(f"starting from the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimizers start anew")
 
 
-def create_visualizer(opt: Namespace, run_dir: Path, first_epoch: int, last_epoch: int, images_per_epoch: int) -> Visualizer:
-    """The report of a run that begins now, with its live views."""
-    return Visualizer(
-        run_dir,
-        opt.name,
-        first_epoch,
-        last_epoch,
-        images_per_epoch,
-        web_page=not opt.no_html,
-        live_view=create_loggers(opt, run_dir),
-        image_width=opt.display_winsize,
-    )
-
-
-def create_loggers(opt: Namespace, run_dir: Path) -> LoggerGroup:
-    """Where to show the run while it lasts."""
-    views = [
-        visdom_logger(
-            opt.name,
-            opt.display_id,
-            opt.display_server,
-            opt.display_port,
-            opt.display_env,
-            opt.display_ncols,
-            opt.display_winsize,
-        )
-    ]
-    if opt.use_tensorboard:
-        views.append(tensorboard_logger(run_dir / "tensorboard"))
-    if opt.use_wandb:
-        views.append(wandb_logger(run_dir, opt.name))
-    return LoggerGroup(views)
-
-
 def run_epochs(
     opt: Namespace,
     model: BaseModel,
     dataset: ImageDataLoader,
-    report: Visualizer | SilentVisualizer,
+    visualizer: Visualizer,
     images: ImageCounter,
     losses: DivergenceMonitor,
-    evaluation: Validator | NoValidation,
+    validator: Validator | None,
     interrupt: DeferredInterrupt,
     last_epoch: int,
 ) -> None:
@@ -210,7 +182,7 @@ def run_epochs(
     for epoch in range(images.epoch, last_epoch + 1):
         started = time.monotonic()
         dataset.set_epoch(epoch, images.seen_in_epoch)
-        for batch in report.epoch(epoch, dataset, images.seen_in_epoch):
+        for batch in visualizer.iterate(epoch, dataset, images.seen_in_epoch):
             torch.manual_seed(step_seed(opt.seed, model.steps_done, rank()))  # dropout has no generator of its own
             model.set_input(batch)
             model.optimize_parameters()
@@ -219,34 +191,34 @@ def run_epochs(
 
             to_page = images.crossed(opt.update_html_freq)
             if to_page or images.crossed(opt.display_freq):
-                report.visuals(model.visuals_for_display(), to_page)
+                visualizer.log_images(model.visuals_for_display(), to_page)
             if images.crossed(opt.print_freq):
                 current = model.get_current_losses()
-                report.losses(current, model.learning_rate)
+                visualizer.log_losses(current, model.learning_rate)
                 for warning in warnings.check(images.seen, current, model.get_current_visuals()):
-                    report.say(warning)
-            if images.crossed(opt.evaluation_freq):
-                evaluation.at(epoch, images.seen, report)
+                    visualizer.print(warning)
+            if validator and images.crossed(opt.evaluation_freq):
+                validator.run(epoch, images.seen, visualizer)
             if images.crossed(opt.save_latest_freq):
                 save(model, losses, f"iter_{images.seen}" if opt.save_by_iter else "latest")
             if any_rank(interrupt.requested):  # all processes stop after the same step
                 interrupt.stop()
 
-        if epoch == last_epoch:
-            evaluation.at(epoch, images.seen, report)
+        if validator and epoch == last_epoch:
+            validator.run(epoch, images.seen, visualizer)
         rate = model.learning_rate
         model.update_learning_rate()
         images.end_epoch()
         if epoch % opt.save_epoch_freq == 0:
             save(model, losses, "latest", str(epoch))
-        report.visuals(model.visuals_for_display(), to_page=True)
-        report.say(
+        visualizer.log_images(model.visuals_for_display(), to_page=True)
+        visualizer.print(
             f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - started:.0f} sec \t "
             f"learning rate {rate:.7f} -> {model.learning_rate:.7f}"
         )
 
-    for line in evaluation.summary():
-        report.say(line)
+    for line in validator.summary() if validator else ():
+        visualizer.print(line)
 
 
 def save(model: BaseModel, losses: DivergenceMonitor, *labels: str) -> None:

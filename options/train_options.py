@@ -7,8 +7,7 @@ from models.lr_schedules import SCHEDULES
 from options.base_options import BaseOptions
 from options.metric_options import add_metric_arguments
 from util.cli import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
-
-DISPLAY_OFF = "0 or less: off"
+from util.loggers import add_logger_arguments
 
 
 def schedule(text: str) -> str:
@@ -29,18 +28,12 @@ class TrainOptions(BaseOptions):
 
     def initialize(self, parser: ArgumentParser) -> None:
         super().initialize(parser)
-        group = parser.add_argument_group("live view and log")
-        group.add_argument("--display_freq", type=positive_int, default=400, help="images between images shown")
-        group.add_argument("--display_ncols", type=non_negative_int, default=4, help="images in a row of the live view")
-        group.add_argument("--display_id", type=int, default=None, help=f"first window of the live view; {DISPLAY_OFF}")
-        group.add_argument("--display_server", default="http://localhost", help="visdom server of the live view")
-        group.add_argument("--display_env", default="main", help="visdom environment")
-        group.add_argument("--display_port", type=positive_int, default=8097, help="visdom port")
-        group.add_argument("--use_tensorboard", action="store_true", help="write events for TensorBoard beside the weights")
-        group.add_argument("--use_wandb", action="store_true", help="show the run on Weights & Biases")
+        group = parser.add_argument_group("logging and visualization")
+        group.add_argument("--display_freq", type=positive_int, default=400, help="images between two displays of images")
         group.add_argument("--update_html_freq", type=positive_int, default=1000, help="images between updates of the page")
-        group.add_argument("--print_freq", type=positive_int, default=100, help="images between lines of losses")
+        group.add_argument("--print_freq", type=positive_int, default=100, help="images between two lines of losses")
         group.add_argument("--no_html", action="store_true", help="no training page")
+        add_logger_arguments(group)
 
         group = parser.add_argument_group("checkpoints")
         group.add_argument("--save_latest_freq", type=positive_int, default=5000, help="images between saves of latest")
@@ -59,18 +52,20 @@ class TrainOptions(BaseOptions):
 
         group = parser.add_argument_group(
             "evaluation",
-            "every --evaluation_freq images, and at the end, the run is judged by the figures that are asked for",
+            "metrics are computed every --evaluation_freq images and at the end of the run",
         )
         add_metric_arguments(group)
         group.add_argument(
             "--evaluation_freq",
             type=positive_int,
             default=5000,
-            help="images between evaluations; there are none unless a figure is asked for (--inception, --features, "
-            "--paired, --lpips). The first figure decides which weights are kept as best",
+            help="images between evaluations, if a metric is requested; the first metric decides which weights are saved as "
+            "best",
         )
-        group.add_argument("--evaluation_phase", default="test", help="which half is judged on: <phase>A and <phase>B")
-        group.add_argument("--evaluation_pictures", type=positive_int, default=500, help="the most images of each domain")
+        group.add_argument("--evaluation_phase", default="test", help="split to evaluate on: <phase>A and <phase>B")
+        group.add_argument(
+            "--evaluation_pictures", type=positive_int, default=500, help="maximum number of images per domain"
+        )
 
         group = parser.add_argument_group("optimization")
         group.add_argument(

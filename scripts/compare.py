@@ -1,7 +1,7 @@
-"""Several runs side by side: `python scripts/compare.py results/cut/test_latest results/fastcut/test_latest`.
+"""Compare several runs: `python scripts/compare.py results/cut/test_latest results/fastcut/test_latest`.
 
-Each RESULTS_DIR is the folder of a page that test.py wrote. The rows of the new page are the inputs, each with what became
-of it in every run; any two images of a row can be compared across a divider.
+Each RESULTS_DIR is the folder of a results page that test.py wrote. The new page has one row per input, with its translation
+by every run. Any two images of a row can be compared across a divider.
 """
 
 import sys
@@ -17,27 +17,27 @@ from util.html.results_page import page_title
 
 
 def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
-    """The folders by name: the labels given, or the titles of the pages, with phase and epoch where those are not enough."""
-    places = [folder.resolve() for folder in folders]
-    if repeated := [folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
-        raise UserError(f"two folders go by one name and are one: {' and '.join(map(str, repeated))}; name each once")
+    """Return the folders by label: the given labels, or the titles of the pages, with phase and epoch if those are equal."""
+    resolved = [folder.resolve() for folder in folders]
+    if repeated := [folder for folder, path in zip(folders, resolved, strict=True) if resolved.count(path) > 1]:
+        raise UserError(f"{' and '.join(map(str, repeated))}: the same folder. Give each folder once.")
     names = [page_title(folder / "index.html") or folder.resolve().parent.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{name} {folder.resolve().name}" for name, folder in zip(names, folders, strict=True)]
     names = labels or names
     if len(names) != len(folders):
-        raise UserError(f"--labels has {len(names)} names for {len(folders)} folders; give one for each")
+        raise UserError(f"--labels: expected {len(folders)} labels, got {len(names)}. Give one label per folder.")
     if len(set(names)) < len(names):
-        raise UserError(f"two folders go by one name ({', '.join(names)}); tell them apart with --labels")
+        raise UserError(f"two folders have the same label ({', '.join(names)}). Give different labels with --labels.")
     return dict(zip(names, folders, strict=True))
 
 
 def main() -> None:
     configure_stdio()
-    parser = CLIParser(description="A page that puts the results of several runs side by side.")
+    parser = CLIParser(description="Write a page that compares the results of several runs.")
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS_DIR", help="such as results/cut/test_latest")
     parser.add_argument("--labels", nargs="+", help="names of the runs on the page; by default the titles of their pages")
-    parser.add_argument("--truth", type=Path, help="folder of the right answers, such as datasets/demo/testB")
+    parser.add_argument("--truth", type=Path, help="folder of ground truth images, such as datasets/demo/testB")
     parser.add_argument("--output", type=Path, default=Path("results/comparison"), help="folder of the new page")
     with exit_on_user_error():
         arguments = parser.parse_args()

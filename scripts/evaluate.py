@@ -1,10 +1,10 @@
-"""Judges translations by numbers:
+"""Evaluate translations:
 
     python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/horse2zebra --inception
     python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/maps --paired --lpips
     python scripts/evaluate.py --results FOLDER OTHER_FOLDER --real FOLDER --features squeezenet1_1_features.pth
 
-Prints a table, and writes every figure with how it was taken to JSON. docs/evaluation.md says what the figures mean.
+Prints a table of metrics, and writes every metric with its settings to JSON. docs/evaluation.md explains the metrics.
 """
 
 import json
@@ -34,24 +34,34 @@ from data.image_io import ImageError, open_exif_transposed
 from options.metric_options import add_metric_arguments, metric_config
 from util.cli import CLIParser, configure_stdio, positive_int, seed
 from util.errors import UserError, exit_on_user_error
-from util.metrics.evaluator import MetricResult, ReferenceSet, create_evaluator, metric_table
+from util.metrics.base import EvalImages, MetricResult
+from util.metrics.evaluator import METRICS, create_evaluator, metric_table
+from util.metrics.feature_extractors import ReferenceSet
 from util.runtime.device import AUTO, describe_device, select_device
 
-IDENTITY_BASELINE = "input left as it is"
-RECORD = "evaluation.json"
+IDENTITY_BASELINE = "input left as it is"  # value in evaluation.json, which users' scripts read
+METRICS_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Images to judge: what they are called in the table, and the folder whose record they belong to."""
+    """A set of translations.
+
+    Attributes:
+        title: its name in the table and in JSON.
+        folder: the element of --results that it belongs to.
+        images: the translations.
+        sources: the folder of their inputs, with the same file names; None if `folder` is not a results page.
+    """
 
     title: str
     folder: Path
     images: ImageFiles
+    sources: Path | None
 
 
 class ProgressImages:
-    """A set of images that shows a bar on standard error while it is read."""
+    """Images with a progress bar on standard error during iteration."""
 
     def __init__(self, images: ImageFiles, title: str) -> None:
         self.images = images
@@ -64,30 +74,33 @@ class ProgressImages:
         return iter(tqdm(self.images, desc=self.title, unit=" images", leave=False, disable=None))
 
 
-def candidates(folders: Sequence[Path], visual: str, limit: int | None) -> list[ResultSet]:
-    """The images of every folder; where the first is a page's, its inputs come before, to compare with. Raises UserError
-    for a folder without images."""
+def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> list[ResultSet]:
+    """Return the translations of every folder. If the first is a results page, its inputs come first, as a baseline.
+
+    Raise UserError if a folder contains no images.
+    """
     found: list[ResultSet] = []
     for folder in folders:
         is_page = (folder / "images").is_dir()
         images = ImageFiles.from_dir(folder / "images" / visual if is_page else folder, limit)
         inputs = folder / "images" / visual.replace("fake_A", "real_B").replace("fake_B", "real_A")
-        if is_page and not found and inputs.name != visual and inputs.is_dir():
-            found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.from_dir(inputs, limit)))
-        found.append(ResultSet(str(folder), folder, images))
+        sources = inputs if is_page and inputs.name != visual and inputs.is_dir() else None
+        if sources and not found:
+            found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.from_dir(sources, limit), sources))
+        found.append(ResultSet(str(folder), folder, images, sources))
     return found
 
 
 def real_folder(opt: Namespace) -> Path:
-    """The folder of the target domain."""
+    """Return the folder of the target domain."""
     if opt.real is not None:
         return opt.real
     domain = "B" if opt.direction == "AtoB" else "A"
     return opt.dataroot / f"{resolve_phase(str(opt.dataroot), opt.phase, domain)}{domain}"
 
 
-def looks(images: ImageFiles) -> tuple[Size | None, bool]:
-    """The size that all these files have, None where they differ, and whether the first one is gray."""
+def image_format(images: ImageFiles) -> tuple[Size | None, bool]:
+    """Return the common size of the files, None if they differ, and True if the first one is grayscale."""
     sizes, modes = set(), []
     for path in images.paths:
         try:
@@ -95,78 +108,91 @@ def looks(images: ImageFiles) -> tuple[Size | None, bool]:
                 sizes.add(image.size)
                 modes.append(image.mode)
         except ImageError as error:
-            raise UserError(f"{path!r} cannot be judged: {error}; take it out") from None
+            raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
     return common_size(sizes), modes[0] == "L"
 
 
 def parse(arguments: list[str]) -> Namespace:
-    parser = CLIParser(description="Judges translations by numbers, against real images of the target domain.")
+    """Parse the command line."""
+    parser = CLIParser(description="Evaluate translations against real images of the target domain.")
     parser.add_argument(
         "--results",
         type=Path,
         nargs="+",
         required=True,
         metavar="FOLDER",
-        help="what to judge: folders of pages that test.py wrote, such as results/RUN/test_latest, or of images",
+        help="folders to evaluate: results pages of test.py, such as results/RUN/test_latest, or folders of images",
     )
     real = parser.add_mutually_exclusive_group(required=True)
-    real.add_argument("--dataroot", type=Path, help="the dataset, whose target domain holds the real images")
-    real.add_argument("--real", type=Path, metavar="FOLDER", help="the real images themselves")
-    parser.add_argument("--phase", default="test", help="which half of --dataroot: <phase>A and <phase>B")
+    real.add_argument("--dataroot", type=Path, help="dataset whose target domain contains the real images")
+    real.add_argument("--real", type=Path, metavar="FOLDER", help="folder of real images")
+    parser.add_argument("--phase", default="test", help="split of --dataroot: folders <phase>A and <phase>B")
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="BtoA: the target domain is A")
-    parser.add_argument("--visual", default="fake_B", help="which images of a page: images/<visual>")
-    add_metric_arguments(parser.add_argument_group("figures, at least one of"))
-    parser.add_argument("--max_images", type=positive_int, help="judge only the first images of each folder")
-    parser.add_argument("--seed", type=seed, default=0, help="decides KID's subsets")
-    parser.add_argument("--gpu_ids", default=AUTO, help="number of the GPU; -1 for the CPU; auto: a GPU if there is one")
-    parser.add_argument("--json", type=Path, help=f"file to write; by default {RECORD} in each folder of --results")
+    parser.add_argument("--visual", default="fake_B", help="images of a results page: images/<visual>")
+    add_metric_arguments(parser.add_argument_group("metrics, at least one"))
+    parser.add_argument("--max_images", type=positive_int, help="maximum number of images per folder of --results")
+    parser.add_argument("--seed", type=seed, default=0, help="random seed of KID's subsets")
+    parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1: CPU; auto: a GPU if there is one")
+    parser.add_argument("--json", type=Path, help=f"output file; by default {METRICS_FILE} in each folder of --results")
     return parser.parse_args(arguments)
 
 
 def evaluate(opt: Namespace) -> None:
-    """Judges, prints, and writes. Raises UserError."""
-    wanted = metric_config(opt)
-    if not wanted.anything:
-        raise UserError("no figure is asked for: give some of --inception, --features FILE, --paired, --lpips")
-    judged = candidates(opt.results, opt.visual, opt.max_images)
+    """Compute, print and write the metrics. Raise UserError for wrong options or images."""
+    config = metric_config(opt)
+    if not config:
+        raise UserError(f"no metric requested. Add at least one of {', '.join(f'--{key}' for key in METRICS)}.")
+    result_sets = find_results(opt.results, opt.visual, opt.max_images)
     real = ImageFiles.from_dir(real_folder(opt))
     device = select_device(opt.gpu_ids)
-    judge = create_evaluator(wanted, opt.seed, device)
+    evaluator = create_evaluator(config, opt.seed, device)
 
     print(f"against {len(real)} images of {real.root}, on {describe_device(device)}")
-    rows: dict[str, list[MetricResult]] = {}
-    real_sets: dict[tuple[Size | None, bool], ReferenceSet] = {}  # by size and color
-    for candidate in judged:
-        look = looks(candidate.images)
-        alike = real.with_format(*look)
-        if wanted.distances and look not in real_sets:
-            real_sets[look] = ReferenceSet(ProgressImages(alike, "real images"))
-        truth = alike.select(names(candidate.images)) if wanted.pairs else None
-        rows[candidate.title] = judge.figures(
-            ProgressImages(candidate.images, candidate.title), real_sets.get(look), truth, split=real.root.name
+    results: dict[str, list[MetricResult]] = {}
+    real_sets: dict[tuple[Size | None, bool], ReferenceSet] = {}  # by size and grayscale
+    for result_set in result_sets:
+        size, grayscale = image_format(result_set.images)
+        resized = real.with_format(size, grayscale)
+        if evaluator.needs("distribution") and (size, grayscale) not in real_sets:
+            real_sets[size, grayscale] = ReferenceSet(ProgressImages(resized, "real images"))
+        images = EvalImages(
+            ProgressImages(result_set.images, result_set.title),
+            real=real_sets.get((size, grayscale)),
+            target=resized.select(image_names(result_set.images)) if evaluator.needs("paired") else None,
+            source=source_images(result_set) if evaluator.needs("faithfulness") else None,
         )
-    print(metric_table(rows))
-    write(judged, rows, real.root, opt.json)
+        results[result_set.title] = evaluator.evaluate(images, split=real.root.name)
+    print(metric_table(results))
+    write_json(result_sets, results, real.root, opt.json)
 
 
-def names(images: ImageFiles) -> list[str]:
-    """What the images go by among those of the other domain."""
+def image_names(images: ImageFiles) -> list[str]:
+    """Return the paths below the root without file extension, which the images of a pair share."""
     return [relative_stem(images.root, path) for path in images.paths]
 
 
-def write(judged: Sequence[ResultSet], rows: Mapping[str, Sequence[MetricResult]], real: Path, file: Path | None) -> None:
-    """Writes all records into `file`, or each folder's into its own."""
-    records: dict[Path, list[dict[str, Any]]] = defaultdict(list)
-    for candidate in judged:
-        records[file or candidate.folder / RECORD].append(
+def source_images(result_set: ResultSet) -> ImageFiles:
+    """Return the input of each translation. Raise UserError if they are unknown."""
+    if result_set.sources is None:
+        raise UserError(f"--results {result_set.folder}: no input images. Give a results page of test.py.")
+    return ImageFiles.from_dir(result_set.sources).select(image_names(result_set.images))
+
+
+def write_json(
+    result_sets: Sequence[ResultSet], results: Mapping[str, Sequence[MetricResult]], real: Path, file: Path | None
+) -> None:
+    """Write all results to `file`, or the results of each folder into that folder."""
+    entries: dict[Path, list[dict[str, Any]]] = defaultdict(list)
+    for result_set in result_sets:
+        entries[file or result_set.folder / METRICS_FILE].append(
             {
-                "judged": candidate.title,
-                "pictures": str(candidate.images.root),
+                "judged": result_set.title,
+                "pictures": str(result_set.images.root),
                 "real": str(real),
-                "figures": [figure.record() for figure in rows[candidate.title]],
+                "figures": [result.to_row() for result in results[result_set.title]],
             }
         )
-    for path, content in records.items():
+    for path, content in entries.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n")
         print(f"written: {path}")

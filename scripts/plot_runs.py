@@ -1,15 +1,15 @@
-"""The figures of several runs over time: `python scripts/plot_runs.py checkpoints/cut_* checkpoints/fastcut_*`.
+"""Plot the metrics of several runs over time: `python scripts/plot_runs.py checkpoints/cut_* checkpoints/fastcut_*`.
 
-Reads what the runs were judged by while they trained (docs/evaluation.md). Runs whose names differ in a number at the end
-alone (demo_CUT_0, demo_CUT_1, ...) count as one training with several seeds. Prints a table of the last and the best values;
-several seeds give mean ± standard deviation.
+Reads the metrics that evaluation during training stored (docs/evaluation.md). Runs whose names differ only in a final number
+(demo_CUT_0, demo_CUT_1, ...) are seeds of one group. Prints a table of the last and the best values; several seeds give
+mean ± standard deviation.
 """
 
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -17,17 +17,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
+from util.metrics.evaluator import METRICS
 from util.plotting import figure_to_file
-from util.train_log import read_metrics
+from util.train_log import metric_results, read_metrics
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A figure of one run: after so many images it had these values, the last of them at the end."""
+@dataclass
+class MetricCurve:
+    """The values of a metric in one run, each after so many training images."""
 
-    images: list[int]
-    values: list[float]
     lower_is_better: bool
+    images: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
 
     @property
     def last(self) -> float:
@@ -38,65 +39,62 @@ class Curve:
         return (min if self.lower_is_better else max)(self.values)
 
 
-Group = dict[str, list[Curve]]  # figure -> one curve for each seed
+Group = dict[str, list[MetricCurve]]  # metric -> one curve per seed
 
 
-def read_curves(run: Path) -> dict[str, Curve]:
-    """The figures of a run, by their names. Raises UserError where it has none."""
-    points: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    lower_is_better = {}
-    for record in read_metrics(run / "metrics.jsonl"):
-        for figure in record.get("taken_with", []):
-            if figure["value"] is not None:
-                name = figure["name"] if figure["judged"] in ("G", "G_A") else f"{figure['name']} of {figure['judged']}"
-                points[name].append((record["images"], figure["value"]))
-                lower_is_better[name] = figure["lower_is_better"]
-    if not points:
-        raise UserError(
-            f"{run} holds no figures: train it with --paired, --inception, --features or --lpips, or name another"
-        )
-    return {
-        name: Curve([images for images, _ in found], [value for _, value in found], lower_is_better[name])
-        for name, found in points.items()
-    }
+def read_curves(run: Path) -> dict[str, MetricCurve]:
+    """Return the curves of a run by metric. Raise UserError if there are none."""
+    curves: dict[str, MetricCurve] = {}
+    for row in read_metrics(run / "metrics.jsonl"):
+        for name, result in metric_results(row).items():
+            if result["value"] is not None:
+                curve = curves.setdefault(name, MetricCurve(result["lower_is_better"]))
+                curve.images.append(row["images"])
+                curve.values.append(result["value"])
+    if not curves:
+        flags = ", ".join(f"--{key}" for key in METRICS)
+        raise UserError(f"{run}: no metrics. Train the run with at least one of {flags}.")
+    return curves
 
 
-def grouped(runs: Sequence[Path]) -> dict[str, Group]:
-    """The curves of the runs by training, which is a run's name without a number at its end, and by figure. Raises UserError
-    where two go by one name."""
+def group_by_seed(runs: Sequence[Path]) -> dict[str, Group]:
+    """Return the curves of the runs by group (the run's name without a final number) and metric.
+
+    Raise UserError if two runs have the same name.
+    """
     names = [run.resolve().name for run in runs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"two runs are called {twice[0]}; name each run once, and give others a name of their own")
+    if duplicates := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{duplicates[0]}: two runs have this name. Give each run once, and rename one of two folders.")
     groups: dict[str, Group] = defaultdict(lambda: defaultdict(list))
     for name, run in zip(names, runs, strict=True):
-        for figure, curve in read_curves(run).items():
-            groups[re.sub(r"_\d+$", "", name)][figure].append(curve)
+        for metric, curve in read_curves(run).items():
+            groups[re.sub(r"_\d+$", "", name)][metric].append(curve)
     return groups
 
 
-def several(values: Sequence[float]) -> str:
-    """The value; of several, mean ± standard deviation."""
-    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{fmean(values):.4g}{spread}"
+def mean_std(values: Sequence[float]) -> str:
+    """Return the value, or mean ± standard deviation of several values."""
+    std = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{fmean(values):.4g}{std}"
 
 
 def table(groups: Mapping[str, Group]) -> str:
-    """In Markdown, a line for each training and figure."""
-    lines = ["| training | runs | figure | last | best |", "|---|---:|---|---:|---:|"]
-    for title, figures in groups.items():
-        for name, curves in figures.items():
-            last, best = (several([getattr(curve, which) for curve in curves]) for which in ("last", "best"))
+    """Return a Markdown table with one row per group and metric."""
+    lines = ["| run | seeds | metric | last | best |", "|---|---:|---|---:|---:|"]
+    for title, metrics in groups.items():
+        for name, curves in metrics.items():
+            last, best = (mean_std([getattr(curve, which) for curve in curves]) for which in ("last", "best"))
             arrow = "↓" if curves[0].lower_is_better else "↑"
             lines.append(f"| {title} | {len(curves)} | {name} {arrow} | {last} | {best} |")
     return "\n".join(lines)
 
 
-def draw(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
-    """A panel for each figure, a color for each training, a line for each run."""
+def plot(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
+    """Save a plot with one panel per metric, one color per group and one line per run."""
     with figure_to_file(path, 5 * len(names), 3.4) as figure:
         for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            for index, (title, figures) in enumerate(groups.items()):
-                for seed, curve in enumerate(figures.get(name, [])):
+            for index, (title, metrics) in enumerate(groups.items()):
+                for seed, curve in enumerate(metrics.get(name, [])):
                     panel.plot(curve.images, curve.values, ".-", color=f"C{index}", label=None if seed else title)
             panel.set_title(name)
             panel.set_xlabel("images")
@@ -105,21 +103,21 @@ def draw(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
 
 def main() -> None:
     configure_stdio()
-    parser = CLIParser(description="A table and a drawing of the figures of several runs over time.")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR", help="such as checkpoints/demo_CUT_0")
-    parser.add_argument("--figures", nargs="+", metavar="NAME", help="such as PSNR or 'FID of G_ema'; all by default")
-    parser.add_argument("--plot", type=Path, help="file for the drawing")
+    parser = CLIParser(description="Print and plot the metrics of several runs over time.")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR", help="run folders, such as checkpoints/demo_CUT_0")
+    parser.add_argument("--figures", nargs="+", metavar="NAME", help="metrics, such as PSNR or 'FID of G_ema'; default: all")
+    parser.add_argument("--plot", type=Path, help="file of the plot")
     with exit_on_user_error():
         arguments = parser.parse_args()
-        groups = grouped(arguments.runs)
-        known = list(dict.fromkeys(name for figures in groups.values() for name in figures))
+        groups = group_by_seed(arguments.runs)
+        known = list(dict.fromkeys(name for metrics in groups.values() for name in metrics))
         for name in set(arguments.figures or []) - set(known):
-            raise UserError(f"--figures: no run was judged by {name!r}; there are {', '.join(known)}")
-        wanted = arguments.figures or known
-        chosen = {title: {name: figures[name] for name in wanted if name in figures} for title, figures in groups.items()}
+            raise UserError(f"--figures {name}: no run has this metric. Choose from {', '.join(known)}.")
+        names = arguments.figures or known
+        chosen = {title: {name: metrics[name] for name in names if name in metrics} for title, metrics in groups.items()}
         print(table(chosen))
         if arguments.plot:
-            draw(chosen, wanted, arguments.plot)
+            plot(chosen, names, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tensors in [-1, 1] as 8-bit images, for pages, live views and results."""
+"""Conversion of tensors in [-1, 1] to 8-bit images, and image files."""
 
 import math
 from collections import deque
@@ -17,13 +17,13 @@ GAP = 2  # pixels between the images of a grid
 
 
 def tensor2im(image: torch.Tensor) -> np.ndarray:
-    """The 8-bit image of a tensor, as published.
+    """Convert a tensor to an 8-bit image, as published.
 
-    Values are truncated, not rounded (127.9 becomes 127): every published FID was taken on such images.
+    Values are truncated, not rounded (127.9 becomes 127): the published FIDs were computed on such images.
 
     Args:
-        image: (C, H, W), or (N, C, H, W) of which the first image is taken; values in [-1, 1], of any floating type
-            and on any device. What lies outside is clipped to the range.
+        image: (C, H, W), or (N, C, H, W), of which the first image is used; values in [-1, 1], of any floating-point type,
+            on any device. Values outside the range are clipped.
     Returns:
         uint8 array (H, W, C), or (H, W) when C is 1.
     """
@@ -34,46 +34,49 @@ def tensor2im(image: torch.Tensor) -> np.ndarray:
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """The image (H, W[, 3]) with three channels: (H, W, 3)."""
+    """Return the image (H, W[, 3]) with three channels: (H, W, 3)."""
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
 
 
 def save_image(image: torch.Tensor | np.ndarray, path: Path) -> None:
-    """Writes a tensor in [-1, 1] (see `tensor2im`) or a uint8 array (H, W[, 3]) to `path`, making its folder."""
+    """Save a tensor in [-1, 1] (see `tensor2im`) or a uint8 array (H, W[, 3]) to `path`. Create the folder if needed."""
     pixels = tensor2im(image) if isinstance(image, torch.Tensor) else image
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, compress_level=1)  # of photographs files get no larger, in a third of the time
+    Image.fromarray(pixels).save(path, compress_level=1)  # for photographs: the same file size in a third of the time
 
 
 def image_grid(images: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
-    """Images side by side on white, in reading order.
+    """Arrange images in rows on a white background.
 
     Args:
-        images: uint8 arrays (H, W) or (H, W, 3), of any sizes.
-        columns: images in a row.
+        images: uint8 arrays (H, W) or (H, W, 3), of any size.
+        columns: images per row.
     Returns:
-        uint8 array (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), from the greatest height and width.
+        uint8 array (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3); height and width of the largest images.
     """
     cell_height = max(image.shape[0] for image in images.values()) + GAP
     cell_width = max(image.shape[1] for image in images.values()) + GAP
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     grid = np.full((rows * cell_height - GAP, columns * cell_width - GAP, 3), WHITE, dtype=np.uint8)
-    for place, image in enumerate(images.values()):
-        top, left = place // columns * cell_height, place % columns * cell_width
+    for index, image in enumerate(images.values()):
+        top, left = index // columns * cell_height, index % columns * cell_width
         height, width = image.shape[:2]
         grid[top : top + height, left : left + width] = image if image.ndim == 3 else image[:, :, None]
     return grid
 
 
 class AsyncImageWriter:
-    """To be entered. What was handed over is written when the body ends well, and dropped when it does not.
+    """Saves images in background threads. Use it in a `with` statement.
 
-    An error of writing is raised by one of the next calls, or by the end of the body.
+    At the end of the statement all pending images are saved; if the body raised, they are dropped. An error while saving
+    is raised by one of the next calls, or at the end of the statement.
+
+    Args:
+        threads: number of threads; 0: save in the caller's thread.
     """
 
     def __init__(self, threads: int) -> None:
-        """Args: threads is how many write, 0 to write in the caller's."""
         self.threads = threads
         self._pool = ThreadPoolExecutor(max(threads, 1))
         self._pending: deque[Future[None]] = deque()
@@ -89,7 +92,7 @@ class AsyncImageWriter:
             self._pool.shutdown(cancel_futures=True)
 
     def save(self, image: torch.Tensor, path: Path) -> None:
-        """As `save_image`, soon. Waits where too many images would pile up. `image` must stay as it is."""
+        """Save an image as `save_image` does. Wait if too many images are pending. Do not modify `image` afterwards."""
         if self.threads == 0:
             save_image(image, path)
             return

@@ -1,4 +1,4 @@
-"""Drawings for people, with matplotlib, which is optional."""
+"""Plots with matplotlib, which is an optional package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from util.errors import UserError
 
 @contextmanager
 def figure_to_file(path: Path, width: float, height: float) -> Iterator[Any]:
-    """Yields a figure of matplotlib, `width` by `height` inches, and writes to `path` what the body has drawn on it.
+    """Yield a matplotlib figure of `width` by `height` inches, and save it to `path` after the body.
 
-    Raises UserError where matplotlib is not installed, or does not know the ending of `path`.
+    Raise UserError if matplotlib is not installed, or does not support the file extension.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("--plot draws with matplotlib, which is not installed: pip install matplotlib") from None
+        raise UserError("--plot: matplotlib is not installed. Install it with `pip install matplotlib`.") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     yield figure
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(path, dpi=80)
-    except ValueError as error:  # an ending that matplotlib does not know
-        raise UserError(f"--plot {path}: {error}") from None
+    except ValueError as error:  # an unsupported file extension
+        raise UserError(f"--plot {path}: {error}. Use another file extension.") from None

@@ -1,21 +1,21 @@
-"""Where the run is, on a terminal: epoch, time left, images per second, the latest losses."""
+"""Progress bar of a run on a terminal: epoch, remaining time, images per second, the latest losses."""
 
 import sys
 from collections.abc import Mapping
 
 from tqdm import tqdm
 
-# Always images per second, never tqdm's "s/image" of slow runs: one unit for every machine.
-FIGURES = "{percentage:3.0f}% [{remaining} left, {rate_noinv_fmt}]{postfix}"
-BAR_FORMAT = "{desc} |{bar:16}| " + FIGURES
-NARROW_FORMAT = "{desc} " + FIGURES
-NARROW = 60  # columns; below, the bar would leave no room for the time left
+# Always images per second: for slow runs, tqdm would switch to seconds per image.
+RATE = "{percentage:3.0f}% [{remaining} left, {rate_noinv_fmt}]{postfix}"
+BAR_FORMAT = "{desc} |{bar:16}| " + RATE
+NARROW_FORMAT = "{desc} " + RATE
+NARROW = 60  # columns; on a narrower terminal the bar would hide the remaining time
 
 
 class Progress:
-    """A bar over the images of all epochs of a run, on standard error.
+    """Shows a bar over the images of all epochs of a run on standard error.
 
-    Drawn on a terminal only; where standard error is a file or a pipe, lines come out plain and nothing else does.
+    The bar is disabled unless standard error is a terminal; `print` then prints plain lines.
     """
 
     def __init__(self, first_epoch: int, last_epoch: int, images_per_epoch: int) -> None:
@@ -33,28 +33,30 @@ class Progress:
             self.bar.bar_format = NARROW_FORMAT
 
     def start_epoch(self, epoch: int, images_done: int = 0) -> None:
-        """Names the epoch and stands behind its first `images_done` images, also when the one before was shorter than
-        announced."""
+        """Set the epoch, and move the bar behind its first `images_done` images.
+
+        This also corrects the bar if the previous epoch was shorter than expected.
+        """
         self.bar.set_description_str(f"epoch {epoch}/{self.last_epoch}", refresh=False)
-        behind = (epoch - self.first_epoch) * self.images_per_epoch + images_done
+        position = (epoch - self.first_epoch) * self.images_per_epoch + images_done
         if self.bar.n == 0:
-            self.bar.initial = self.bar.n = self.bar.last_print_n = behind  # done by an earlier start: no measure of speed
+            self.bar.initial = self.bar.n = self.bar.last_print_n = position  # before the resume: not part of the rate
         else:
-            self.advance(behind - self.bar.n)
+            self.advance(position - self.bar.n)
 
     def advance(self, images: int) -> None:
-        """Counts images that have been trained on."""
+        """Count images that were trained on."""
         self.bar.update(images)
 
     def show_losses(self, losses: Mapping[str, float]) -> None:
-        """Puts the latest losses behind the bar, as far as the terminal is wide."""
+        """Show the latest losses after the bar; tqdm cuts them at the width of the terminal."""
         self.bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()), refresh=False)
 
-    def say(self, line: str) -> None:
-        """Prints a line on standard output, above the bar where there is one. Any thread may speak."""
+    def print(self, line: str) -> None:
+        """Print a line on standard output, above the bar. Can be called from any thread."""
         tqdm.write(line)
-        sys.stdout.flush()  # so that `tail -f` on a file shows it now
+        sys.stdout.flush()  # for `tail -f` on a file
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Close the bar and leave it on the terminal."""
         self.bar.close()

@@ -1,4 +1,4 @@
-"""The figures of a run, for programs and plots: `metrics.jsonl`, one JSON object per report."""
+"""The log files of a run: metrics.jsonl for programs, loss_log.txt in the published format."""
 
 import json
 import math
@@ -12,55 +12,69 @@ from typing import Any
 from util.files import atomic_write
 from util.loggers.base import TrainingPosition
 
+Row = Mapping[str, Any]  # a line of metrics.jsonl
+
 
 class MetricsLog:
-    """A file of reports, each a line such as
+    """The file metrics.jsonl. Each line is a JSON object with the training position and the values logged there:
 
         {"epoch": 1, "epochs_done": 0.5, "images": 100, "losses": {"G_GAN": 0.562, "D_real": 0.131}}
 
-    with the moment that it speaks of, and whatever was reported then. What is no number is null: JSON knows no NaN.
+    NaN and infinity become null, because JSON has neither.
 
     Attributes:
-        records: the reports so far, those of earlier starts of the run included.
+        rows: all rows so far, including those of the run before it was resumed.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.records = list(read_metrics(path))
+        self.rows = list(read_metrics(path))
 
     def truncate_after(self, position: TrainingPosition) -> None:
-        """Takes the reports of later moments out of the file: a run that is resumed goes back to where its weights were
-        saved, and what it lives through once more shall not be told twice. A run that begins anew forgets all."""
-        self.records = [record for record in self.records if record["epochs_done"] <= position.epochs_done]
-        with atomic_write(self.path) as unfinished:
-            unfinished.write_text("".join(map(_line, self.records)), encoding="utf-8")
+        """Remove the rows after this position. A resumed run starts at its last checkpoint and logs these steps again."""
+        self.rows = [row for row in self.rows if row["epochs_done"] <= position.epochs_done]
+        with atomic_write(self.path) as tmp_path:
+            tmp_path.write_text("".join(map(_line, self.rows)), encoding="utf-8")
 
-    def add(self, position: TrainingPosition, report: Mapping[str, Any]) -> None:
-        """Appends a report. The file is opened anew each time, so that a killed run has lost nothing."""
-        record = _finite({**asdict(position), **report})
-        self.records.append(record)
+    def add(self, position: TrainingPosition, values: Mapping[str, Any]) -> None:
+        """Append a row. The file is closed after each row, so that a killed run loses none."""
+        row = _finite({**asdict(position), **values})
+        self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as log:
-            log.write(_line(record))
+            log.write(_line(row))
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The reports in a file, in order; none where there is no file. Lines cut short by a crash are left out."""
+    """Yield the rows of the file in order; none if there is no file. Skip lines that a crash has truncated."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return
     for line in lines:
         try:
-            record = json.loads(line)
+            row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("epochs_done"), int | float):
-            yield record
+        if isinstance(row, dict) and isinstance(row.get("epochs_done"), int | float):
+            yield row
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, allow_nan=False) + "\n"
+def metric_results(row: Row) -> dict[str, dict[str, Any]]:
+    """Return the metric results stored in a row, by the names of their curves.
+
+    A name is "FID" for the newest generator, which comes first, and "FID of G_ema" for another network. A result has the
+    keys `name`, `judged` (network), `value` (None: not finite), `lower_is_better`, and the settings of the metric.
+    """
+    results = row.get("taken_with", [])
+    return {
+        result["name"] if result["judged"] == results[0]["judged"] else f"{result['name']} of {result['judged']}": result
+        for result in results
+    }
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -75,23 +89,23 @@ POSITION_RE = re.compile(r"\(epoch: (?P<epoch>\d+), iters: (?P<iters>\d+), ")
 def format_losses(
     epoch: int, iters: int, seconds_per_image: float, data_seconds_per_image: float, losses: Mapping[str, float]
 ) -> str:
-    """One line of the log, in the shape that scripts written for the published code read.
+    """Return one line of the log in the published format, which users' scripts parse.
 
     Args:
         epoch: counted from 1.
-        iters: images seen so far in this epoch.
-        seconds_per_image: time spent on a step, per image.
-        data_seconds_per_image: time spent waiting for data, per image.
-        losses: published names and values.
+        iters: images so far in this epoch.
+        seconds_per_image: time of a step, per image.
+        data_seconds_per_image: time that the step waited for data, per image.
+        losses: values by their published names.
     Returns:
-        `(epoch: 1, iters: 100, time: 0.123, data: 0.004) G_GAN: 0.562 D_real: 0.131 `, without a line end.
+        `(epoch: 1, iters: 100, time: 0.123, data: 0.004) G_GAN: 0.562 D_real: 0.131 `, without a newline.
     """
     head = f"(epoch: {epoch}, iters: {iters}, time: {seconds_per_image:.3f}, data: {data_seconds_per_image:.3f}) "
     return head + "".join(f"{name}: {value:.3f} " for name, value in losses.items())
 
 
 class LossLog:
-    """A text file that only grows: a header with the date for every start of the run, then one line per report."""
+    """The append-only file loss_log.txt: a header with the date for every start of the run, and lines of losses."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,22 +113,24 @@ class LossLog:
         self.write(f"================ Training Loss ({time.ctime()}) ================")
 
     def write(self, line: str) -> None:
-        """Appends a line. The file is opened anew each time, so that a killed run has lost nothing."""
+        """Append a line. The file is closed after each line, so that a killed run loses none."""
         with self.path.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
 
 def truncate_loss_log(epoch: int, iters: int, path: Path) -> None:
-    """Takes out of a log, where there is one, what a run reported after that place: it was killed after its last checkpoint,
-    goes back to there, and will tell it once more."""
+    """Remove the lines after this position from the log, if there is one.
+
+    A run that was killed resumes at its last checkpoint and logs the later steps again.
+    """
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    with atomic_write(path) as unfinished:
-        unfinished.write_text("".join(line for line in lines if _place(line) <= (epoch, iters)), encoding="utf-8")
+    with atomic_write(path) as tmp_path:
+        tmp_path.write_text("".join(line for line in lines if _position(line) <= (epoch, iters)), encoding="utf-8")
 
 
-def _place(line: str) -> tuple[int, int]:
-    """The epoch and the images of it that a line speaks of; before all others for a header."""
-    place = POSITION_RE.match(line)
-    return (int(place["epoch"]), int(place["iters"])) if place else (0, 0)
+def _position(line: str) -> tuple[int, int]:
+    """Return the epoch and the images in it that a line reports; (0, 0) for a header."""
+    position = POSITION_RE.match(line)
+    return (int(position["epoch"]), int(position["iters"])) if position else (0, 0)

@@ -25,34 +25,33 @@ from models.base_model import BaseModel
 from options import TrainOptions
 from util.cli import CLIParser, image_size, positive_int
 from util.errors import exit_on_user_error
+from util.loggers import TensorBoardLogger, VisdomLogger, WandbLogger
 from util.loggers.base import Logger, LoggerGroup, TrainingPosition
-from util.loggers.tensorboard_logger import tensorboard_logger
-from util.loggers.visdom_logger import visdom_logger
-from util.loggers.wandb_logger import wandb_logger
+from util.loggers.visdom_logger import VisdomSettings
 
 MODEL = "--name views --gpu_ids -1 --netG resnet_4blocks --ngf 16 --ndf 16 --netF_nc 64 --num_patches 64 --display_id -1"
 NO_VIEW = "no view"
 
 
-def steps(model: BaseModel, view: Logger, count: int) -> tuple[float, float]:
+def steps(model: BaseModel, view: Logger | LoggerGroup, count: int) -> tuple[float, float]:
     """Wall-clock seconds and seconds of this thread's CPU time that `count` steps take, shown one by one."""
     wall, processor = time.perf_counter(), time.thread_time()
     for step in range(1, count + 1):
         model.optimize_parameters()
         position = TrainingPosition(1, step / count, step)
-        view.plot("losses", position, model.get_current_losses())
-        view.images(position, model.visuals_for_display())
+        view.log_scalars("losses", position, model.get_current_losses())
+        view.log_images(position, model.visuals_for_display())
     return time.perf_counter() - wall, time.thread_time() - processor
 
 
-def views(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], Logger]]:
+def views(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], Logger | LoggerGroup]]:
     """What opens each view, by its name. `hanging` and `refusing` are ports."""
     return {
-        NO_VIEW: lambda: LoggerGroup([]),
-        "visdom, server hangs": lambda: visdom_logger("views", display_port=hanging),
-        "visdom, no server": lambda: visdom_logger("views", display_port=refusing),
-        "tensorboard": lambda: tensorboard_logger(folder / "tensorboard"),
-        "wandb, offline": lambda: wandb_logger(folder, "views"),
+        NO_VIEW: lambda: LoggerGroup(),
+        "visdom, server hangs": lambda: VisdomLogger(VisdomSettings("views", "views", port=hanging)),
+        "visdom, no server": lambda: VisdomLogger(VisdomSettings("views", "views", port=refusing)),
+        "tensorboard": lambda: TensorBoardLogger(folder / "tensorboard"),
+        "wandb, offline": lambda: WandbLogger(folder, "views"),
     }
 
 
@@ -77,7 +76,7 @@ def main() -> None:
         closed.close()
         openers = views(Path(folder), silent.getsockname()[1], refusing)
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in openers}
-        steps(model, LoggerGroup([]), arguments.steps)  # warms up
+        steps(model, LoggerGroup(), arguments.steps)  # warms up
         for _ in tqdm(range(arguments.turns), unit="turn"):
             for name, opener in openers.items():
                 view = opener()

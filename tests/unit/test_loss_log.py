@@ -1,9 +1,11 @@
+"""loss_log.txt in the published format."""
+
 import re
 
 from util.train_log import LossLog, format_losses
 
 
-def test_a_line_has_the_published_shape() -> None:
+def test_a_line_has_the_published_format() -> None:
     line = format_losses(1, 100, 0.1234, 0.0041, {"G_GAN": 0.5619, "D_real": 0.1306})
     assert line == "(epoch: 1, iters: 100, time: 0.123, data: 0.004) G_GAN: 0.562 D_real: 0.131 "
 
@@ -12,7 +14,7 @@ def test_a_diverged_loss_can_be_printed() -> None:
     assert format_losses(2, 4, 1, 1, {"G": float("nan")}).endswith("G: nan ")
 
 
-def test_each_start_of_a_run_adds_a_dated_header_and_keeps_what_was_there(tmp_path) -> None:
+def test_each_start_of_a_run_appends_a_header_with_the_date(tmp_path) -> None:
     path = tmp_path / "run" / "loss_log.txt"
     LossLog(path).write("first")
     LossLog(path).write("second")

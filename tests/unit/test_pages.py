@@ -1,3 +1,5 @@
+"""Results pages and training pages, as files and as HTML."""
+
 import base64
 import hashlib
 import os
@@ -27,7 +29,7 @@ def shade_of(path: Path) -> int:
 
 
 def results(tmp_path: Path, sources: list[str], root: Path = Path("/data/testA")) -> tuple[Path, Page]:
-    """A page over these sources; the n-th image has the gray value n."""
+    """Write a page with these sources; the n-th image has the gray value n."""
     page = ResultsPage(tmp_path / "results", "cats", root, {"phase": "test", "epoch": "latest"})
     for number, source in enumerate(sources):
         shade = (number + 0.5) / 255 * 2 - 1
@@ -37,7 +39,7 @@ def results(tmp_path: Path, sources: list[str], root: Path = Path("/data/testA")
     return path, read_page(path)
 
 
-def test_results_lie_where_scripts_look_for_them_and_the_page_shows_them(tmp_path) -> None:
+def test_results_have_the_published_paths_and_the_page_shows_them(tmp_path) -> None:
     path, page = results(tmp_path, ["/data/testA/cat.jpg", "/data/testA/dog.png"])
     assert page.attributes("img", "src") == [
         "images/real_A/cat.png",
@@ -51,19 +53,19 @@ def test_results_lie_where_scripts_look_for_them_and_the_page_shows_them(tmp_pat
     assert dict(zip(page.text_of("dt"), page.text_of("dd"), strict=True)) == {
         "phase": "test",
         "epoch": "latest",
-        "pictures": "2",
+        "images": "2",
     }
     assert page.text_of("h1") == ["cats"]
     assert [shade_of(linked_file(path, link)) for link in page.attributes("img", "src")] == [0, 0, 1, 1]
 
 
-def test_images_are_lazy_and_announce_their_size(tmp_path) -> None:
+def test_images_are_lazy_and_have_a_size(tmp_path) -> None:
     _, page = results(tmp_path, ["/data/testA/cat.jpg"])
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     assert all((image["loading"], image["width"], image["height"]) == ("lazy", "6", "4") for image in images)
 
 
-def test_nothing_comes_from_elsewhere_and_the_one_script_is_the_projects(tmp_path) -> None:
+def test_a_page_loads_nothing_and_contains_only_the_projects_script(tmp_path) -> None:
     path, page = results(tmp_path, ["/data/testA/cat.jpg"])
     assert {tag for tag, _ in page.elements}.isdisjoint({"link", "iframe", "object"})
     assert [attributes for tag, attributes in page.elements if tag == "script"] == [{}]
@@ -74,7 +76,7 @@ def test_nothing_comes_from_elsewhere_and_the_one_script_is_the_projects(tmp_pat
     assert "@import" not in path.read_text() and "url(" not in path.read_text()
 
 
-def test_a_page_lets_a_browser_run_its_own_script_alone(tmp_path) -> None:
+def test_the_policy_of_a_page_allows_only_its_own_script(tmp_path) -> None:
     _, page = results(tmp_path, ["/data/testA/cat.jpg"])
     (policy,) = (attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.read_bytes()).digest()).decode()
@@ -96,7 +98,7 @@ def test_a_page_lets_a_browser_run_its_own_script_alone(tmp_path) -> None:
         ["../../secret/cat.jpg", "/elsewhere/cat.jpg", "/data/testAB/cat.jpg", "cat.jpg"],
     ],
 )
-def test_no_two_sources_share_a_file(tmp_path, sources: list[str]) -> None:
+def test_every_source_has_its_own_file(tmp_path, sources: list[str]) -> None:
     path, page = results(tmp_path, [f"/data/testA/{source}" if source[0] != "/" else source for source in sources])
     links = page.attributes("img", "src")
     files = [linked_file(path, link) for link in links]
@@ -104,23 +106,23 @@ def test_no_two_sources_share_a_file(tmp_path, sources: list[str]) -> None:
     assert len({unicodedata.normalize("NFC", str(file)).casefold() for file in files}) == 2 * len(sources)
 
 
-def test_subfolders_are_mirrored(tmp_path) -> None:
+def test_subfolders_are_preserved(tmp_path) -> None:
     results(tmp_path, ["/data/testA/sub/folder/cat.jpg"])
     assert (tmp_path / "results/images/fake_B/sub/folder/cat.png").is_file()
 
 
-def test_a_source_from_elsewhere_goes_by_its_file_name(tmp_path) -> None:
+def test_a_source_outside_the_root_keeps_only_its_file_name(tmp_path) -> None:
     results(tmp_path, ["/data/testA/../secret/cat.jpg", "/elsewhere/sub/dog.jpg"])
     assert sorted(path.name for path in (tmp_path / "results/images/fake_B").iterdir()) == ["cat.png", "dog.png"]
 
 
-def test_hostile_names_stay_text_and_stay_inside(tmp_path) -> None:
+def test_hostile_names_are_escaped_and_stay_inside_the_folder(tmp_path) -> None:
     path, page = results(tmp_path, [f"/data/testA/{name}" for name in HOSTILE_NAMES])
     written = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(written) == 1 + 2 * len(HOSTILE_NAMES)
     assert {file.parent.relative_to(tmp_path).as_posix() for file in written} == {
         "results",
-        *("results/images/real_A", "results/images/real_A/_script_alert(1)_"),  # the slash of </script> is a folder's
+        *("results/images/real_A", "results/images/real_A/_script_alert(1)_"),  # the slash of </script> separates folders
         *("results/images/fake_B", "results/images/fake_B/_script_alert(1)_"),
     }
     assert {tag for tag, _ in page.elements} == {
@@ -138,7 +140,7 @@ def test_hostile_names_stay_text_and_stay_inside(tmp_path) -> None:
     assert "latin1-\ufffd.jpg" in page.text_of("h2")
 
 
-def test_a_relative_root_and_a_linked_source_keep_their_names(tmp_path, monkeypatch) -> None:
+def test_relative_roots_and_symbolic_links_keep_their_names(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     Path("data/cat.jpg").symlink_to("/somewhere/17.jpg")
@@ -148,7 +150,7 @@ def test_a_relative_root_and_a_linked_source_keep_their_names(tmp_path, monkeypa
     assert sorted(file.name for file in Path("out/images/fake_B").iterdir()) == ["cat.png", "dog.png"]
 
 
-def test_titles_and_facts_are_escaped_too(tmp_path) -> None:
+def test_titles_and_facts_are_escaped(tmp_path) -> None:
     title = '</title><script>alert("é")</script>' + os.fsdecode(b"\xff")
     page = ResultsPage(tmp_path, title, Path("/data"), {"<b>": "<i>&"})
     page.save()
@@ -158,11 +160,11 @@ def test_titles_and_facts_are_escaped_too(tmp_path) -> None:
     assert "".join(read.text_of("script")) == SCRIPT.read_text()
 
 
-def test_a_page_is_replaced_in_one_stroke(tmp_path) -> None:
+def test_a_page_is_replaced_atomically(tmp_path) -> None:
     page = ResultsPage(tmp_path, "cats", Path("/data"), {})
     page.save()
     before = (tmp_path / "index.html").read_text()
-    (tmp_path / "reader").hardlink_to(tmp_path / "index.html")  # as a browser that has the old page open
+    (tmp_path / "reader").hardlink_to(tmp_path / "index.html")  # like a browser with the old page open
     page.add("/data/cat.jpg", {"fake_B": image()})
     page.save()
     assert (tmp_path / "reader").read_text() == before
@@ -170,7 +172,7 @@ def test_a_page_is_replaced_in_one_stroke(tmp_path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "index.html", "reader"]
 
 
-def test_a_test_of_fewer_images_leaves_none_of_the_one_before(tmp_path) -> None:
+def test_images_of_an_earlier_page_are_removed(tmp_path) -> None:
     results(tmp_path, ["/data/testA/cat.jpg", "/data/testA/dog.jpg", "/data/testA/sub/a%20 #.jpg"])
     own = tmp_path / "results/images/fake_B/own.png"
     own.write_bytes(b"")
@@ -183,7 +185,7 @@ def test_a_test_of_fewer_images_leaves_none_of_the_one_before(tmp_path) -> None:
     "link",
     ["images/../keep.png", "../keep.png", "/keep.png", "images/%2e%2e/keep.png", "images/keep.txt", "images%00/x.png"],
 )
-def test_nothing_is_removed_for_the_sake_of_a_page_of_others(tmp_path, link: str) -> None:
+def test_a_foreign_page_removes_no_files(tmp_path, link: str) -> None:
     folder = tmp_path / "results"
     (folder / "images").mkdir(parents=True)
     kept = [folder / "keep.png", tmp_path / "keep.png", folder / "images" / "keep.txt"]
@@ -215,7 +217,7 @@ def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tm
     assert "10 of 400" in read.text_of("dd")
 
 
-def test_an_epoch_shown_twice_has_one_row_with_its_latest_images(tmp_path) -> None:
+def test_an_epoch_has_one_row_with_its_latest_images(tmp_path) -> None:
     page = TrainingPage(tmp_path, "cats", 1, 2)
     page.update(1, visuals(-1))
     page.update(1, visuals(1))
@@ -223,15 +225,15 @@ def test_an_epoch_shown_twice_has_one_row_with_its_latest_images(tmp_path) -> No
     assert shade_of(tmp_path / "images/epoch001_fake_B.png") == 255
 
 
-def test_a_continued_run_takes_up_what_is_on_disk(tmp_path) -> None:
+def test_a_resumed_run_shows_the_images_on_disk(tmp_path) -> None:
     first = TrainingPage(tmp_path, "cats", 1, 1200)
     for epoch in (1, 2, 3, 1000):
         first.update(epoch, visuals())
-    (tmp_path / "images/epoch002_fake_B.png").write_bytes(b"\x89PNG cut short")
+    (tmp_path / "images/epoch002_fake_B.png").write_bytes(b"\x89PNG truncated")
     (tmp_path / "images/notes.png").write_bytes(b"")
     second = TrainingPage(tmp_path, "cats", 3, 1200)
     second.update(4, visuals())
-    assert headings(tmp_path) == ["epoch 4", "epoch 2", "epoch 1"]  # 3 and 1000 are of a future that is not to be
+    assert headings(tmp_path) == ["epoch 4", "epoch 2", "epoch 1"]  # 3 and 1000 are after the position of the resumed run
     read = read_page(tmp_path / "index.html")
     assert read.text_of("figcaption") == [
         *("real_A", "fake_B", "real_B", "idt_B"),

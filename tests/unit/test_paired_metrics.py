@@ -1,7 +1,11 @@
+"""PSNR and SSIM, compared with direct implementations."""
+
 import numpy as np
 import pytest
 
-from util.metrics.paired import mean_score, psnr, ssim
+from util.errors import UserError
+from util.metrics.base import EvalImages
+from util.metrics.paired import PairedMetrics, psnr, ssim
 
 
 def noise(seed: int, shape: tuple[int, ...] = (32, 40, 3)) -> np.ndarray:
@@ -9,7 +13,7 @@ def noise(seed: int, shape: tuple[int, ...] = (32, 40, 3)) -> np.ndarray:
 
 
 def near(image: np.ndarray, seed: int, most: int) -> np.ndarray:
-    """The image with every value moved by at most so much."""
+    """Return the image with every value changed by at most `most`."""
     step = np.random.default_rng(seed).integers(-most, most + 1, image.shape)
     return np.clip(image.astype(int) + step, 0, 255).astype(np.uint8)
 
@@ -19,7 +23,7 @@ def direct_psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def direct_ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Wang et al. 2004, equation 13 at every place where an 11x11 window fits, written out plainly."""
+    """Compute equation 13 of Wang et al. 2004 at every position where an 11x11 window fits."""
     offsets = np.arange(-5, 6)
     line = np.exp(-(offsets**2) / (2 * 1.5**2))
     weights = np.outer(line, line) / line.sum() ** 2
@@ -38,15 +42,15 @@ def direct_ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("most", [1, 20, 255])
-def test_psnr_is_what_its_formula_says(most: int) -> None:
-    truth = noise(0)
-    assert psnr(near(truth, 1, most), truth) == pytest.approx(direct_psnr(near(truth, 1, most), truth), rel=1e-6)
+def test_psnr_matches_its_formula(most: int) -> None:
+    target = noise(0)
+    assert psnr(near(target, 1, most), target) == pytest.approx(direct_psnr(near(target, 1, most), target), rel=1e-6)
 
 
 @pytest.mark.parametrize("most", [1, 20, 255])
-def test_ssim_is_what_the_paper_says(most: int) -> None:
-    truth = noise(0)
-    assert ssim(near(truth, 1, most), truth) == pytest.approx(direct_ssim(near(truth, 1, most), truth), abs=1e-9)
+def test_ssim_matches_the_paper(most: int) -> None:
+    target = noise(0)
+    assert ssim(near(target, 1, most), target) == pytest.approx(direct_ssim(near(target, 1, most), target), abs=1e-9)
 
 
 def test_flat_images_leave_only_the_luminance_term() -> None:
@@ -61,30 +65,31 @@ def test_equal_images_score_highest() -> None:
     assert ssim(noise(0), noise(0)) == pytest.approx(1)
 
 
-def test_a_grey_plane_scores_as_one_channel() -> None:
+def test_a_gray_image_counts_as_one_channel() -> None:
     a, b = noise(0, (20, 20)), noise(1, (20, 20))
     assert ssim(a, b) == pytest.approx(direct_ssim(a[:, :, None], b[:, :, None]), abs=1e-9)
     assert psnr(a, b) == pytest.approx(direct_psnr(a, b), rel=1e-6)
 
 
-def test_a_mean_is_taken_over_images() -> None:
-    truth = [noise(0), noise(1, (24, 24, 3))]
-    results = [near(truth[0], 2, 5), near(truth[1], 3, 50)]
-    score = mean_score(zip(results, truth, strict=True))
-    assert score.pairs == 2
-    assert score.psnr == pytest.approx(np.mean([direct_psnr(*pair) for pair in zip(results, truth, strict=True)]))
-    assert score.ssim == pytest.approx(np.mean([direct_ssim(*pair) for pair in zip(results, truth, strict=True)]))
+def test_the_metric_is_the_mean_over_images() -> None:
+    target = [noise(0), noise(1, (24, 24, 3))]
+    results = [near(target[0], 2, 5), near(target[1], 3, 50)]
+    psnr_result, ssim_result = PairedMetrics().measure(EvalImages(results, target=target))
+    pairs = list(zip(results, target, strict=True))
+    assert (psnr_result.metric, ssim_result.metric) == ("PSNR", "SSIM")
+    assert psnr_result.value == pytest.approx(np.mean([direct_psnr(*pair) for pair in pairs]))
+    assert ssim_result.value == pytest.approx(np.mean([direct_ssim(*pair) for pair in pairs]))
 
 
 @pytest.mark.parametrize(
-    ("result", "truth"),
+    ("result", "target"),
     [(noise(0), noise(0, (32, 32, 3))), (noise(0), noise(0).astype(np.float32)), (noise(0, (8, 8, 3)),) * 2],
 )
-def test_what_cannot_be_compared_is_refused(result: np.ndarray, truth: np.ndarray) -> None:
+def test_images_of_different_shape_or_type_are_an_error(result: np.ndarray, target: np.ndarray) -> None:
     with pytest.raises(ValueError, match="shape"):
-        ssim(result, truth)
+        ssim(result, target)
 
 
-def test_no_pairs_have_no_mean() -> None:
-    with pytest.raises(ValueError, match="no pairs"):
-        mean_score([])
+def test_no_pairs_are_an_error() -> None:
+    with pytest.raises(UserError, match="no image pairs"):
+        list(PairedMetrics().measure(EvalImages([], target=[])))

@@ -1,4 +1,4 @@
-"""The bar on a real pseudo-terminal, and its absence in files and pipes."""
+"""The progress bar on a real pseudo-terminal, and plain lines in files and pipes."""
 
 import os
 import re
@@ -24,7 +24,7 @@ for epoch, images in ((3, 5), (4, 6)):
     for image in range(images):
         time.sleep(0.02)
         progress.show_losses({"G_GAN": 0.5})
-        progress.say(f"line {epoch}.{image}")
+        progress.print(f"line {epoch}.{image}")
         progress.advance(1)
 progress.close()
 """
@@ -32,7 +32,7 @@ LINES = [f"line 3.{image}" for image in range(5)] + [f"line 4.{image}" for image
 
 
 def on_terminal(columns: int, run: str = RUN) -> str:
-    """What a terminal receives from the run when standard output and standard error are both connected to it."""
+    """Return the output on a terminal that is both standard output and standard error of the run."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     with subprocess.Popen([sys.executable, "-c", run], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave) as process:
@@ -41,7 +41,7 @@ def on_terminal(columns: int, run: str = RUN) -> str:
         while True:
             try:
                 received += os.read(master, 65536)
-            except OSError:  # the last user of the terminal has gone
+            except OSError:  # the process has exited
                 break
     os.close(master)
     assert process.returncode == 0, received
@@ -49,7 +49,7 @@ def on_terminal(columns: int, run: str = RUN) -> str:
 
 
 def screen(received: str) -> list[str]:
-    """The rows that stand on the screen in the end: a terminal that knows carriage return, new line and cursor up."""
+    """Return the final rows of a terminal that supports carriage return, newline and cursor up."""
     rows: dict[int, dict[int, str]] = defaultdict(dict)
     row = column = 0
     for token in re.findall(r"\x1b\[A|.", received, flags=re.DOTALL):
@@ -65,22 +65,22 @@ def screen(received: str) -> list[str]:
     return ["".join(rows[row].get(at, " ") for at in range(120)).rstrip() for row in sorted(rows)]
 
 
-def test_lines_stand_above_the_bar_and_the_bar_below_them() -> None:
+def test_lines_appear_above_the_bar() -> None:
     rows = screen(on_terminal(columns=110))
     assert rows[:-1] == LINES
     assert re.fullmatch(r"epoch 4/4 \|\S{16}\| 100% \[00:00 left, +\d+\.\d\d images/s\], G_GAN 0\.500", rows[-1]), rows[-1]
 
 
-def test_a_bar_in_the_midst_of_the_run_shows_how_long_it_takes() -> None:
+def test_the_bar_shows_the_remaining_time() -> None:
     bars = re.findall(r"epoch 4/4 \|.{16}\| +\d+% \[\d\d:\d\d left, ", on_terminal(columns=110))
-    assert bars, "no bar with the time left"
+    assert bars, "no bar with the remaining time"
 
 
-def test_an_epoch_shorter_than_announced_does_not_shift_the_next() -> None:
+def test_a_short_epoch_does_not_shift_the_next() -> None:
     assert re.search(r"epoch 4/4 \|.{16}\|  50%", on_terminal(columns=110))
 
 
-def test_images_of_an_earlier_start_are_no_measure_of_speed() -> None:
+def test_images_before_a_resume_do_not_count_for_the_rate() -> None:
     run = RUN.replace("images_per_epoch=6", "images_per_epoch=2_000_006").replace(
         "progress.start_epoch(epoch)", "progress.start_epoch(epoch, images_done=2_000_000 if epoch == 3 else 0)"
     )
@@ -91,7 +91,7 @@ def test_images_of_an_earlier_start_are_no_measure_of_speed() -> None:
     assert rates and max(rates) < 1000
 
 
-def test_a_narrow_terminal_shows_the_time_left_in_the_place_of_the_bar() -> None:
+def test_a_narrow_terminal_shows_the_remaining_time_instead_of_the_bar() -> None:
     assert re.search(r"epoch 4/4  50% \[\d\d:\d\d left, ", on_terminal(columns=40))
 
 
@@ -99,7 +99,7 @@ def test_a_narrow_terminal_cuts_the_bar_instead_of_wrapping_it() -> None:
     assert screen(on_terminal(columns=30))[:-1] == LINES
 
 
-def test_files_get_plain_lines_only(tmp_path) -> None:
+def test_files_contain_plain_lines_only(tmp_path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
     with out.open("w") as out_file, err.open("w") as err_file:
         subprocess.run([sys.executable, "-c", RUN], cwd=ROOT, stdout=out_file, stderr=err_file, check=True)
@@ -107,8 +107,8 @@ def test_files_get_plain_lines_only(tmp_path) -> None:
     assert err.read_text() == ""
 
 
-def test_a_file_can_be_followed_while_the_run_lasts() -> None:
-    run = RUN.replace("progress.close()", "import sys; sys.stdin.read()")  # lasts until standard input ends
+def test_output_can_be_followed_during_the_run() -> None:
+    run = RUN.replace("progress.close()", "import sys; sys.stdin.read()")  # runs until standard input is closed
     with subprocess.Popen(
         [sys.executable, "-c", run], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

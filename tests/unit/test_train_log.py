@@ -1,9 +1,11 @@
+"""metrics.jsonl: its rows, and resuming."""
+
 import json
 
 import pytest
 
 from util.loggers.base import TrainingPosition
-from util.train_log import MetricsLog, read_metrics
+from util.train_log import MetricsLog, metric_results, read_metrics
 
 
 def position(epochs_done: float) -> TrainingPosition:
@@ -11,18 +13,18 @@ def position(epochs_done: float) -> TrainingPosition:
 
 
 def losses(path) -> list[float]:
-    return [record["losses"]["G"] for record in read_metrics(path)]
+    return [row["losses"]["G"] for row in read_metrics(path)]
 
 
-def run(path, start: float, *reports: float) -> None:
-    """A start of a run at `start`, which reports at these moments a loss equal to them."""
+def run(path, start: float, *positions: float) -> None:
+    """Start or resume a run at `start`, and log a loss at each position that equals the position."""
     log = MetricsLog(path)
     log.truncate_after(position(start))
-    for epochs_done in reports:
+    for epochs_done in positions:
         log.add(position(epochs_done), {"losses": {"G": epochs_done}})
 
 
-def test_a_line_is_an_object_with_its_moment_and_what_was_reported(tmp_path) -> None:
+def test_a_row_has_the_position_and_the_values(tmp_path) -> None:
     log = MetricsLog(tmp_path / "run" / "metrics.jsonl")
     log.add(TrainingPosition(3, 2.5, 100), {"learning_rate": 0.0002, "losses": {"G": 1.0}})
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -33,18 +35,18 @@ def test_a_line_is_an_object_with_its_moment_and_what_was_reported(tmp_path) -> 
         "learning_rate": 0.0002,
         "losses": {"G": 1.0},
     }
-    assert log.records == [json.loads(line)]
+    assert log.rows == [json.loads(line)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_no_number_is_null(tmp_path, value: float) -> None:
+def test_nan_and_infinity_are_null(tmp_path, value: float) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.add(position(1), {"losses": {"G": value, "D": 1.0}})
-    record = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
-    assert record["losses"] == {"G": None, "D": 1.0}
+    row = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+    assert row["losses"] == {"G": None, "D": 1.0}
 
 
-def test_a_resumed_run_tells_nothing_twice(tmp_path) -> None:
+def test_a_resumed_run_logs_no_position_twice(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     run(path, 0, 0.5, 1.0, 1.5, 2.0)
     run(path, 1.0, 1.5, 2.0)
@@ -53,14 +55,14 @@ def test_a_resumed_run_tells_nothing_twice(tmp_path) -> None:
     assert losses(path) == [0.5, 1.0, 1.5, 1.9]
 
 
-def test_a_run_that_begins_anew_forgets_the_one_before(tmp_path) -> None:
+def test_a_restarted_run_removes_the_earlier_rows(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     run(path, 0, 0.5, 1.0)
     run(path, 0, 0.25)
     assert losses(path) == [0.25]
 
 
-def test_lines_cut_short_by_a_crash_are_left_out(tmp_path) -> None:
+def test_truncated_lines_are_skipped(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     run(path, 0, 0.5, 1.0)
     with path.open("ab") as log:
@@ -71,5 +73,11 @@ def test_lines_cut_short_by_a_crash_are_left_out(tmp_path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_run_without_a_file_has_no_reports(tmp_path) -> None:
+def test_a_run_without_a_file_has_no_rows(tmp_path) -> None:
     assert list(read_metrics(tmp_path / "metrics.jsonl")) == []
+
+
+def test_metric_results_are_named_after_the_network_unless_it_is_the_first() -> None:
+    stored = [{"judged": network, "name": "FID", "value": 1.0} for network in ("G_A", "G_A_ema")]
+    assert metric_results({"epochs_done": 1, "taken_with": stored}) == {"FID": stored[0], "FID of G_A_ema": stored[1]}
+    assert metric_results({"epochs_done": 1, "losses": {"G": 1.0}}) == {}

@@ -1,5 +1,5 @@
-// What a page can do beyond being read: a filter, a size, a theme, values under the pointer, and a viewer that compares two
-// pictures of a card across a divider. Without it, every picture is there and is a link to its file.
+// Interactive features of a page: filter, image size, theme, chart values under the pointer, and a viewer that compares two
+// images of a card across a divider. Without the script, every image is shown and links to its file.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
@@ -7,7 +7,7 @@ const byId = (id) => document.getElementById(id);
 function remember(key, value) {
   try {
     localStorage.setItem(key, value);
-  } catch {} // a browser that keeps nothing for local files
+  } catch {} // a browser without storage for local files
 }
 
 function recall(key) {
@@ -18,7 +18,7 @@ function recall(key) {
   }
 }
 
-// Before the page is shown, so that it does not flash in the other theme.
+// Before the page is shown, to avoid a flash of the other theme.
 if (recall("theme")) document.documentElement.dataset.theme = recall("theme");
 
 function themes() {
@@ -41,21 +41,21 @@ function sizes(main) {
   apply();
 }
 
-// The cards that the filter lets through, in order.
+// Returns a function that lists the cards that match the filter, in order.
 function filter(main) {
   const cards = [...main.children];
   const names = cards.map((card) => card.querySelector("h2").textContent.toLowerCase());
   let shown = cards;
   const apply = () => {
     const words = byId("filter").value.toLowerCase().split(/\s+/);
-    shown = cards.filter((card, place) => {
-      card.hidden = !words.every((word) => names[place].includes(word));
+    shown = cards.filter((card, index) => {
+      card.hidden = !words.every((word) => names[index].includes(word));
       return !card.hidden;
     });
     byId("count").value = `${shown.length} of ${cards.length}`;
   };
   byId("filter").oninput = apply;
-  apply(); // a reloaded page keeps what was typed
+  apply(); // a reloaded page keeps the filter text
   return () => shown;
 }
 
@@ -66,10 +66,10 @@ function viewer(main, shownCards) {
   const selects = [byId("before"), byId("after")];
   const labels = stage.querySelectorAll("span");
   let card = null;
-  let wanted = []; // the names of the two visuals, kept from card to card
+  let wanted = []; // the names of the two visuals, the same for every card
 
-  const pictures = () => [...card.querySelectorAll("img")];
-  const nameOf = (picture) => picture.closest("figure").querySelector("figcaption").textContent;
+  const cardImages = () => [...card.querySelectorAll("img")];
+  const nameOf = (image) => image.closest("figure").querySelector("figcaption").textContent;
 
   stage.prepend(...images);
   const cut = (percent) => {
@@ -78,27 +78,27 @@ function viewer(main, shownCards) {
   };
 
   const show = () => {
-    const all = pictures();
+    const all = cardImages();
     const names = all.map(nameOf);
     const chosen = wanted.map((name, side) => Math.max(0, names.includes(name) ? names.indexOf(name) : Math.min(side, all.length - 1)));
     images.forEach((image, side) => {
-      const picture = all[chosen[side]];
-      image.src = picture.src;
-      image.alt = picture.alt;
-      image.className = picture.className;
+      const source = all[chosen[side]];
+      image.src = source.src;
+      image.alt = source.alt;
+      image.className = source.className;
       labels[side].textContent = names[chosen[side]];
-      selects[side].replaceChildren(...names.map((name, place) => new Option(name, name, false, place === chosen[side])));
+      selects[side].replaceChildren(...names.map((name, index) => new Option(name, name, false, index === chosen[side])));
     });
     stage.style.setProperty("--ratio", ratio(all[chosen[0]]));
     byId("name").textContent = card.querySelector("h2").textContent;
     byId("place").textContent = `${shownCards().indexOf(card) + 1} / ${shownCards().length}`;
-    for (const near of [neighbour(1), neighbour(-1)]) {
-      if (near) for (const picture of near.querySelectorAll("img")) if (wanted.includes(nameOf(picture))) new Image().src = picture.src;
+    for (const near of [neighbor(1), neighbor(-1)]) {
+      if (near) for (const image of near.querySelectorAll("img")) if (wanted.includes(nameOf(image))) new Image().src = image.src;
     }
   };
 
-  const ratio = (picture) => picture.getAttribute("width") / picture.getAttribute("height");
-  const neighbour = (steps) => shownCards()[shownCards().indexOf(card) + steps];
+  const ratio = (image) => image.getAttribute("width") / image.getAttribute("height");
+  const neighbor = (steps) => shownCards()[shownCards().indexOf(card) + steps];
   const go = (next) => {
     if (!next) return;
     card = next;
@@ -110,7 +110,7 @@ function viewer(main, shownCards) {
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     card = link.closest("article");
-    const names = pictures().map(nameOf);
+    const names = cardImages().map(nameOf);
     const clicked = names.indexOf(nameOf(link.querySelector("img")));
     wanted = [names[0], names[clicked || Math.min(1, names.length - 1)]];
     cut(50);
@@ -124,8 +124,8 @@ function viewer(main, shownCards) {
     };
   });
   byId("cut").oninput = () => cut(byId("cut").value);
-  byId("previous").onclick = () => go(neighbour(-1));
-  byId("next").onclick = () => go(neighbour(1));
+  byId("previous").onclick = () => go(neighbor(-1));
+  byId("next").onclick = () => go(neighbor(1));
   byId("close").onclick = () => dialog.close();
   dialog.onclose = () => card.scrollIntoView({ block: "nearest" });
 
@@ -142,8 +142,8 @@ function viewer(main, shownCards) {
 
   dialog.addEventListener("keydown", (event) => {
     const turn = {
-      ArrowLeft: () => go(neighbour(-1)),
-      ArrowRight: () => go(neighbour(1)),
+      ArrowLeft: () => go(neighbor(-1)),
+      ArrowRight: () => go(neighbor(1)),
       Home: () => go(shownCards()[0]),
       End: () => go(shownCards().at(-1)),
       ArrowUp: () => cut(Number(byId("cut").value) + 5),
@@ -156,29 +156,29 @@ function viewer(main, shownCards) {
   });
 }
 
-// The values of a chart's curves under the pointer. How its axes lie is written on the drawing.
+// Shows the values of a chart's curves under the pointer. The attributes of the SVG give the ranges of its axes.
 function values(charts) {
   const numbers = (text) => text.split(" ").map(Number);
   charts.addEventListener("pointermove", (event) => {
-    const drawing = event.target.closest("svg");
-    if (!drawing) return;
-    const figure = drawing.parentElement;
-    const [left, bottom, right, top] = numbers(drawing.dataset.area);
-    const [x0, x1] = numbers(drawing.dataset.x);
-    const [y0, y1] = numbers(drawing.dataset.y);
-    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(drawing.getScreenCTM().inverse()).x;
-    const nearest = [...drawing.querySelectorAll("g:not(.grid)")].map((curve) =>
+    const plot = event.target.closest("svg");
+    if (!plot) return;
+    const figure = plot.parentElement;
+    const [left, bottom, right, top] = numbers(plot.dataset.area);
+    const [x0, x1] = numbers(plot.dataset.x);
+    const [y0, y1] = numbers(plot.dataset.y);
+    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(plot.getScreenCTM().inverse()).x;
+    const nearest = [...plot.querySelectorAll("g:not(.grid)")].map((curve) =>
       [...curve.querySelectorAll(".line")]
         .flatMap((line) => [...line.points])
         .reduce((best, point) => (Math.abs(point.x - at) < Math.abs(best.x - at) ? point : best), { x: Infinity }),
     );
     const x = Math.min(...nearest.map((point) => point.x));
     if (!Number.isFinite(x)) return;
-    const told = nearest.map((point) => (y0 + ((point.y - bottom) / (top - bottom)) * (y1 - y0)).toPrecision(4));
-    const cursor = drawing.querySelector(".cursor") ?? drawing.appendChild(document.createElementNS(drawing.namespaceURI, "line"));
+    const shown = nearest.map((point) => (y0 + ((point.y - bottom) / (top - bottom)) * (y1 - y0)).toPrecision(4));
+    const cursor = plot.querySelector(".cursor") ?? plot.appendChild(document.createElementNS(plot.namespaceURI, "line"));
     for (const [name, value] of Object.entries({ class: "cursor", x1: x, x2: x, y1: top, y2: bottom })) cursor.setAttribute(name, value);
     const readout = figure.querySelector("output") ?? figure.querySelector("figcaption").appendChild(document.createElement("output"));
-    readout.value = `${(x0 + ((x - left) / (right - left)) * (x1 - x0)).toPrecision(4)}: ${told.join(" · ")}`;
+    readout.value = `${(x0 + ((x - left) / (right - left)) * (x1 - x0)).toPrecision(4)}: ${shown.join(" · ")}`;
   });
   charts.addEventListener("pointerout", (event) => {
     const figure = event.target.closest(".chart");

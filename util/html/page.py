@@ -1,7 +1,7 @@
-"""What all pages share: a skeleton, charts, cards of images, a viewer, writing in one stroke.
+"""The common parts of all HTML pages: header, charts, image rows, image viewer, and atomic writing.
 
-Pages stand alone: style and script are inside, nothing is fetched from elsewhere, and no other script can run. Without
-scripts they can be read all the same.
+A page is self-contained: it includes its style and script, loads nothing from the network, and no other script can run. It
+is readable without scripts.
 """
 
 import math
@@ -21,15 +21,22 @@ from util.files import atomic_write
 
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
-# Should a name ever get past the escaping, a browser still runs this one script alone.
+# If a file name ever gets past the escaping, a browser still runs this script alone.
 POLICY = f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'; object-src 'none'; base-uri 'none'"
-SMALL = 128  # pixels; what is smaller is enlarged without blurring it
-MAX_COLUMNS = 4  # more visuals than this share further lines of their card
+PIXELATE_BELOW = 128  # pixels; a smaller image is enlarged without blur
+MAX_COLUMNS = 4  # images side by side in a row
 
 
 @dataclass(frozen=True)
 class PageImage:
-    """An image of a card: what it shows, its file relative to the page with forward slashes, its size in pixels."""
+    """An image on a page.
+
+    Attributes:
+        visual: caption, such as "fake_B".
+        file: path relative to the page, with forward slashes.
+        width: in pixels.
+        height: in pixels.
+    """
 
     visual: str
     file: str
@@ -38,14 +45,14 @@ class PageImage:
 
 
 class dialog(tags.html_tag):  # noqa: N801
-    """The element that dominate lacks."""
+    """The HTML element `<dialog>`, which dominate lacks."""
 
 
 def image_row(heading: str, images: Sequence[PageImage]) -> str:
-    """The markup of one row of a page: a heading over images, each a link to its file. Any text is escaped."""
+    """Return the HTML of one row: a heading and images, each a link to its file. All text is escaped."""
     return tags.article(
         tags.h2(heading),
-        tags.div((_figure(image, heading) for image in images), cls="pictures"),
+        tags.div((_figure(image, heading) for image in images), cls="images"),
     ).render(pretty=False)
 
 
@@ -53,21 +60,21 @@ def write_page(
     path: Path,
     title: str,
     facts: Mapping[str, str],
-    cards: Iterable[str],
+    rows: Iterable[str],
     visuals: int,
     image_width: int,
     charts: Sequence[str] = (),
 ) -> None:
-    """Writes a page; a reader finds the old one or the new one, never a part.
+    """Write a page atomically.
 
     Args:
         path: the file, in an existing folder.
-        title: of the page.
+        title: title of the page.
         facts: names and values shown under the title.
-        cards: markup from `image_row`, in order.
-        visuals: images in a card.
-        image_width: the width in pixels that images are shown at, roughly: they share the width of the window.
-        charts: markup from `chart`, in order, shown above the cards.
+        rows: HTML from `image_row`, in order.
+        visuals: number of images per row.
+        image_width: approximate displayed width of an image in pixels; images share the width of the window.
+        charts: HTML from `chart`, in order, shown above the rows.
     """
     document = dominate.document(title=title)
     document.set_attribute("lang", "en")
@@ -78,7 +85,7 @@ def write_page(
         tags.style(raw(STYLE))
         tags.script(raw(SCRIPT))
     lines = math.ceil(visuals / MAX_COLUMNS)
-    layout = f"--columns: {math.ceil(visuals / lines)}; --picture-width: {image_width}px"
+    layout = f"--columns: {math.ceil(visuals / lines)}; --image-width: {image_width}px"
     document.body.add(
         tags.header(
             tags.h1(title),
@@ -86,16 +93,16 @@ def write_page(
         ),
         *([_charts(charts)] if charts else []),
         _tools(),
-        tags.main(raw("\n".join(cards)), style=layout),
+        tags.main(raw("\n".join(rows)), style=layout),
         _viewer(),
     )
-    with atomic_write(path) as unfinished:
-        # "replace": the title may hold bytes of a command line that are no UTF-8.
-        unfinished.write_text(document.render(pretty=False), encoding="utf-8", errors="replace")
+    with atomic_write(path) as tmp_path:
+        # "replace": the title can contain bytes of a command line that are not valid UTF-8.
+        tmp_path.write_text(document.render(pretty=False), encoding="utf-8", errors="replace")
 
 
 def _figure(image: PageImage, heading: str) -> tags.figure:
-    link = quote(os.fsencode(image.file))  # a name that is no valid text as well
+    link = quote(os.fsencode(image.file))  # also for a name that is not valid Unicode
     img = tags.img(
         src=link,
         alt=f"{image.visual} of {heading}",
@@ -104,7 +111,7 @@ def _figure(image: PageImage, heading: str) -> tags.figure:
         loading="lazy",
         decoding="async",
     )
-    if image.width < SMALL:
+    if image.width < PIXELATE_BELOW:
         img["class"] = "small"
     return tags.figure(tags.a(img, href=link), tags.figcaption(image.visual))
 
@@ -114,7 +121,7 @@ def _charts(charts: Sequence[str]) -> tags.html_tag:
 
 
 def _tools() -> tags.html_tag:
-    """What the script brings to life; hidden until it does."""
+    """Return the controls, which the script shows."""
     return tags.div(
         tags.input_(type="search", id="filter", placeholder="filter by name", aria_label="filter by name"),
         tags.output(id="count"),
@@ -126,8 +133,8 @@ def _tools() -> tags.html_tag:
 
 
 def _viewer() -> tags.html_tag:
-    """A card in large, two of its images on either side of a divider; closed until the script opens it."""
-    keys = ("← →", "pictures"), ("↑ ↓", "divider"), ("space", "swap"), ("esc", "back")
+    """Return the viewer, which compares two images of a row across a divider. The script opens it."""
+    keys = ("← →", "images"), ("↑ ↓", "divider"), ("space", "swap"), ("esc", "back")
     return dialog(
         tags.div(
             tags.b(id="name"),

@@ -1,4 +1,4 @@
-"""The page of a test: each input image beside what became of it."""
+"""The results page of test.py: each input image with its translation."""
 
 import os
 import unicodedata
@@ -13,31 +13,31 @@ import torch
 from util.html.page import PageImage, image_row, write_page
 from util.images import save_image
 
-# Refused by other file systems than the one at hand; results get copied.
+# Not allowed on some file systems, where users may copy the results.
 RESERVED = frozenset('<>:"|?*\\/')
-LONGEST_NAME = 200  # bytes of one component; file systems end at 255
+LONGEST_NAME = 200  # bytes of one path component; most file systems allow 255
 
 
 class OutputNamer:
-    """Gives each source image a PNG name of its own, mirroring the folders below a common root.
+    """Assigns a unique PNG file name to each source image. Subfolders of the root are preserved.
 
-    `sub/cat.jpg` becomes `sub/cat.png`; a `sub/cat.tif` after it becomes `sub/cat.tif.png`. Two names count as equal
-    when a file system that ignores case or normalizes Unicode would take them for one.
+    `sub/cat.jpg` becomes `sub/cat.png`; a later `sub/cat.tif` becomes `sub/cat.tif.png`. Names are unique even on a file
+    system that ignores case or normalizes Unicode.
 
     Args:
-        root: folder that the sources lie in; of a source elsewhere only the file name is used.
+        root: folder of the sources. For a source outside, only the file name is used.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = _absolute(root)
         self.taken: set[str] = set()
 
-    def shown(self, source: str) -> str:
-        """The source as a heading: its path below the root, what cannot be printed replaced by U+FFFD."""
+    def label(self, source: str) -> str:
+        """Return the path of the source below the root, with unprintable characters replaced by U+FFFD."""
         return "".join(char if char.isprintable() else "\ufffd" for char in self._relative(source).as_posix())
 
-    def claim(self, source: str) -> str:
-        """A relative path with forward slashes, ending in `.png`, that no earlier call has returned."""
+    def assign(self, source: str) -> str:
+        """Return a relative path with forward slashes, ending in `.png`, that no earlier call has returned."""
         relative = self._relative(source)
         folders = [_safe_folder(part) for part in relative.parent.parts]
         names = chain([_safe(relative.stem), _safe(relative.name)], (f"{_safe(relative.name)}.{n}" for n in count(2)))
@@ -52,19 +52,19 @@ class OutputNamer:
 
 
 def _absolute(path: Path) -> Path:
-    # Not Path.resolve: a linked image goes by the name of the link. Not Path.absolute: `..` must be gone.
+    # Not Path.resolve: a symbolic link keeps its own name. Not Path.absolute: it keeps `..`.
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _safe(name: str) -> str:
-    """One path component, not hidden, without control characters, undecodable bytes or reserved ones, cut to length."""
-    kept = "".join(char if char.isprintable() and char not in RESERVED else "_" for char in name)
-    visible = "_" + kept[1:] if kept.startswith(".") else kept
+    """Return a path component that is valid on every file system and not hidden."""
+    valid = "".join(char if char.isprintable() and char not in RESERVED else "_" for char in name)
+    visible = "_" + valid[1:] if valid.startswith(".") else valid
     return visible.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _safe_folder(name: str) -> str:
-    """A folder never ends in `.png` and an image always does, so that the two cannot meet."""
+    """Return a folder name that does not end in `.png`, so that it cannot equal an image's name."""
     safe = _safe(name)
     return safe + "_" if safe.lower().endswith(".png") else safe
 
@@ -92,12 +92,12 @@ class _Reader(HTMLParser):
 
 
 def page_title(page: Path) -> str:
-    """The title of a page; empty where there is none."""
+    """Return the title of a page; "" if there is no page."""
     return _read(page).title
 
 
 def linked_images(page: Path) -> set[str]:
-    """The images below `images` that a page links to, relative to it; none where there is no page."""
+    """Return the images below `images` that a page links to, relative to the page; none if there is no page."""
     files = {PurePosixPath(unquote(link)) for link in _read(page).links}
     return {
         str(file)
@@ -116,16 +116,16 @@ def _read(page: Path) -> _Reader:
 class ResultsPage:
     """`<directory>/index.html` over `<directory>/images/<visual>/<name>.png`.
 
-    Where an earlier test has left a page, the images that it links to and this one does not are removed when this one is
-    saved: whoever takes a figure over a folder takes it over one test. No other file is touched.
+    Saving removes the images of an earlier page in this folder that the new page does not link to. A metric of the folder
+    therefore covers one test. No other file is removed.
 
     Args:
-        directory: folder of the page, made when the first image comes.
-        title: of the page.
-        source_root: folder that the tested images come from; the names of the results mirror the folders below it.
-        facts: what was tested, shown under the title, such as phase and epoch; the number of images is added.
-        image_width: shown width of an image in pixels, roughly.
-        save_image: writes an image to a file, at once or before long.
+        directory: folder of the page, created with the first image.
+        title: title of the page.
+        source_root: folder of the input images; results keep its subfolders.
+        facts: names and values shown under the title, such as phase and epoch. The number of images is added.
+        image_width: approximate displayed width of an image in pixels.
+        save_image: saves an image to a file, now or later.
     """
 
     def __init__(
@@ -142,40 +142,40 @@ class ResultsPage:
         self.facts = facts
         self.image_width = image_width
         self.save_image = save_image
-        self.names = OutputNamer(source_root)
-        self.cards: list[str] = []
+        self.namer = OutputNamer(source_root)
+        self.rows: list[str] = []
         self.files: set[str] = set()
         self.most_visuals = 1
 
     def add(self, source_path: str, visuals: Mapping[str, torch.Tensor]) -> None:
-        """Saves the images of one input and remembers its row.
+        """Save the images of one input, and add its row.
 
         Args:
-            source_path: file of the input; names the row and the files.
-            visuals: published names (`real_A`, `fake_B`) and tensors (1, C, H, W) in [-1, 1].
+            source_path: file of the input, which gives the row and the files their names.
+            visuals: tensors (1, C, H, W) in [-1, 1] by their published names (`real_A`, `fake_B`).
         """
-        name = self.names.claim(source_path)
+        name = self.namer.assign(source_path)
         images = []
         for visual, tensor in visuals.items():
             file = f"images/{visual}/{name}"
             self.save_image(tensor, self.directory / file)
             self.files.add(file)
             images.append(PageImage(visual, file, width=tensor.shape[3], height=tensor.shape[2]))
-        self.cards.append(image_row(self.names.shown(source_path), images))
+        self.rows.append(image_row(self.namer.label(source_path), images))
         self.most_visuals = max(self.most_visuals, len(images))
 
     def save(self) -> None:
-        """Writes the page with all rows so far."""
+        """Write the page with all rows so far, and remove images of an earlier page."""
         self.directory.mkdir(parents=True, exist_ok=True)
         page = self.directory / "index.html"
-        left_over = linked_images(page) - self.files
+        outdated = linked_images(page) - self.files
         write_page(
             page,
             title=self.title,
-            facts={**self.facts, "pictures": str(len(self.cards))},
-            cards=self.cards,
+            facts={**self.facts, "images": str(len(self.rows))},
+            rows=self.rows,
             visuals=self.most_visuals,
             image_width=self.image_width,
         )
-        for file in left_over:
+        for file in outdated:
             (self.directory / file).unlink(missing_ok=True)

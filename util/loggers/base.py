@@ -1,10 +1,13 @@
-"""What a live view of a run is: something to show curves and images in that training never waits for."""
+"""The logger interface, and the base class of loggers that do their slow work in a background thread."""
 
 import threading
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,12 +18,12 @@ from util.images import tensor2im
 
 @dataclass(frozen=True)
 class TrainingPosition:
-    """A point in the life of a run.
+    """The progress of a run.
 
     Attributes:
-        epoch: the current one, counted from 1.
-        epochs_done: with its fraction: 2.4 is two fifths into epoch 3.
-        images: trained on so far, each earlier epoch counted as the whole dataset.
+        epoch: current epoch, counted from 1.
+        epochs_done: epochs as a fraction: 2.4 is two fifths into epoch 3.
+        images: training images so far, counting each earlier epoch as the whole dataset.
     """
 
     epoch: int
@@ -28,54 +31,68 @@ class TrainingPosition:
     images: int
 
 
-class Logger(Protocol):
-    """Each method returns at once, whatever has become of the other side, and none raises for its sake."""
+class Logger(ABC):
+    """Shows scalars and images of a run. Every method returns at once, and none raises because of the receiver."""
 
-    def start(self, say: Callable[[str], None]) -> None:
-        """Begins to show. `say` prints a line for the user; it may be called from another thread."""
+    @staticmethod
+    @abstractmethod
+    def add_arguments(group: ArgumentParser | _ArgumentGroup) -> None:
+        """Declare the options of this logger."""
 
-    def plot(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
-        """Continues the curves of a chart, such as "losses", each under its name."""
+    @classmethod
+    @abstractmethod
+    def from_options(cls, opt: Namespace, run_dir: Path) -> Self | None:
+        """Return the logger of a run, or None if the options do not request it."""
 
-    def images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
-        """Shows the first image of each tensor (N, C, H, W) in [-1, 1]."""
+    @abstractmethod
+    def start(self, print_fn: Callable[[str], None]) -> None:
+        """Start logging. `print_fn` prints a line for the user; it may be called from another thread."""
 
+    @abstractmethod
+    def log_scalars(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
+        """Append a point to each curve of a chart, such as "losses"."""
+
+    @abstractmethod
+    def log_images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
+        """Show the first image of each tensor (N, C, H, W) in [-1, 1]."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Ends the view; what it has been given last may still be shown."""
+        """Stop logging. Pending data may still be written for a short time."""
 
 
 class LoggerGroup:
-    """Several live views at once, or none."""
+    """Forwards every call to several loggers, or to none."""
 
-    def __init__(self, views: Sequence[Logger]) -> None:
-        self.views = views
+    def __init__(self, loggers: Sequence[Logger] = ()) -> None:
+        self.loggers = loggers
 
-    def start(self, say: Callable[[str], None]) -> None:
-        for view in self.views:
-            view.start(say)
+    def start(self, print_fn: Callable[[str], None]) -> None:
+        for logger in self.loggers:
+            logger.start(print_fn)
 
-    def plot(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
-        for view in self.views:
-            view.plot(chart, position, values)
+    def log_scalars(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_scalars(chart, position, values)
 
-    def images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
-        for view in self.views:
-            view.images(position, visuals)
+    def log_images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
+        for logger in self.loggers:
+            logger.log_images(position, visuals)
 
     def close(self) -> None:
-        for view in self.views:
-            view.close()
+        for logger in self.loggers:
+            logger.close()
 
 
-MAX_QUEUED = 4000  # that wait to be shown; the oldest give way
-FLUSH_INTERVAL = 1.0  # between two looks into the inbox, so that a fast run is shown in few strokes
+MAX_QUEUED = 4000  # scalar events; the oldest are dropped
+FLUSH_INTERVAL = 1.0  # seconds between two flushes of the queue
 
-Images = tuple[TrainingPosition, Mapping[str, np.ndarray]]  # uint8 images (H, W[, 3]) by name
+LoggedImages = tuple[TrainingPosition, Mapping[str, np.ndarray]]  # uint8 images (H, W[, 3]) by name
 
 
 @dataclass(frozen=True)
 class ScalarEvent:
-    """Values of the curves of one chart at a moment."""
+    """One point of each curve of a chart."""
 
     chart: str
     position: TrainingPosition
@@ -83,96 +100,99 @@ class ScalarEvent:
 
 
 class LoggerBackend(Protocol):
-    """What a background view shows things on. Its methods are called from one thread, and may take as long as they like."""
+    """The receiver of an `AsyncLogger`. Its methods are called from one background thread and may block."""
 
-    def show(self, points: Sequence[ScalarEvent], images: Images | None) -> None:
-        """Shows what has come since the last call, perhaps nothing. An exception ends the view."""
+    def flush(self, events: Sequence[ScalarEvent], images: LoggedImages | None) -> None:
+        """Write the data since the last call, perhaps nothing. An exception stops the logger."""
 
     def close(self) -> None:
-        """Comes last, once everything has been shown."""
+        """Called last, after all data was flushed."""
 
 
 @dataclass(frozen=True)
 class LogQueue:
-    """What waits to be shown. Both threads use only calls that are atomic and never wait.
+    """Data that waits for the next flush. Both threads use only atomic, non-blocking operations.
 
     Attributes:
-        points: of the curves.
-        images: the newest ones.
-        closing: set when nothing more will come.
+        events: pending scalars.
+        images: the newest images.
+        closing: set after the last item.
     """
 
-    points: deque[ScalarEvent] = field(default_factory=lambda: deque(maxlen=MAX_QUEUED))
-    images: deque[Images] = field(default_factory=lambda: deque(maxlen=1))
+    events: deque[ScalarEvent] = field(default_factory=lambda: deque(maxlen=MAX_QUEUED))
+    images: deque[LoggedImages] = field(default_factory=lambda: deque(maxlen=1))
     closing: threading.Event = field(default_factory=threading.Event)
 
 
-class AsyncLogger:
-    """A `Logger` on a screen that may be slow, hang or break.
+class AsyncLogger(Logger):
+    """A logger whose backend may be slow, hang or fail without delaying training.
 
-    The caller's thread only puts things into the inbox. A daemon thread takes them out and does whatever waiting there is.
+    The caller's thread only appends to a queue. A daemon thread takes the items out and waits for the backend.
 
-    Args:
-        name: of the package behind the screen, which need not be installed.
-        open_backend: imports that package and makes the screen, without waiting for anything; it is given a function that
-            prints a line for the user. It may raise ImportError.
-        close_seconds: how long the last things may take to be shown when the run ends.
+    Attributes:
+        package: name of the optional package that the backend imports.
+        close_timeout: seconds that `close` waits for pending data.
     """
 
-    def __init__(
-        self, name: str, open_backend: Callable[[Callable[[str], None]], LoggerBackend], close_seconds: float
-    ) -> None:
-        self.name = name
-        self.open_backend = open_backend
-        self.close_seconds = close_seconds
+    package: ClassVar[str]
+    close_timeout: ClassVar[float]
+
+    def __init__(self) -> None:
         self.queue = LogQueue()
         self.thread: threading.Thread | None = None
 
-    def start(self, say: Callable[[str], None]) -> None:
-        """Starts the thread, or says that the package is not installed."""
-        # Imported here and not in the thread: a data loader that forks its workers meanwhile would copy a half-done
-        # import with its lock held for ever. PIL's file formats are imported on first use, so they come now as well.
+    @abstractmethod
+    def open_backend(self, print_fn: Callable[[str], None]) -> LoggerBackend:
+        """Import the package and create the backend, without blocking. Raise ImportError if it is not installed."""
+
+    def start(self, print_fn: Callable[[str], None]) -> None:
+        """Start the thread, or print that the package is not installed."""
+        # Import here, not in the thread: a data loader that forks its workers during an import copies the import lock in
+        # its locked state. PIL imports its file formats on first use, so this happens here as well.
         Image.preinit()
-        self._say_aloud = say
+        self._print_fn = print_fn
         try:
-            screen = self.open_backend(self._say)
+            backend = self.open_backend(self._print)
         except ImportError:
-            say(f"{self.name} is not installed: training goes on without it; `pip install {self.name}` brings it")
+            print_fn(
+                f"{self.package} is not installed: training continues without it. "
+                f"Install it with `pip install {self.package}`."
+            )
             return
-        self.thread = threading.Thread(target=self._run, args=(screen,), name=self.name, daemon=True)
+        self.thread = threading.Thread(target=self._run, args=(backend,), name=self.package, daemon=True)
         self.thread.start()
 
-    def plot(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
-        """Continues the curves of a chart, such as "losses", each under its name."""
-        self.queue.points.append(ScalarEvent(chart, position, dict(values)))
+    def log_scalars(self, chart: str, position: TrainingPosition, values: Mapping[str, float]) -> None:
+        """Append a point to each curve of a chart, such as "losses"."""
+        self.queue.events.append(ScalarEvent(chart, position, dict(values)))
 
-    def images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
-        """Shows the first image of each tensor (N, C, H, W) in [-1, 1], unless newer ones come before it is shown."""
+    def log_images(self, position: TrainingPosition, visuals: Mapping[str, torch.Tensor]) -> None:
+        """Show the first image of each tensor (N, C, H, W) in [-1, 1], unless newer images come before the next flush."""
         self.queue.images.append((position, {name: tensor2im(tensor) for name, tensor in visuals.items()}))
 
     def close(self) -> None:
-        """Gives the last things a moment to be shown."""
+        """Wait at most `close_timeout` seconds for pending data."""
         self.queue.closing.set()
         if self.thread is not None:
-            self.thread.join(self.close_seconds)
+            self.thread.join(self.close_timeout)
 
-    def _run(self, screen: LoggerBackend) -> None:
+    def _run(self, backend: LoggerBackend) -> None:
         try:
-            self._look(screen)
+            self._flush(backend)
             while not self.queue.closing.wait(FLUSH_INTERVAL):
-                self._look(screen)
-            self._look(screen)
-            screen.close()
-        except Exception as error:  # whatever the package, its server or its disk come up with: training goes on
-            self._say(f"{self.name} stopped: training goes on without it ({error})")
+                self._flush(backend)
+            self._flush(backend)
+            backend.close()
+        except Exception as error:  # any error of the package, its server or the disk: training continues
+            self._print(f"{self.package} stopped: training continues without it ({error})")
 
-    def _look(self, screen: LoggerBackend) -> None:
-        points = []
-        while self.queue.points:
-            points.append(self.queue.points.popleft())
-        screen.show(points, self.queue.images.popleft() if self.queue.images else None)
+    def _flush(self, backend: LoggerBackend) -> None:
+        events = []
+        while self.queue.events:
+            events.append(self.queue.events.popleft())
+        backend.flush(events, self.queue.images.popleft() if self.queue.images else None)
 
-    def _say(self, line: str) -> None:
-        # Not while the process may be ending: a thread killed in the midst of printing can take standard output along.
+    def _print(self, line: str) -> None:
+        # Not while the process may be exiting: a thread killed while printing can leave standard output locked.
         if not self.queue.closing.is_set():
-            self._say_aloud(line)
+            self._print_fn(line)

@@ -1,60 +1,78 @@
-"""Live view on Weights & Biases, by way of a process of its own.
+"""Weights & Biases logger, which runs the W&B client in a separate process.
 
-W&B's client waits for its server when it starts and when the process ends, a minute and more where nothing answers. In a
-process of its own it can wait as long as it likes, and go on uploading after the training has ended.
+The client waits for its server when it starts and when the process exits, for a minute or more if the server does not
+answer. A separate process can wait without delaying training, and finish the upload after training has ended.
 """
 
 import os
 import pickle
 import subprocess
 import sys
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
-from util.loggers.base import AsyncLogger, Images, ScalarEvent
+from util.loggers.base import AsyncLogger, LoggedImages, LoggerBackend, ScalarEvent
 
-CLOSE_SECONDS = 15.0  # for the upload to be finished; afterwards it goes on without the run
-WRITER = Path(__file__).with_name("wandb_writer.py")
+WANDB_PROCESS = Path(__file__).with_name("wandb_process.py")
 
 
-def wandb_logger(run_dir: Path, name: str) -> AsyncLogger:
-    """A live view on W&B, in the project that WANDB_PROJECT names, or "CUT".
+class WandbLogger(AsyncLogger):
+    """Logs to W&B, to the project of the environment variable WANDB_PROJECT, or "CUT".
 
-    WANDB_MODE=offline uploads nothing: `wandb sync` does so later, from `<run_dir>/wandb`.
+    With WANDB_MODE=offline nothing is uploaded; `wandb sync` uploads `<run_dir>/wandb` later.
     """
 
-    def open_backend(say: Callable[[str], None]) -> WandbBackend:
-        return WandbBackend(run_dir, name)
+    package = "wandb"
+    close_timeout = 15.0  # afterwards the upload continues in its own process
 
-    return AsyncLogger("wandb", open_backend, CLOSE_SECONDS)
+    def __init__(self, run_dir: Path, name: str) -> None:
+        super().__init__()
+        self.run_dir = run_dir
+        self.name = name
+
+    @staticmethod
+    def add_arguments(group: ArgumentParser | _ArgumentGroup) -> None:
+        """Declare --use_wandb."""
+        group.add_argument("--use_wandb", action="store_true", help="log to Weights & Biases")
+
+    @classmethod
+    def from_options(cls, opt: Namespace, run_dir: Path) -> Self | None:
+        """Return the logger if --use_wandb is given."""
+        return cls(run_dir, opt.name) if opt.use_wandb else None
+
+    def open_backend(self, print_fn: Callable[[str], None]) -> LoggerBackend:
+        """Create the backend. Raise ImportError if wandb is not installed."""
+        return WandbBackend(self.run_dir, self.name)
 
 
 class WandbBackend:
-    """Pass everything to a process that talks to W&B. Raises ImportError if wandb is not installed."""
+    """Sends all data to the process that talks to W&B. Raises ImportError if wandb is not installed."""
 
     def __init__(self, run_dir: Path, name: str) -> None:
         if find_spec("wandb") is None:
             raise ImportError("wandb")
         self.log = run_dir / "wandb_log.txt"
-        self.command = [sys.executable, "-P", str(WRITER), str(run_dir), name]
+        self.command = [sys.executable, "-P", str(WANDB_PROCESS), str(run_dir), name]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def show(self, points: Sequence[ScalarEvent], images: Images | None) -> None:
-        """Sends the points and the images. Raises OSError where the process has ended."""
+    def flush(self, events: Sequence[ScalarEvent], images: LoggedImages | None) -> None:
+        """Send scalars and images. Raise OSError if the process has exited."""
         if self.process is None:
             self._start()
-        for point in points:
-            self._send(point.position.images, {f"{point.chart}/{name}": value for name, value in point.values.items()}, {})
+        for event in events:
+            self._send(event.position.images, {f"{event.chart}/{name}": value for name, value in event.values.items()}, {})
         if images:
             position, by_name = images
             self._send(position.images, {}, by_name)
         assert self.process
         if self.process.poll() is not None:
-            raise self._ended()
+            raise self._exit_error()
 
     def close(self) -> None:
-        """Tells the process that nothing more will come, and waits for its end."""
+        """Close the pipe, and wait until the process exits."""
         if self.process and self.process.stdin:
             self.process.stdin.close()
             self.process.wait()
@@ -66,8 +84,8 @@ class WandbBackend:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                bufsize=0,  # without a buffer of Python's, which would want to be flushed when the run ends
-                start_new_session=True,  # Ctrl-C is for the training
+                bufsize=0,  # Python would flush a buffer when the run exits, and block
+                start_new_session=True,  # Ctrl-C is for the training process
             )
 
     def _send(self, *message: object) -> None:
@@ -77,9 +95,9 @@ class WandbBackend:
             while unsent:
                 unsent = unsent[os.write(self.process.stdin.fileno(), unsent) :]
         except BrokenPipeError:
-            raise self._ended() from None
+            raise self._exit_error() from None
 
-    def _ended(self) -> OSError:
+    def _exit_error(self) -> OSError:
         lines = self.log.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
         return OSError(f"{last}; see {self.log}")

@@ -1,6 +1,6 @@
-"""Networks that turn images into the features whose distributions are compared, each read from a file.
+"""Pretrained feature extractors of the distribution metrics, loaded from files.
 
-torchvision and torch-fidelity are imported where they are needed: they take seconds, and few runs need them.
+torchvision and torch-fidelity are imported when a network needs them: this takes seconds, and few runs need them.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.error import URLError
 
 import numpy as np
@@ -24,7 +25,7 @@ from util.images import to_rgb
 
 
 def clean(image: np.ndarray, side: int) -> Tensor:
-    """Antialiased: PIL's bicubic on every channel, in floating point, clipped but not rounded, as in clean-fid.
+    """Resize with antialiasing, as clean-fid does: PIL's bicubic filter in floating point, clipped, not rounded.
 
     Args:
         image: uint8 (H, W, 3).
@@ -37,9 +38,9 @@ def clean(image: np.ndarray, side: int) -> Tensor:
 
 
 def legacy(image: np.ndarray, side: int) -> Tensor:
-    """Aliased: bilinear between the four nearest pixels, as in pytorch-fid, which the published figures were taken with.
+    """Resize without antialiasing, as pytorch-fid and the published results do: bilinear between the four nearest pixels.
 
-    Takes and gives the same as `clean`.
+    Arguments and result are those of `clean`.
     """
     planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))
     return F.interpolate(planes[None], size=(side, side), mode="bilinear", align_corners=False)[0]
@@ -49,135 +50,170 @@ Resize = Callable[[np.ndarray, int], Tensor]
 RESIZES: dict[str, Resize] = {"clean": clean, "legacy": legacy}
 
 
-DOWNLOAD_TIMEOUT = 10.0  # a server that says nothing for so long counts as absent
+DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer from the server
 
 
 class WeightsAbsentError(UserError):
-    """Pretrained weights that are neither on this machine nor to be had from the network."""
+    """Pretrained weights are not on this machine and cannot be downloaded."""
 
 
 def require_file(path: Path) -> Path:
-    """`path`, where there is such a file. Raises WeightsAbsentError where there is none."""
+    """Return `path`. Raise WeightsAbsentError if there is no such file."""
     if not path.is_file():
-        raise WeightsAbsentError(f"there is no file {path}")
+        raise WeightsAbsentError(f"{path}: no such file. Give the path of the weights.")
     return path
 
 
 def cached_download(url: str) -> Path:
-    """The file of `url` in torch's own cache, fetched into it where it is not there yet.
+    """Return the file of `url` in torch's cache; download it if it is missing.
 
-    Raises WeightsAbsentError where it is not there and cannot be fetched.
+    Raise WeightsAbsentError if the download fails.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if path.is_file():
         return path
-    patience = socket.getdefaulttimeout()
+    timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, os.fspath(path), progress=False)
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise WeightsAbsentError(f"{path} is not there, and {url} cannot be fetched ({reason})") from None
+        raise WeightsAbsentError(f"{path}: missing, and the download of {url} failed ({reason}). Copy it there.") from None
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(timeout)
     return path
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in the file. Raises UserError where it holds anything else; code in it is never run."""
+    """Load a state dict without running code from the file. Raise UserError if it contains anything else."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch's reader trips over damage in every way, and its messages advise to run what it refused
+    except Exception:  # torch raises many types for damaged files, and its messages advise to load them unsafely
         weights = None
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise UserError(f"{path} holds no plain weights: it is something else, cut short, or damaged")
+        raise UserError(f"{path}: not a state dict, or damaged. Download the file again.")
     return weights
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
+    """Return the file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 INCEPTION = "inception"
-NATIVE_RESIZE = "its own"  # of a program, which takes images of any size
+NATIVE_RESIZE = "its own"  # a program takes images of any size; this name is stored in JSON
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red
 INCEPTION_SIDE, SQUEEZENET_SIDE = 299, 227
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """A network (N, 3, H, W) -> (N, D) features, what it is called, and what it is fed.
+    """A feature network with its preprocessing.
 
-    `resizes` are the ways in which images may come to its size, the preferred one first. `fed` makes an image, uint8
-    (H, W, 3), what the network takes, (3, H', W'). The network computes on `device`.
+    Attributes:
+        name: stored with the results.
+        weights_sha256: SHA-256 of its file.
+        resize_modes: names of the supported resize modes, the preferred one first.
+        network: maps (N, 3, H, W) to features (N, D).
+        preprocess: maps a uint8 image (H, W, 3) and a resize mode to the network's input (3, H', W').
+        device: where the network is computed.
     """
 
     name: str
     weights_sha256: str
-    resizes: tuple[str, ...]
+    resize_modes: tuple[str, ...]
     network: nn.Module
-    fed: Callable[[np.ndarray, str], Tensor]
+    preprocess: Callable[[np.ndarray, str], Tensor]
     device: torch.device
 
     def features(self, images: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
-        """The features of uint8 images (H, W, 3) or (H, W), (N, D) in float64 on the CPU. Raises UserError where the
-        network cannot take them."""
-        inputs = (self.fed(to_rgb(image), resize) for image in images)
+        """Return the features (N, D) of uint8 images (H, W, 3) or (H, W), in float64 on the CPU.
+
+        Raise UserError if the network cannot process them.
+        """
+        inputs = (self.preprocess(to_rgb(image), resize) for image in images)
         try:
             with torch.inference_mode():
                 parts = [self.network(batch.to(self.device)).double().cpu() for batch in _batches(inputs, batch_size)]
-        except Exception as error:  # a program from outside fails in any way
+        except Exception as error:  # a user's program can raise anything
             if isinstance(error, UserError | torch.OutOfMemoryError):
                 raise
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            raise UserError(f"the feature network {self.name} cannot take these images: {reason[0]}") from None
+            raise UserError(f"feature network {self.name}: cannot process these images: {reason[0]}") from None
         features = torch.cat(parts)
         if features.ndim != 2:
-            raise UserError(f"the feature network {self.name} gives {tuple(features.shape)}, not a row for every image")
+            raise UserError(f"feature network {self.name}: expected output (N, D), got {tuple(features.shape)}")
         return features
 
 
+class Images(Protocol):
+    """Images as they are saved, uint8 (H, W, 3) or (H, W). They may be read from disk again on each iteration."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
+class ReferenceSet:
+    """Real images of the target domain, whose features are computed once per feature extractor and resize mode."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        self._features: dict[tuple[FeatureExtractor, str], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def features(self, extractor: FeatureExtractor, resize: str) -> Tensor:
+        """Return (N, D) in float64."""
+        if (extractor, resize) not in self._features:
+            self._features[extractor, resize] = extractor.features(self.images, resize)
+        return self._features[extractor, resize]
+
+
 def load_inception(path: Path | None, device: torch.device) -> FeatureExtractor:
-    """FID's Inception, with the weights of TensorFlow's 2015 release that torch-fidelity and pytorch-fid distribute.
+    """Load FID's Inception with the TensorFlow weights of 2015 that torch-fidelity and pytorch-fid distribute.
 
     Args:
-        path: their file; None takes them from torch's cache, or fetches them into it.
-        device: where it shall compute.
+        path: weights file; None: from torch's cache, downloaded if missing.
+        device: where the network is computed.
     Raises:
-        WeightsAbsentError: the file is not there, and cannot be fetched.
-        UserError: it holds something else.
+        WeightsAbsentError: the file is missing, and cannot be downloaded.
+        UserError: the file contains something else.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
     path = cached_download(URL_INCEPTION_V3) if path is None else require_file(path)
     if read_weights(path).get("fc.weight", torch.empty(0)).shape != (1008, 2048):
         raise UserError(
-            f"{path} does not hold FID's Inception, which tells 1008 classes apart; torchvision's, for 1000, is another"
+            f"{path}: not FID's Inception, which has 1008 classes (torchvision's has 1000). "
+            "Use weights-inception-2015-12-05-6726825d.pth."
         )
     try:
         extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
     except RuntimeError:
-        raise UserError(f"{path} does not hold FID's Inception under the names that torch-fidelity gives") from None
+        raise UserError(f"{path}: weight names differ from torch-fidelity's. Download the file again.") from None
     trunk = nn.Sequential(*(layer for name, layer in extractor.named_children() if name != "fc"), nn.Flatten())
 
-    def fed(image: np.ndarray, resize: str) -> Tensor:
+    def preprocess(image: np.ndarray, resize: str) -> Tensor:
         values = RESIZES[resize](image, INCEPTION_SIDE)
-        # As in the programs that the two ways come from; they differ by half a gray level.
+        # As clean-fid and pytorch-fid scale; they differ by half a gray level.
         return (values - 128) / 128 if resize == "clean" else values / 255 * 2 - 1
 
-    return FeatureExtractor(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval().to(device), fed, device)
+    return FeatureExtractor(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval().to(device), preprocess, device)
 
 
 def load_features(path: Path, device: torch.device) -> FeatureExtractor:
-    """Another feature network: SqueezeNet 1.1's features as a state dict, or a program of torch.jit or torch.export that
-    takes uint8 images (N, 3, H, W), red first, of any size, and gives a row of features for each.
+    """Load another feature network.
 
+    Args:
+        path: the features of SqueezeNet 1.1 as a state dict, or a TorchScript or torch.export program that maps uint8 RGB
+            images (N, 3, H, W) of any size to features (N, D).
+        device: where the network is computed.
     Raises:
         WeightsAbsentError: there is no such file.
-        UserError: it is none of these.
+        UserError: the file contains neither.
     """
     from torch.export.passes import move_to_device_pass
 
@@ -190,7 +226,7 @@ def load_features(path: Path, device: torch.device) -> FeatureExtractor:
 
 
 def _squeezenet(path: Path, device: torch.device) -> FeatureExtractor:
-    """SqueezeNet 1.1 with the weights of its authors, which were trained in Caffe: it sees blue, green, red."""
+    """Load SqueezeNet 1.1 with its authors' weights. They were trained in Caffe and expect BGR input."""
     from torchvision.models import squeezenet1_1
 
     features = squeezenet1_1(weights=None).features
@@ -198,33 +234,33 @@ def _squeezenet(path: Path, device: torch.device) -> FeatureExtractor:
         features.load_state_dict(read_weights(path))
     except RuntimeError:
         raise UserError(
-            f"{path} holds neither the features of SqueezeNet 1.1 (torchvision's names, without the classifier) nor a "
-            "program of torch.jit or torch.export"
+            f"{path}: expected the features of SqueezeNet 1.1 (torchvision's names, without the classifier), or a "
+            "TorchScript or torch.export program."
         ) from None
     network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().to(device)
     mean = torch.tensor(CAFFE_MEAN)[:, None, None]
 
-    def fed(image: np.ndarray, resize: str) -> Tensor:
+    def preprocess(image: np.ndarray, resize: str) -> Tensor:
         return RESIZES[resize](image, SQUEEZENET_SIDE).flip(0) - mean
 
-    return FeatureExtractor("squeezenet1_1", sha256(path), tuple(RESIZES), network, fed, device)
+    return FeatureExtractor("squeezenet1_1", sha256(path), tuple(RESIZES), network, preprocess, device)
 
 
 def _program(path: Path, device: torch.device, load: Callable[[], nn.Module]) -> FeatureExtractor:
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch.jit.load is deprecated, but its files are about
+        with warnings.catch_warnings(action="ignore"):  # torch.jit.load is deprecated, but such files are still in use
             network = load()
-    except Exception as error:  # of a damaged or foreign archive
-        raise UserError(f"{path} cannot be loaded as a program ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged or unknown archive
+        raise UserError(f"{path}: cannot be loaded as a program ({str(error).splitlines()[0]}). Export it again.") from None
 
-    def fed(image: np.ndarray, resize: str) -> Tensor:
+    def preprocess(image: np.ndarray, resize: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
-    return FeatureExtractor(path.stem, sha256(path), (NATIVE_RESIZE,), network, fed, device)
+    return FeatureExtractor(path.stem, sha256(path), (NATIVE_RESIZE,), network, preprocess, device)
 
 
 def _archived_names(path: Path) -> Sequence[str]:
-    """What torch put into the file; nothing where it is no archive."""
+    """Return the names inside the archive; none if the file is not an archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -233,12 +269,12 @@ def _archived_names(path: Path) -> Sequence[str]:
 
 
 def _batches(inputs: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Stacks neighbors of one shape, at most `size` of them."""
-    waiting: list[Tensor] = []
+    """Stack consecutive inputs of the same shape into batches of at most `size`."""
+    batch: list[Tensor] = []
     for each in inputs:
-        if waiting and (len(waiting) == size or each.shape != waiting[0].shape):
-            yield torch.stack(waiting)
-            waiting = []
-        waiting.append(each)
-    if waiting:
-        yield torch.stack(waiting)
+        if batch and (len(batch) == size or each.shape != batch[0].shape):
+            yield torch.stack(batch)
+            batch = []
+        batch.append(each)
+    if batch:
+        yield torch.stack(batch)

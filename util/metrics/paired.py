@@ -1,10 +1,9 @@
-"""How near results come to the truth, where it is known: PSNR and SSIM on the images as they are saved.
+"""Paired metrics: PSNR, SSIM and LPIPS of translations and their target images, on 8-bit images as they are saved.
 
-torchmetrics is imported where it is needed: it takes a second, and most runs need none of it.
+torchmetrics and torchvision are imported when a metric needs them: this takes a second, and most runs need neither.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,82 +12,92 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.images import to_rgb
+from util.metrics.base import EvalImages, Measurement, MetricSpec
 from util.metrics.feature_extractors import cached_download, sha256
 
 DATA_RANGE = 255.0
 WINDOW = 11  # side of SSIM's Gaussian window in pixels, for its sigma of 1.5
 
 
-@dataclass(frozen=True)
-class PairedMetrics:
-    """Means over pairs of images: `psnr` in dB, `ssim` in [-1, 1], and how many `pairs` they are taken over."""
-
-    psnr: float
-    ssim: float
-    pairs: int
-
-
-def psnr(result: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB: 10 log10(255² / mean squared difference); infinite for equal images.
+def psnr(result: np.ndarray, target: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio in dB: 10 log10(255² / mean squared difference); infinite for equal images.
 
     Args:
-        result, truth: uint8 images (H, W, C) or (H, W) of one shape; else `ValueError`.
+        result, target: uint8 images (H, W, C) or (H, W) of the same shape.
+    Raises:
+        ValueError: shapes or types differ.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
-    return float(peak_signal_noise_ratio(*_comparable(result, truth), data_range=DATA_RANGE))
+    return float(peak_signal_noise_ratio(*_to_tensors(result, target), data_range=DATA_RANGE))
 
 
-def ssim(result: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004), the mean over positions and channels; 1 for equal images.
+def ssim(result: np.ndarray, target: np.ndarray) -> float:
+    """Return the structural similarity in [-1, 1] (Wang et al. 2004), the mean over positions and channels.
 
-    Gaussian window of 11x11 pixels with a sigma of 1.5, constants 0.01 and 0.03 of the range 255; only windows that lie
-    wholly inside the image count.
+    The Gaussian window has 11x11 pixels and a sigma of 1.5; the constants are 0.01 and 0.03 of the range 255. Only windows
+    that lie entirely inside the image count.
 
     Args:
-        result, truth: uint8 images (H, W, C) or (H, W) of one shape and at least 11 pixels a side; else `ValueError`.
+        result, target: uint8 images (H, W, C) or (H, W) of the same shape, at least 11 pixels a side.
+    Raises:
+        ValueError: shapes or types differ, or the images are too small.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(truth.shape[:2]) < WINDOW:
-        raise ValueError(f"SSIM looks through a window of 11x11 pixels; an image of shape {truth.shape} is smaller")
+    if min(target.shape[:2]) < WINDOW:
+        raise ValueError(f"SSIM needs images of at least 11x11 pixels, got shape {target.shape}")
     _, similarity = structural_similarity_index_measure(
-        *_comparable(result, truth), data_range=DATA_RANGE, return_full_image=True
+        *_to_tensors(result, target), data_range=DATA_RANGE, return_full_image=True
     )
-    border = WINDOW // 2  # releases of torchmetrics differ in whether their mean includes the mirrored border
+    border = WINDOW // 2  # torchmetrics releases differ in whether their mean includes the mirrored border
     return float(similarity[..., border:-border, border:-border].mean())
 
 
-def mean_score(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> PairedMetrics:
-    """The means of `psnr` and `ssim` over (result, truth) pairs; `ValueError` when there is none."""
-    scores = [(psnr(result, truth), ssim(result, truth)) for result, truth in pairs]
-    if not scores:
-        raise ValueError("there are no pairs to take a mean over")
-    mean_psnr, mean_ssim = np.mean(scores, axis=0)
-    return PairedMetrics(float(mean_psnr), float(mean_ssim), len(scores))
-
-
-def _comparable(result: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    if result.shape != truth.shape or result.dtype != np.uint8 or truth.dtype != np.uint8:
+def _to_tensors(result: np.ndarray, target: np.ndarray) -> tuple[Tensor, Tensor]:
+    if result.shape != target.shape or result.dtype != np.uint8 or target.dtype != np.uint8:
         raise ValueError(
-            f"images to compare must be uint8 and of one shape, not {result.dtype} {result.shape} "
-            f"and {truth.dtype} {truth.shape}"
+            f"expected uint8 images of the same shape, got {result.dtype} {result.shape} and {target.dtype} {target.shape}"
         )
-    return _nchw(result), _nchw(truth)
+    return _nchw(result), _nchw(target)
 
 
-def _nchw(image: np.ndarray) -> torch.Tensor:
+def _nchw(image: np.ndarray) -> Tensor:
     channels_last = image if image.ndim == 3 else image[:, :, None]
     return torch.from_numpy(channels_last.astype(np.float64)).permute(2, 0, 1)[None]
+
+
+class PairedMetrics:
+    """PSNR and SSIM, each the mean over all pairs."""
+
+    def measure(self, images: EvalImages) -> Iterator[Measurement]:
+        """Compute the means. Raise UserError if a pair has different sizes."""
+        assert images.target is not None
+        try:
+            scores = [
+                (psnr(result, target), ssim(result, target))
+                for result, target in zip(images.results, images.target, strict=True)
+            ]
+        except ValueError as error:
+            raise UserError(f"--paired: {error}. Give translations and targets of the same size.") from None
+        if not scores:
+            raise UserError("--paired: no image pairs. Check --results and --dataroot.")
+        settings = {"resize": None}
+        for name, mean in zip(("PSNR", "SSIM"), np.mean(scores, axis=0), strict=True):
+            yield Measurement(name, float(mean), settings)
 
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 
 
 class LPIPS:
-    """LPIPS over the ImageNet weights that torchvision distributes for `backbone`, a key of `BACKBONES`; "alex" is usual.
+    """LPIPS (Zhang et al. 2018) with torchvision's ImageNet weights for the backbone.
 
-    Raises WeightsAbsentError where they are not in torch's cache and cannot be fetched.
+    Args:
+        backbone: key of `BACKBONES`; papers report "alex".
+        device: where the network is computed.
+    Raises:
+        WeightsAbsentError: the weights are not in torch's cache and cannot be downloaded.
     """
 
     def __init__(self, backbone: str, device: torch.device) -> None:
@@ -101,17 +110,47 @@ class LPIPS:
         self.device = device
         self.metric: Any = LearnedPerceptualImagePatchSimilarity(backbone, normalize=True).to(device)  # type: ignore[arg-type]
 
-    def __call__(self, result: np.ndarray, truth: np.ndarray) -> float:
-        """The distance of two uint8 images (H, W, C) or (H, W) of one shape; 0 for equal ones. Raises UserError where
-        they are too small for the network."""
+    def measure(self, images: EvalImages) -> Iterator[Measurement]:
+        """Compute the mean distance over all pairs."""
+        assert images.target is not None
+        distances = [self.distance(*pair) for pair in zip(images.results, images.target, strict=True)]
+        settings = {"resize": None, "network": self.backbone, "weights_sha256": self.weights_sha256}
+        yield Measurement("LPIPS", float(np.mean(distances)), settings, variant=f"({self.backbone})")
+
+    def distance(self, result: np.ndarray, target: np.ndarray) -> float:
+        """Return the distance of two uint8 images (H, W, C) or (H, W) of the same shape; 0 for equal images.
+
+        Raise UserError if they are too small for the network.
+        """
         try:
             with torch.inference_mode():
-                return float(self.metric(self._input(result), self._input(truth)))
+                return float(self.metric(self._to_input(result), self._to_input(target)))
         except RuntimeError:
-            raise UserError(
-                f"LPIPS ({self.backbone}) cannot look at images of {result.shape[1]}x{result.shape[0]} pixels: too small"
-            ) from None
+            size = f"{result.shape[1]}x{result.shape[0]}"
+            raise UserError(f"--lpips {self.backbone}: images of {size} pixels are too small. Use larger images.") from None
 
-    def _input(self, image: np.ndarray) -> Tensor:
+    def _to_input(self, image: np.ndarray) -> Tensor:
         values = torch.from_numpy(to_rgb(image).astype(np.float32)) / 255
         return values.permute(2, 0, 1)[None].to(self.device)
+
+
+PAIRED_SPEC = MetricSpec(
+    kind="paired",
+    lower_is_better={"PSNR": False, "SSIM": False},
+    argument={"action": "store_true", "help": "PSNR and SSIM against the image of the same name in the target domain"},
+    load=lambda value, device, seed: PairedMetrics(),
+    packages=("torchmetrics",),
+)
+LPIPS_SPEC = MetricSpec(
+    kind="paired",
+    lower_is_better={"LPIPS": True},
+    argument={
+        "nargs": "?",
+        "const": "alex",
+        "choices": list(BACKBONES),
+        "help": "LPIPS against the image of the same name, with this backbone; torchvision's weights from torch's cache, "
+        "downloaded if missing",
+    },
+    load=lambda backbone, device, seed: LPIPS(backbone, device),
+    packages=("torchmetrics",),
+)

@@ -1,4 +1,4 @@
-"""Judging a run while it goes on: the same images are translated again and again, and the best weights kept."""
+"""Evaluation during training: translate the same images again and again, compute metrics, and save the best weights."""
 
 import copy
 import json
@@ -13,160 +13,158 @@ from tqdm import tqdm
 
 from util.errors import UserError
 from util.images import tensor2im, to_rgb
-from util.metrics.evaluator import Images, MetricEvaluator, MetricResult, ReferenceSet, format_metric
+from util.metrics.base import EvalImages, MetricResult
+from util.metrics.evaluator import MetricEvaluator, format_metric
+from util.metrics.feature_extractors import Images, ReferenceSet
 from util.runtime.rng import fork_rng_seeded
 
-Size = tuple[int, int]
+Size = tuple[int, int]  # width and height in pixels
 
 
 class EvalDataset(Protocol):
-    """What a run is judged on; see data/eval_data.py."""
+    """The images of an evaluation; implemented in data/eval_data.py."""
 
     split: str
 
     def inputs(self) -> Iterator[tuple[Tensor, str]]:
-        """Each image to translate, (1, C, H, W) in [-1, 1], and its name."""
+        """Yield each image to translate, (1, C, H, W) in [-1, 1], and its name."""
 
     def real_images(self, size: Size | None) -> Images:
-        """The images of the target domain, resized where a size is given."""
+        """Return the images of the target domain, resized if `size` is given."""
 
     def targets(self, names: Sequence[str], size: Size | None) -> Images:
-        """Those of these names."""
+        """Return the target images of these names. Raise UserError if one is missing."""
 
 
-class Report(Protocol):
-    """Who is told; see training_report.py."""
+class Visualizer(Protocol):
+    """The part of util/visualizer.py that an evaluation uses."""
 
-    def aside(self) -> AbstractContextManager[None]:
-        """Measures no time while it is entered."""
+    def pause_timer(self) -> AbstractContextManager[None]:
+        """Exclude the body from the measured times."""
 
-    def evaluation(self, figures: Mapping[str, float], taken_with: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Is told figures, and how they were taken."""
+    def log_metrics(self, values: Mapping[str, float], results: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Log metric values, and the full results."""
 
-    def say(self, line: str) -> None:
-        """Prints a line."""
-
-
-class NoValidation:
-    """Stands in for an evaluation that is not asked for."""
-
-    def at(self, epoch: int, images: int, report: Report) -> None:
-        """Does nothing."""
-
-    def summary(self) -> Iterator[str]:
-        """Nothing."""
-        yield from ()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Does nothing."""
+    def print(self, line: str) -> None:
+        """Print a line."""
 
 
 class Validator:
-    """Judges the generators of a run, tells the report, and has the best weights kept by the first of the figures.
+    """Evaluates the generators of a run, logs the metrics, and reports when the first metric reaches a new best value.
 
-    Training does not notice: it is copies that translate, in the mode that their networks are in, as test.py has it, and
-    no random state is touched. What is best so far belongs to the state of a run (`state_dict`).
+    Training is unaffected: copies of the networks translate, in their current mode as in test.py, and the random state is
+    restored. The last and best values belong to the state of the run (`state_dict`).
 
     Args:
-        judge: computes the figures.
-        images: what is translated, and what the translations are compared with.
-        candidates: the networks to judge, by name; the first is the newest generator.
-        keep: is told the name of the candidate that has just been better than ever.
-        device: where the networks are.
+        evaluator: computes the metrics; at least one.
+        dataset: the images to translate, and those to compare the translations with.
+        generators: the networks to evaluate, by name. The first is the newest generator, others are its EMA.
+        on_best: called with the name of a generator whose first metric has a new best value.
+        device: device of the networks.
     """
 
     def __init__(
         self,
-        judge: MetricEvaluator,
-        images: EvalDataset,
-        candidates: Mapping[str, nn.Module],
-        keep: Callable[[str], None],
+        evaluator: MetricEvaluator,
+        dataset: EvalDataset,
+        generators: Mapping[str, nn.Module],
+        on_best: Callable[[str], None],
         device: torch.device,
     ) -> None:
-        self.judge = judge
-        self.images = images
-        self.candidates = candidates
-        self.keep = keep
+        self.evaluator = evaluator
+        self.dataset = dataset
+        self.generators = generators
+        self.on_best = on_best
         self.device = device
-        self.last: dict[str, dict[str, Any]] = {}  # by candidate: figure, value, epoch, images
+        self.last: dict[str, dict[str, Any]] = {}  # by generator: figure (name of the metric), value, epoch, images
         self.best: dict[str, dict[str, Any]] = {}
         self.real_sets: dict[Size | None, ReferenceSet] = {}
-        self.is_off = False
+        self.disabled = False
 
-    def at(self, epoch: int, images: int, report: Report) -> None:
-        """Judges the run as it is now, after so many images, unless that is done; what prevents it is told, once."""
-        if self.is_off or any(last["images"] == images for last in self.last.values()):
-            return
-        with report.aside():
-            self._judge(epoch, images, report)
+    def run(self, epoch: int, images: int, visualizer: Visualizer) -> None:
+        """Evaluate the run after so many training images, unless that was done already.
 
-    def _judge(self, epoch: int, images: int, report: Report) -> None:
-        try:
-            judged = {name: self._figures(network) for name, network in self.candidates.items()}
-        except UserError as error:
-            report.say(f"note: the run cannot be judged, training goes on without: {error}")
-            self.is_off = True
+        A UserError disables the validator with a warning, and training continues.
+        """
+        if self.disabled or any(last["images"] == images for last in self.last.values()):
             return
+        with visualizer.pause_timer():
+            try:
+                results = {name: self._evaluate(network) for name, network in self.generators.items()}
+            except UserError as error:
+                visualizer.print(f"warning: evaluation is disabled, training continues: {error}")
+                self.disabled = True
+                return
+            self._log(results, epoch, images, visualizer)
+
+    def _log(self, results: Mapping[str, Sequence[MetricResult]], epoch: int, images: int, visualizer: Visualizer) -> None:
+        newest = next(iter(self.generators))
         values: dict[str, float] = {}
-        records: list[dict[str, Any]] = []
-        for name, figures in judged.items():
-            of = "" if name == next(iter(self.candidates)) else f" of {name}"
-            values |= {f"{figure.name}{of}": figure.value for figure in figures}
-            records += [{"judged": name} | figure.record() for figure in figures]
-            is_best = self._note(name, figures[0], epoch, images)
-            shown = ", ".join(f"{figure.name} {format_metric(figure)}" for figure in figures)
-            report.say(f"evaluation of {name} after {images} images, {self.images.split}: {shown}{' (best)' * is_best}")
+        rows: list[dict[str, Any]] = []
+        for name, metrics in results.items():
+            suffix = "" if name == newest else f" of {name}"
+            values |= {f"{result.name}{suffix}": result.value for result in metrics}
+            rows += [{"judged": name} | result.to_row() for result in metrics]
+            is_best = self._update_best(name, metrics[0], epoch, images)
+            shown = ", ".join(f"{result.name} {format_metric(result)}" for result in metrics)
+            best = " (best)" if is_best else ""
+            visualizer.print(f"evaluation of {name} after {images} images, {self.dataset.split}: {shown}{best}")
             if is_best:
-                self.keep(name)
-        report.evaluation(values, records)
+                self.on_best(name)
+        visualizer.log_metrics(values, rows)
 
     def summary(self) -> Iterator[str]:
-        """A line for each candidate that was judged."""
+        """Yield a line with the last and the best value of each generator."""
         for name, last in self.last.items():
             best = self.best[name]
-            weights = "best_net_*.pth" if name == next(iter(self.candidates)) else f"best_net_{name}.pth"
+            weights = "best_net_*.pth" if name == next(iter(self.generators)) else f"best_net_{name}.pth"
             yield (
-                f"{last['figure']} of {name} on {self.images.split}: last {last['value']:.4g} (epoch {last['epoch']}), "
+                f"{last['figure']} of {name} on {self.dataset.split}: last {last['value']:.4g} (epoch {last['epoch']}), "
                 f"best {best['value']:.4g} (epoch {best['epoch']}, after {best['images']} images: {weights})"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The last and the best figures, as text: a run that was resumed then leaves the same bytes as one that was not."""
+        """Return the last and best values as text, so that a resumed run saves the same bytes as an uninterrupted one."""
         return {"figures": json.dumps([self.last, self.best])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave; a run that was not judged before gave nothing."""
+        """Load what `state_dict` returned; {} comes from a run that was not evaluated."""
         if state:
             self.last, self.best = json.loads(state["figures"])
 
-    def _note(self, name: str, figure: MetricResult, epoch: int, images: int) -> bool:
-        """Remembers the figure, and tells whether it is the best of its kind so far."""
-        self.last[name] = {"figure": figure.name, "value": figure.value, "epoch": epoch, "images": images}
+    def _update_best(self, name: str, result: MetricResult, epoch: int, images: int) -> bool:
+        """Store the value. Return True if it is the best of this metric so far."""
+        self.last[name] = {"figure": result.name, "value": result.value, "epoch": epoch, "images": images}
         best = self.best.get(name)
-        sign = -1 if figure.lower_is_better else 1
-        is_best = best is None or best["figure"] != figure.name or sign * figure.value > sign * best["value"]
+        sign = -1 if result.lower_is_better else 1
+        is_best = best is None or best["figure"] != result.name or sign * result.value > sign * best["value"]
         if is_best:
             self.best[name] = self.last[name]
         return is_best
 
-    def _figures(self, network: nn.Module) -> list[MetricResult]:
-        results, names = self._translated(copy.deepcopy(network))
+    def _evaluate(self, network: nn.Module) -> list[MetricResult]:
+        results, sources, names = self._translate(copy.deepcopy(network))
         sizes = {(image.shape[1], image.shape[0]) for image in results}
         size = next(iter(sizes)) if len(sizes) == 1 else None
-        if self.judge.networks and size not in self.real_sets:
-            self.real_sets[size] = ReferenceSet(self.images.real_images(size))
-        truth = self.images.targets(names, size) if self.judge.needs_pairs else None
-        return self.judge.figures(results, self.real_sets.get(size), truth, self.images.split)
+        needs = self.evaluator.needs
+        if needs("distribution") and size not in self.real_sets:
+            self.real_sets[size] = ReferenceSet(self.dataset.real_images(size))
+        images = EvalImages(
+            results,
+            real=self.real_sets.get(size),
+            target=self.dataset.targets(names, size) if needs("paired") else None,
+            source=sources or None,
+        )
+        return self.evaluator.evaluate(images, self.dataset.split)
 
-    def _translated(self, network: nn.Module) -> tuple[list[np.ndarray], list[str]]:
-        """The translations as they would be saved, and the names of their inputs."""
-        results, names = [], []
-        with fork_rng_seeded(self.judge.seed), torch.inference_mode():
-            for image, name in tqdm(self.images.inputs(), desc="judging", unit=" images", leave=False, disable=None):
+    def _translate(self, network: nn.Module) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
+        """Return translations and sources as test.py saves them, and their names. No sources if no metric reads them."""
+        results, sources, names = [], [], []
+        needs_sources = self.evaluator.needs("faithfulness")
+        with fork_rng_seeded(self.evaluator.seed), torch.inference_mode():
+            for image, name in tqdm(self.dataset.inputs(), desc="evaluating", unit=" images", leave=False, disable=None):
                 results.append(to_rgb(tensor2im(network(image.to(self.device)))))
+                if needs_sources:
+                    sources.append(to_rgb(tensor2im(image)))
                 names.append(name)
-        return results, names
+        return results, sources, names
