@@ -1,4 +1,4 @@
-"""Servers for the tests of the live view: visdom's own, and some that misbehave."""
+"""Servers for the logger tests: visdom's own, and one that does not answer."""
 
 import contextlib
 import socket
@@ -19,35 +19,35 @@ start_server(port=int(sys.argv[1]), env_path=sys.argv[2], bind_local=True, base_
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as the condition holds; fails when that takes unreasonably long."""
+    """Return as soon as the condition is true; fail after HANG_GUARD_SECONDS."""
     deadline = time.monotonic() + HANG_GUARD_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
+        assert time.monotonic() < deadline, "timeout: the condition did not become true"
         time.sleep(0.02)
 
 
 def free_port() -> int:
-    """A port where connections are refused, for now."""
+    """Return a port where connections are refused."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
 def no_server_line(port: int) -> str:
-    """What a live view says when nothing answers there."""
+    """Return the line that the visdom logger prints if nothing answers at the port."""
     return (
-        f"no visdom server at http://localhost:{port}: training goes on without the live view; "
-        "start one with `python -m visdom.server`"
+        f"no visdom server at http://localhost:{port}: training continues without it. "
+        "Start one with `python -m visdom.server`."
     )
 
 
 @contextlib.contextmanager
 def visdom_server(port: int, env_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A running visdom server that answers."""
+    """Run a visdom server until the end of the `with` statement."""
     command = [sys.executable, "-c", RUN_VISDOM, str(port), str(env_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_until(lambda: _accepts(port) or server.poll() is not None)
-            assert server.poll() is None, "visdom's server does not start"
+            assert server.poll() is None, "the visdom server did not start"
             yield server
         finally:
             server.kill()
@@ -55,7 +55,7 @@ def visdom_server(port: int, env_path: Path) -> Iterator[subprocess.Popen[bytes]
 
 @contextlib.contextmanager
 def silent_server() -> Iterator[int]:
-    """A port whose listener lets the system accept connections and never says a word."""
+    """Yield a port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield listener.getsockname()[1]
 

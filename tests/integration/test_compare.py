@@ -1,4 +1,4 @@
-"""The comparison page, made by its script from the pages of tests."""
+"""The comparison page, written by scripts/compare.py from results pages."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def results(folder: Path, shades: dict[str, float], title: str = "") -> None:
-    """The page of a test that has translated these images into plain ones of these shades in [-1, 1]."""
+    """Write a results page whose translations have one gray value in [-1, 1] each."""
     page = ResultsPage(folder, title or folder.parent.name, Path("/data/testA"), {"phase": "test"})
     for name, shade in shades.items():
         page.add(f"/data/testA/{name}", {"real_A": torch.ones(1, 3, 4, 6), "fake_B": torch.full((1, 3, 4, 6), shade)})
@@ -29,17 +29,17 @@ def results(folder: Path, shades: dict[str, float], title: str = "") -> None:
 
 
 def rows(page: Path) -> dict[str, list[tuple[str, int]]]:
-    """Of each row the captions and the shades of its images."""
+    """Return the captions and gray values of the images in each row."""
     read = read_page(page)
     images = []
     for caption, link in zip(read.text_of("figcaption"), read.attributes("img", "src"), strict=True):
         with Image.open(linked_file(page, link)) as image:
             images.append((caption, image.convert("L").getpixel((0, 0))))
-    starts = [place for place, (caption, _) in enumerate(images) if caption == "input"] + [len(images)]
+    starts = [index for index, (caption, _) in enumerate(images) if caption == "input"] + [len(images)]
     return dict(zip(read.text_of("h2"), (images[a:b] for a, b in pairwise(starts)), strict=True))
 
 
-def test_runs_stand_side_by_side_on_the_same_inputs(tmp_path) -> None:
+def test_runs_are_shown_side_by_side_on_the_same_inputs(tmp_path) -> None:
     results(tmp_path / "results/it's <b>/test_latest", {"a.jpg": -1, "sub/b #1.jpg": -1})
     results(tmp_path / "results/fast/test_5", {"sub/b #1.jpg": 0, "c.jpg": 0})
     (tmp_path / "truth").mkdir()
@@ -49,20 +49,20 @@ def test_runs_stand_side_by_side_on_the_same_inputs(tmp_path) -> None:
     page = tmp_path / "results/comparison/index.html"
     assert str(page.relative_to(tmp_path)) in done.stdout
     assert rows(page) == {
-        "a.png": [("input", 255), ("it's <b>", 0), ("truth", 9)],
+        "a.png": [("input", 255), ("it's <b>", 0), ("ground truth", 9)],
         "c.png": [("input", 255), ("fast", 127)],
         "sub/b #1.png": [("input", 255), ("it's <b>", 0), ("fast", 127)],
     }
 
 
-def test_a_comparison_can_be_moved_with_its_results(tmp_path) -> None:
+def test_a_comparison_page_can_be_moved_with_its_results(tmp_path) -> None:
     results(tmp_path / "here/results/cut/test_latest", {"a.jpg": 0})
     assert compare(tmp_path / "here", "results/cut/test_latest").returncode == 0
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert rows(tmp_path / "there/results/comparison/index.html") == {"a.png": [("input", 255), ("cut", 127)]}
 
 
-def test_runs_are_named_by_their_pages_or_labels(tmp_path) -> None:
+def test_labels_are_page_titles_or_given(tmp_path) -> None:
     for folder in ("cut/test_1", "cut/test_2", "other/test_1"):
         results(tmp_path / "results" / folder, {"a.jpg": 0})
     results(tmp_path / "results/other/test_2", {"a.jpg": 0}, title="Ours, 400 epochs")
@@ -77,17 +77,17 @@ def test_runs_are_named_by_their_pages_or_labels(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
-        (["nowhere"], "nowhere has no images in images/fake_B"),
-        (["cut/test_1", "--labels", "a", "b"], "--labels has 2 names for 1 folders"),
-        (["cut/test_1", "cut/test_1"], "two folders go by one name"),
-        (["cut/test_1", "cut/../cut/test_1"], "are one: cut/test_1 and cut/../cut/test_1; name each once"),
-        (["cut/test_1", "--truth", "nowhere"], "--truth nowhere is no folder"),
+        (["nowhere"], "nowhere: no images in images/fake_B"),
+        (["cut/test_1", "--labels", "a", "b"], "--labels: expected 1 labels, got 2"),
+        (["cut/test_1", "cut/test_1"], "cut/test_1 and cut/test_1: the same folder"),
+        (["cut/test_1", "cut/../cut/test_1"], "cut/test_1 and cut/../cut/test_1: the same folder. Give each folder once."),
+        (["cut/test_1", "--truth", "nowhere"], "--truth nowhere: not a folder"),
     ],
 )
-def test_a_mistake_is_one_sentence(tmp_path, arguments: list[str], sentence: str) -> None:
+def test_an_error_is_one_line(tmp_path, arguments: list[str], message: str) -> None:
     results(tmp_path / "cut/test_1", {"a.jpg": 0})
     done = compare(tmp_path, *arguments)
     assert (done.returncode, done.stderr[:7]) == (2, "error: "), done
-    assert sentence in done.stderr and done.stderr.count("\n") == 1
+    assert message in done.stderr and done.stderr.count("\n") == 1

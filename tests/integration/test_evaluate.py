@@ -1,4 +1,4 @@
-"""scripts/evaluate.py: what it judges, what it prints and writes, and its sentences."""
+"""scripts/evaluate.py: metrics, table, JSON and errors."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from util.metrics.paired import psnr, ssim
 
 
 class Thumbnail(nn.Module):
-    """A feature network small enough for tests: the mean colors of the four quarters of an image."""
+    """A feature network small enough for tests: the mean colors of the four quadrants of an image."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
@@ -32,17 +32,17 @@ def thumbnail(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "thumbnail.pt2"
     auto = torch.export.Dim.AUTO
     example = torch.zeros(2, 3, 16, 24, dtype=torch.uint8)
-    program = torch.export.export(Thumbnail(), (example,), dynamic_shapes={"pictures": {0: auto, 2: auto, 3: auto}})
+    program = torch.export.export(Thumbnail(), (example,), dynamic_shapes={"images": {0: auto, 2: auto, 3: auto}})
     torch.export.save(program, path)
     return path
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A dataset of six pairs, and a page of translations that are nearer to the truth than their inputs are."""
-    truth = [np.asarray(Image.open(path)) for path in fill(tmp_path / "data" / "testB", 6, (24, 16), seed=2)]
+    """Write a dataset of six pairs, and a results page whose translations are closer to the targets than their inputs."""
+    targets = [np.asarray(Image.open(path)) for path in fill(tmp_path / "data" / "testB", 6, (24, 16), seed=2)]
     rng = np.random.default_rng(0)
-    for number, pixels in enumerate(truth):
+    for number, pixels in enumerate(targets):
         for visual, most in (("real_A", 90), ("fake_B", 30)):
             near = np.clip(pixels + rng.integers(-most, most + 1, pixels.shape), 0, 255).astype(np.uint8)
             file = tmp_path / "results" / "images" / visual / f"{number:02}.png"
@@ -51,35 +51,35 @@ def page(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def judged(folder: Path, *arguments: str) -> dict[str, dict[str, dict]]:
-    """The figures, by what was judged and by name, that the arguments lead to for the page and the dataset."""
+def evaluated(folder: Path, *arguments: str) -> dict[str, dict[str, dict]]:
+    """Evaluate the page with these arguments. Return the stored results by title and metric."""
     evaluate(
         parse(["--results", str(folder / "results"), "--dataroot", str(folder / "data"), "--gpu_ids", "-1", *arguments])
     )
-    record = json.loads((folder / "results" / "evaluation.json").read_text())
-    return {entry["judged"]: {figure["name"]: figure for figure in entry["figures"]} for entry in record}
+    entries = json.loads((folder / "results" / "evaluation.json").read_text())
+    return {entry["judged"]: {figure["name"]: figure for figure in entry["figures"]} for entry in entries}
 
 
 def read_all(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
 
 
-def test_a_page_is_judged_beside_its_untouched_inputs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = judged(page, "--paired")
-    untouched, translated = found["input left as it is"], found[str(page / "results")]
-    truth, results = read_all(page / "data" / "testB"), read_all(page / "results" / "images" / "fake_B")
-    pairs = list(zip(results, truth, strict=True))
+def test_a_page_is_evaluated_with_its_inputs_as_baseline(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluated(page, "--paired")
+    baseline, translated = found["input left as it is"], found[str(page / "results")]
+    target, results = read_all(page / "data" / "testB"), read_all(page / "results" / "images" / "fake_B")
+    pairs = list(zip(results, target, strict=True))
     assert translated["PSNR"]["value"] == pytest.approx(np.mean([psnr(*pair) for pair in pairs]))
     assert translated["SSIM"]["value"] == pytest.approx(np.mean([ssim(*pair) for pair in pairs]))
-    assert untouched["PSNR"]["value"] < translated["PSNR"]["value"]
-    told = capsys.readouterr().out
-    assert f"{translated['PSNR']['value']:.4g}" in told
-    assert "PSNR ↑" in told
-    assert f"written: {page / 'results' / 'evaluation.json'}" in told
+    assert baseline["PSNR"]["value"] < translated["PSNR"]["value"]
+    printed = capsys.readouterr().out
+    assert f"{translated['PSNR']['value']:.4g}" in printed
+    assert "PSNR ↑" in printed
+    assert f"written: {page / 'results' / 'evaluation.json'}" in printed
 
 
-def test_distances_are_those_of_the_features_and_say_how_they_were_taken(page: Path, thumbnail: Path) -> None:
-    found = judged(page, "--features", str(thumbnail), "--seed", "3")[str(page / "results")]
+def test_distribution_metrics_match_the_features_and_store_their_settings(page: Path, thumbnail: Path) -> None:
+    found = evaluated(page, "--features", str(thumbnail), "--seed", "3")[str(page / "results")]
     assert list(found) == [f"{name} (thumbnail)" for name in ("FID", "KID", "precision", "recall")]
 
     def features(folder: Path) -> torch.Tensor:
@@ -101,30 +101,30 @@ def test_distances_are_those_of_the_features_and_say_how_they_were_taken(page: P
     assert found["KID (thumbnail)"]["spread"] > 0
 
 
-def test_real_images_come_to_the_size_and_color_of_the_results(page: Path) -> None:
-    """As test.py reads them: --crop_size makes the results smaller than the dataset's files."""
+def test_real_images_are_converted_to_the_size_and_color_of_the_results(page: Path) -> None:
+    """Convert as test.py does: --crop_size makes the results smaller than the dataset's files."""
     for path in (page / "data" / "testB").iterdir():
         image = Image.open(path).resize((48, 32))
         image.save(path)
         gray = image.convert("L").resize((24, 16), Image.Resampling.BICUBIC)
         gray.save(page / "results" / "images" / "fake_B" / path.name)
-    found = judged(page, "--paired")[str(page / "results")]
-    assert found["PSNR"]["value"] is None  # equal images: infinite, which JSON cannot say
+    found = evaluated(page, "--paired")[str(page / "results")]
+    assert found["PSNR"]["value"] is None  # equal images: infinite, which JSON does not support
     assert found["SSIM"]["value"] == pytest.approx(1)
 
 
-def test_folders_of_images_are_judged_side_by_side_into_one_file(page: Path, tmp_path: Path, thumbnail: Path) -> None:
+def test_several_folders_are_written_to_one_file(page: Path, tmp_path: Path, thumbnail: Path) -> None:
     folders = [str(page / "results" / "images" / visual) for visual in ("fake_B", "real_A")]
-    real = ["--real", str(page / "data" / "testB"), "--json", str(tmp_path / "figures.json")]
+    real = ["--real", str(page / "data" / "testB"), "--json", str(tmp_path / "metrics.json")]
     asked = ["--features", str(thumbnail), "--paired", "--max_images", "5"]
     evaluate(parse(["--results", *folders, *real, *asked, "--gpu_ids", "-1"]))
-    record = json.loads((tmp_path / "figures.json").read_text())
-    assert [entry["judged"] for entry in record] == folders
-    assert {figure["pictures"] for entry in record for figure in entry["figures"]} == {5}
-    assert [len(entry["figures"]) for entry in record] == [6, 6]
+    entries = json.loads((tmp_path / "metrics.json").read_text())
+    assert [entry["judged"] for entry in entries] == folders
+    assert {figure["pictures"] for entry in entries for figure in entry["figures"]} == {5}
+    assert [len(entry["figures"]) for entry in entries] == [6, 6]
 
 
-def test_lpips_looks_through_the_weights_in_torchs_cache(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lpips_uses_the_weights_in_torchs_cache(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
     monkeypatch.setenv("TORCH_HOME", str(page / "cache"))
@@ -136,46 +136,46 @@ def test_lpips_looks_through_the_weights_in_torchs_cache(page: Path, monkeypatch
         for path in folder.iterdir():
             Image.open(path).resize((64, 64)).save(path)
 
-    found = judged(page, "--lpips", "squeeze")
-    untouched, translated = found["input left as it is"], found[str(page / "results")]
+    found = evaluated(page, "--lpips", "squeeze")
+    baseline, translated = found["input left as it is"], found[str(page / "results")]
     assert list(translated) == ["LPIPS (squeeze)"]
     from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 
-    truth, results = (
+    target, results = (
         torch.stack([torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255)) for image in read_all(folder)])
         for folder in (page / "data" / "testB", page / "results" / "images" / "fake_B")
     )
-    direct = learned_perceptual_image_patch_similarity(results, truth, net_type="squeeze", normalize=True)
+    direct = learned_perceptual_image_patch_similarity(results, target, net_type="squeeze", normalize=True)
     assert translated["LPIPS (squeeze)"]["value"] == pytest.approx(float(direct), rel=1e-4)
-    assert translated["LPIPS (squeeze)"]["value"] < untouched["LPIPS (squeeze)"]["value"]
+    assert translated["LPIPS (squeeze)"]["value"] < baseline["LPIPS (squeeze)"]["value"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
-        ([], "no figure is asked for: give some of --inception, --features FILE, --paired, --lpips"),
+        ([], "no metric requested. Add at least one of --inception, --features, --paired, --lpips."),
         (["--paired", "--phase", "val"], "valB is not a folder"),
-        (["--features", "nowhere.pth"], "there is no file nowhere.pth"),
+        (["--features", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--paired", "--visual", "fake_A"], "fake_A is not a folder"),
     ],
 )
-def test_mistakes_are_told(page: Path, arguments: list[str], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        judged(page, *arguments)
+def test_wrong_options_are_errors(page: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluated(page, *arguments)
 
 
-def test_translations_without_truth_or_of_another_size_are_named(page: Path) -> None:
+def test_translations_without_target_or_of_another_size_are_errors(page: Path) -> None:
     noise(24, 16).save(page / "results" / "images" / "fake_B" / "extra.png")
     with pytest.raises(UserError, match="testB has no image named extra"):
-        judged(page, "--paired")
+        evaluated(page, "--paired")
     (page / "results" / "images" / "fake_B" / "extra.png").unlink()
     noise(30, 16).save(page / "results" / "images" / "fake_B" / "00.png")
-    with pytest.raises(UserError, match=r"translations and their truth cannot be compared: .*of one shape"):
-        judged(page, "--paired")
+    with pytest.raises(UserError, match=r"--paired: .*of the same shape"):
+        evaluated(page, "--paired")
 
 
-def test_offline_without_weights_is_one_sentence_with_status_2(page: Path) -> None:
-    environment = ENVIRONMENT | {"TORCH_HOME": os.fspath(page), "https_proxy": "http://127.0.0.1:9"}  # nobody there
+def test_missing_weights_without_network_are_one_line_with_status_2(page: Path) -> None:
+    environment = ENVIRONMENT | {"TORCH_HOME": os.fspath(page), "https_proxy": "http://127.0.0.1:9"}  # no server
     finished = subprocess.run(
         [sys.executable, ROOT / "scripts" / "evaluate.py", "--results", "results", "--dataroot", "data", "--inception"],
         cwd=page,
@@ -187,24 +187,24 @@ def test_offline_without_weights_is_one_sentence_with_status_2(page: Path) -> No
     assert finished.returncode == 2, finished
     (line,) = finished.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "is not there, and https://github.com/" in line
+    assert ": missing, and the download of https://github.com/" in line
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
-def test_a_file_that_is_no_image_is_named(page: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_a_file_that_is_not_an_image_is_an_error(page: Path, content: bytes) -> None:
     broken = page / "results" / "images" / "fake_B" / "03.png"
     broken.write_bytes(content)
-    with pytest.raises(UserError, match=r"03\.png' cannot be judged: .*; take it out"):
-        judged(page, "--paired")
+    with pytest.raises(UserError, match=r"03\.png' cannot be evaluated: .*Remove the file"):
+        evaluated(page, "--paired")
 
 
 @pytest.mark.parametrize(
-    ("figure", "package", "name"),
+    ("flag", "package", "name"),
     [("--inception", "torch_fidelity", "torch-fidelity"), ("--paired", "torchmetrics", "torchmetrics")],
 )
-def test_what_computes_a_figure_may_be_missing(
-    page: Path, monkeypatch: pytest.MonkeyPatch, figure: str, package: str, name: str
+def test_a_missing_package_is_an_error(
+    page: Path, monkeypatch: pytest.MonkeyPatch, flag: str, package: str, name: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    with pytest.raises(UserError, match=f"need {name}, which is not installed: `pip install {name}`"):
-        judged(page, figure)
+    monkeypatch.setitem(sys.modules, package, None)  # as if not installed
+    with pytest.raises(UserError, match=f"{flag}: {name} is not installed. Install it with `pip install {name}`"):
+        evaluated(page, flag)

@@ -1,4 +1,4 @@
-"""The table and the drawing of several runs, made by their script from what runs leave."""
+"""Table and plot of several runs, by scripts/plot_runs.py."""
 
 import subprocess
 import sys
@@ -15,28 +15,28 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts/plot_runs.py"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a run was found to be worth at one time."""
+class Values:
+    """The metrics of a run at one position."""
 
     psnr: float
     fid: float
-    fid_of_average: float
+    fid_of_ema: float
 
 
-def judged(run: Path, *told: Told) -> str:
-    """The folder of a run that was judged so, 100 images apart."""
+def evaluated(run: Path, *evaluations: Values) -> str:
+    """Write the log of a run with these evaluations, 100 images apart. Return its folder."""
     log = MetricsLog(run / "metrics.jsonl")
-    for step, figures in enumerate(told, 1):
+    for step, values in enumerate(evaluations, 1):
         log.add(TrainingPosition(epoch=step, epochs_done=step, images=100 * step), {"losses": {"G": 1.0}})
-        taken = [
-            ("G", "PSNR", figures.psnr, False),
-            ("G", "FID", figures.fid, True),
-            ("G_ema", "FID", figures.fid_of_average, True),
+        results = [
+            ("G", "PSNR", values.psnr, False),
+            ("G", "FID", values.fid, True),
+            ("G_ema", "FID", values.fid_of_ema, True),
         ]
         fields = ("judged", "name", "value", "lower_is_better")
         log.add(
             TrainingPosition(epoch=step, epochs_done=step, images=100 * step),
-            {"taken_with": [dict(zip(fields, values, strict=True)) for values in taken]},
+            {"taken_with": [dict(zip(fields, result, strict=True)) for result in results]},
         )
     return str(run)
 
@@ -48,9 +48,9 @@ def plot(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_last_and_best_over_seeds(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     runs = [
-        judged(tmp_path / "cut_0", Told(10, 50, 40), Told(12, 30, 30), Told(11, 40, 20)),
-        judged(tmp_path / "cut_1", Told(10, 50, 40), Told(14, 20, 30), Told(13, 40, 20)),
-        judged(tmp_path / "other", Told(9, 1, 1)),
+        evaluated(tmp_path / "cut_0", Values(10, 50, 40), Values(12, 30, 30), Values(11, 40, 20)),
+        evaluated(tmp_path / "cut_1", Values(10, 50, 40), Values(14, 20, 30), Values(13, 40, 20)),
+        evaluated(tmp_path / "other", Values(9, 1, 1)),
     ]
     done = plot(*runs, "--figures", "PSNR", "FID", "FID of G_ema", "--plot", str(tmp_path / "new" / "curves.png"))
     assert done.returncode == 0, done.stderr
@@ -62,19 +62,19 @@ def test_last_and_best_over_seeds(tmp_path: Path) -> None:
         "| other | 1 | FID ↓ | 1 | 1 |",
         "| other | 1 | FID of G_ema ↓ | 1 | 1 |",
     ]
-    with Image.open(tmp_path / "new" / "curves.png") as drawing:
-        assert drawing.width > 3 * drawing.height
+    with Image.open(tmp_path / "new" / "curves.png") as plotted:
+        assert plotted.width > 3 * plotted.height
 
 
-def test_what_there_is_not_is_said(tmp_path: Path) -> None:
-    run = judged(tmp_path / "cut", Told(10, 50, 40))
-    for arguments, sentence in (
+def test_missing_data_is_an_error(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "cut", Values(10, 50, 40))
+    for arguments, message in (
         ([], "error: the following arguments are required: RUN_DIR (see plot_runs.py --help)"),
-        ([str(tmp_path)], f"error: {tmp_path} holds no figures: "),
-        ([run, run], "error: two runs are called cut; "),
+        ([str(tmp_path)], f"error: {tmp_path}: no metrics. "),
+        ([run, run], "error: cut: two runs have this name. "),
         ([run, "--plot", "x.foo"], "error: --plot x.foo: "),
-        ([run, "--figures", "KID"], "error: --figures: no run was judged by 'KID'; there are PSNR, FID, FID of G_ema"),
+        ([run, "--figures", "KID"], "error: --figures KID: no run has this metric. Choose from PSNR, FID, FID of G_ema."),
     ):
         done = plot(*arguments)
         assert done.returncode == 2
-        assert done.stderr.startswith(sentence)
+        assert done.stderr.startswith(message)

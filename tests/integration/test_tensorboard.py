@@ -1,4 +1,4 @@
-"""TensorBoard's events, written by the view and read back by TensorBoard itself."""
+"""TensorBoard events, written by the logger and read back by TensorBoard."""
 
 import io
 import sys
@@ -13,8 +13,8 @@ pytest.importorskip("tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
-from util.loggers.base import MOST_POINTS, LoggerGroup, TrainingPosition
-from util.loggers.tensorboard_logger import tensorboard_logger
+from util.loggers import TensorBoardLogger
+from util.loggers.base import MAX_QUEUED, LoggerGroup, TrainingPosition
 
 VISUALS = {"real_A": torch.ones(1, 3, 4, 6), "fake_B": -torch.ones(1, 1, 4, 6)}
 
@@ -23,17 +23,17 @@ def at(images: int) -> TrainingPosition:
     return TrainingPosition(1, images / 1000, images)
 
 
-def show(folder: Path, images: range) -> list[str]:
-    """A run that reports after these numbers of images; returns what its view had to say."""
-    said: list[str] = []
-    view = tensorboard_logger(folder)
-    view.start(said.append)
+def run(folder: Path, images: range) -> list[str]:
+    """Log after each of these numbers of images. Return the lines that the logger printed."""
+    printed: list[str] = []
+    logger = TensorBoardLogger(folder)
+    logger.start(printed.append)
     for seen in images:
-        view.plot("losses", at(seen), {"G": float(seen), "D": 0.5})
-        view.images(at(seen), VISUALS)
-    view.close()
-    assert view.thread and not view.thread.is_alive()
-    return said
+        logger.log_scalars("losses", at(seen), {"G": float(seen), "D": 0.5})
+        logger.log_images(at(seen), VISUALS)
+    logger.close()
+    assert logger.thread and not logger.thread.is_alive()
+    return printed
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -41,7 +41,7 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_curves_and_images_arrive(tmp_path) -> None:
-    assert show(tmp_path, range(1, 4)) == []
+    assert run(tmp_path, range(1, 4)) == []
     read = events(tmp_path)
     assert [(event.step, event.value) for event in read.Scalars("losses/G")] == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert {event.value for event in read.Scalars("losses/D")} == {0.5}
@@ -53,40 +53,42 @@ def test_curves_and_images_arrive(tmp_path) -> None:
     assert read.Images("real_A")[-1].step == 3
 
 
-def test_five_thousand_calls_are_taken_and_the_newest_shown(tmp_path) -> None:
-    assert show(tmp_path, range(1, 5001)) == []
+def test_of_many_calls_the_newest_are_written(tmp_path) -> None:
+    assert run(tmp_path, range(1, 5001)) == []
     steps = [event.step for event in events(tmp_path).Scalars("losses/G")]
-    assert steps[-1] == 5000 and len(steps) >= MOST_POINTS and steps == sorted(steps)
+    assert steps[-1] == 5000 and len(steps) >= MAX_QUEUED and steps == sorted(steps)
 
 
-def test_a_resumed_run_replaces_what_it_lives_through_again(tmp_path) -> None:
-    show(tmp_path, range(100, 600, 100))
-    show(tmp_path, range(300, 500, 100))
+def test_a_resumed_run_replaces_later_events(tmp_path) -> None:
+    run(tmp_path, range(100, 600, 100))
+    run(tmp_path, range(300, 500, 100))
     assert [event.step for event in events(tmp_path).Scalars("losses/G")] == [100, 200, 300, 400]
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
+def test_a_folder_that_is_not_writable_gives_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    said: list[str] = []
-    view = tensorboard_logger(tmp_path / "file" / "events")
-    view.start(said.append)
-    view.plot("losses", at(1), {"G": 1.0})
-    assert view.thread
-    view.thread.join(60)  # ends by itself
-    view.close()
-    (line,) = said
-    assert line.startswith("tensorboard stopped: training goes on without it (")
+    printed: list[str] = []
+    logger = TensorBoardLogger(tmp_path / "file" / "events")
+    logger.start(printed.append)
+    logger.log_scalars("losses", at(1), {"G": 1.0})
+    assert logger.thread
+    logger.thread.join(60)  # it stops by itself
+    logger.close()
+    (line,) = printed
+    assert line.startswith("tensorboard stopped: training continues without it (")
 
 
-def test_a_missing_package_is_one_line(tmp_path, monkeypatch) -> None:
+def test_a_missing_package_gives_one_line(tmp_path, monkeypatch) -> None:
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # makes its import fail
-    said: list[str] = []
-    view = LoggerGroup([tensorboard_logger(tmp_path)])
-    view.start(said.append)
-    view.plot("losses", at(1), {"G": 1.0})
-    view.images(at(1), VISUALS)
-    view.close()
-    assert said == ["tensorboard is not installed: training goes on without it; `pip install tensorboard` brings it"]
+    printed: list[str] = []
+    logger = LoggerGroup([TensorBoardLogger(tmp_path)])
+    logger.start(printed.append)
+    logger.log_scalars("losses", at(1), {"G": 1.0})
+    logger.log_images(at(1), VISUALS)
+    logger.close()
+    assert printed == [
+        "tensorboard is not installed: training continues without it. Install it with `pip install tensorboard`."
+    ]
     assert list(tmp_path.iterdir()) == []

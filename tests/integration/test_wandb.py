@@ -1,4 +1,4 @@
-"""The view on Weights & Biases, with its own client: offline, without an account, and before a server that says nothing."""
+"""The Weights & Biases logger with the real client: offline, without an account, and with a server that does not answer."""
 
 import os
 import sys
@@ -13,38 +13,37 @@ pytest.importorskip("wandb")
 
 from visdom_servers import HANG_GUARD_SECONDS, silent_server, wait_until
 
-import util.loggers.wandb_logger as wandb_module
+from util.loggers import WandbLogger
 from util.loggers.base import TrainingPosition
-from util.loggers.wandb_logger import wandb_logger
 
 VISUALS = {"fake_B": torch.ones(1, 3, 4, 6), "gray": -torch.ones(1, 1, 4, 6)}
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch) -> None:
-    """No account and no settings."""
+def isolated(tmp_path, monkeypatch) -> None:
+    """Remove accounts and settings."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(wandb_module, "CLOSE_SECONDS", HANG_GUARD_SECONDS)
+    monkeypatch.setattr(WandbLogger, "close_timeout", HANG_GUARD_SECONDS)
 
 
 def at(images: int) -> TrainingPosition:
     return TrainingPosition(1, images / 1000, images)
 
 
-def test_an_offline_run_lies_in_its_folder(tmp_path) -> None:
+def test_an_offline_run_is_written_to_its_folder(tmp_path) -> None:
     (tmp_path / "train_opt.json").write_text('{"lambda_NCE": 10.0}')
-    said: list[str] = []
-    view = wandb_logger(tmp_path, "cats")
-    view.start(said.append)
+    printed: list[str] = []
+    logger = WandbLogger(tmp_path, "cats")
+    logger.start(printed.append)
     for images in range(1, 5001):
-        view.plot("losses", at(images), {"G_GAN": images + 0.25, "D_real": float("nan")})
-        view.images(at(images), VISUALS)
-    view.close()
-    assert view.thread and not view.thread.is_alive()
-    assert said == []
+        logger.log_scalars("losses", at(images), {"G_GAN": images + 0.25, "D_real": float("nan")})
+        logger.log_images(at(images), VISUALS)
+    logger.close()
+    assert logger.thread and not logger.thread.is_alive()
+    assert printed == []
 
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     (file,) = run.glob("*.wandb")
@@ -55,42 +54,42 @@ def test_an_offline_run_lies_in_its_folder(tmp_path) -> None:
     assert list(run.glob("files/media/images/gray_*.png"))
 
 
-def test_without_an_account_one_line_says_so(tmp_path, monkeypatch) -> None:
+def test_a_missing_account_gives_one_line(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
-    said: list[str] = []
-    view = wandb_logger(tmp_path, "cats")
-    view.start(said.append)
-    view.plot("losses", at(1), {"G": 1.0})
-    wait_until(lambda: bool(said))
-    view.close()
-    (line,) = said
-    assert line.startswith("wandb stopped: training goes on without it (") and str(tmp_path / "wandb_log.txt") in line
+    printed: list[str] = []
+    logger = WandbLogger(tmp_path, "cats")
+    logger.start(printed.append)
+    logger.log_scalars("losses", at(1), {"G": 1.0})
+    wait_until(lambda: bool(printed))
+    logger.close()
+    (line,) = printed
+    assert line.startswith("wandb stopped: training continues without it (") and str(tmp_path / "wandb_log.txt") in line
     assert "api" in line.lower() or "log" in line.lower()
 
 
-def test_a_server_that_says_nothing_holds_nobody_up(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(wandb_module, "CLOSE_SECONDS", 0.1)
+def test_a_server_that_does_not_answer_does_not_block(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(WandbLogger, "close_timeout", 0.1)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     with silent_server() as port:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-        view = wandb_logger(tmp_path, "cats")
-        view.start(print)
-        for images in range(5000):  # whoever waits here for an answer waits until the test is killed
-            view.plot("losses", at(images), {"G": 1.0})
-            view.images(at(images), {"fake_B": torch.zeros(1, 3, 64, 64)})
-        view.close()
-        assert view.thread and view.thread.daemon and view.thread.is_alive()
-    wait_until(lambda: not view.thread.is_alive())  # W&B gives up
+        logger = WandbLogger(tmp_path, "cats")
+        logger.start(print)
+        for images in range(5000):  # a call that waits for an answer would block until the test is killed
+            logger.log_scalars("losses", at(images), {"G": 1.0})
+            logger.log_images(at(images), {"fake_B": torch.zeros(1, 3, 64, 64)})
+        logger.close()
+        assert logger.thread and logger.thread.daemon and logger.thread.is_alive()
+    wait_until(lambda: not logger.thread.is_alive())  # W&B gives up
 
 
-def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch) -> None:
+def test_a_missing_package_gives_one_line(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    said: list[str] = []
-    view = wandb_logger(tmp_path, "cats")
-    view.start(said.append)
-    view.plot("losses", at(1), {"G": 1.0})
-    view.close()
-    assert said == ["wandb is not installed: training goes on without it; `pip install wandb` brings it"]
+    printed: list[str] = []
+    logger = WandbLogger(tmp_path, "cats")
+    logger.start(printed.append)
+    logger.log_scalars("losses", at(1), {"G": 1.0})
+    logger.close()
+    assert printed == ["wandb is not installed: training continues without it. Install it with `pip install wandb`."]
     assert list(tmp_path.iterdir()) == []

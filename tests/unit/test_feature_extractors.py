@@ -180,22 +180,22 @@ def test_files_without_a_network_are_errors(tmp_path: Path) -> None:
             load(damaged, CPU)
     other = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, other)
-    with pytest.raises(UserError, match="holds neither the features of SqueezeNet"):
+    with pytest.raises(UserError, match="expected the features of SqueezeNet"):
         load_features(other, CPU)
 
 
-def test_weights_in_torchs_cache_are_found_and_absent_ones_cost_a_sentence(
+def test_weights_are_found_in_torchs_cache_and_missing_ones_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    url = "http://127.0.0.1:9/weights.pth"  # port 9 of this machine: nobody listens there
-    with pytest.raises(WeightsAbsentError, match=r"weights.pth is not there, and http.* cannot be fetched \(.*refused\)"):
+    url = "http://127.0.0.1:9/weights.pth"  # no server on this port
+    with pytest.raises(WeightsAbsentError, match=r"weights.pth: missing, and the download of http.* failed \(.*refused\)"):
         cached_download(url)
-    there = tmp_path / "hub" / "checkpoints" / "weights.pth"
-    there.write_bytes(b"weights")
-    assert cached_download(url) == there
-    assert sha256(there) == hashlib.sha256(b"weights").hexdigest()
+    cached = tmp_path / "hub" / "checkpoints" / "weights.pth"
+    cached.write_bytes(b"weights")
+    assert cached_download(url) == cached
+    assert sha256(cached) == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_the_squeezenet_at_hand_knows_images_apart(root: Path) -> None:
