@@ -1,4 +1,4 @@
-"""Reads a page of the project as a browser would: elements, texts, and the files that links lead to."""
+"""Parser of the project's HTML pages: elements, texts, linked files."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -10,22 +10,22 @@ VOID_ELEMENTS = {"meta", "img", "input", "hr"}
 
 @dataclass
 class Page:
-    """What a page holds.
+    """The content of a page.
 
     Attributes:
         elements: (tag, attributes) in order.
-        texts: (innermost tag, text) in order, blank texts left out.
+        texts: (innermost tag, text) in order, without blank texts.
     """
 
     elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
 
     def attributes(self, tag: str, name: str) -> list[str]:
-        """The values of an attribute, of all elements with that tag."""
+        """Return the values of an attribute of all elements with that tag."""
         return [attributes[name] or "" for found, attributes in self.elements if found == tag]
 
     def text_of(self, tag: str) -> list[str]:
-        """The texts inside elements with that tag."""
+        """Return the texts inside elements with that tag."""
         return [text for inside, text in self.texts if inside == tag]
 
 
@@ -49,7 +49,7 @@ class _Reader(HTMLParser):
 
 
 def read_page(path: Path) -> Page:
-    """Parses a page; fails when its elements are not properly nested."""
+    """Parse a page; fail if its elements are not properly nested."""
     reader = _Reader()
     reader.feed(path.read_text(encoding="utf-8"))
     reader.close()
@@ -58,7 +58,7 @@ def read_page(path: Path) -> Page:
 
 
 def linked_file(page_path: Path, link: str) -> Path:
-    """The file that a browser opens for a relative link of a page."""
+    """Return the file that a browser opens for a relative link of a page."""
     parts = urlsplit(link)
     assert not (parts.scheme or parts.netloc or parts.query or parts.fragment), link
     return page_path.parent / unquote(parts.path)

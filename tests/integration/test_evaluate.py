@@ -194,7 +194,7 @@ def test_missing_weights_without_network_are_one_line_with_status_2(page: Path) 
 def test_a_file_that_is_not_an_image_is_an_error(page: Path, content: bytes) -> None:
     broken = page / "results" / "images" / "fake_B" / "03.png"
     broken.write_bytes(content)
-    with pytest.raises(UserError, match=r"03\.png' cannot be evaluated: .*Remove the file"):
+    with pytest.raises(UserError, match=r"03\.png': cannot be evaluated: .*Remove the file"):
         evaluated(page, "--paired")
 
 
