@@ -24,10 +24,10 @@ from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
 from options.metric_options import metric_config
-from options.saved_options import describe_options, diff_options, save_options
+from options.saved_options import check_no_existing_run, describe_options, diff_options, save_options
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
-from util.errors import UserError, exit_on_user_error
+from util.errors import exit_on_user_error
 from util.files import remove_stale_temp_files
 from util.loggers import create_loggers
 from util.metrics.evaluator import create_evaluator
@@ -119,18 +119,6 @@ def train_in(
             if images.state_dict() != state_at_start and model.is_between_steps and not interrupt.forced:
                 save(model, losses, "latest")
                 visualizer.print(f"the newest weights: {run_dir / 'latest_net_*.pth'}")
-
-
-def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
-    """Raises UserError where the run would take the place of another one that was not asked to make room."""
-    goes_on = opt.continue_train and opt.pretrained_name is None
-    if goes_on or opt.overwrite or not any(run_dir.glob("*_net_*.pth")):
-        return
-    changes = "; ".join(diff_options(opt))
-    raise UserError(
-        f"{run_dir} holds a run already{f', with other options: {changes}' if changes else ''}. Add --continue_train, "
-        "without --pretrained_name, to go on with it, --overwrite to start anew in its place, or give another --name"
-    )
 
 
 def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:

@@ -1,4 +1,4 @@
-"""Command lines to options: `TrainOptions().parse(argv)` and `TestOptions().parse(argv)`."""
+"""Command-line options: `TrainOptions().parse(argv)` and `TestOptions().parse(argv)`."""
 
 from options.test_options import TestOptions
 from options.train_options import TrainOptions

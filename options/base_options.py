@@ -1,13 +1,14 @@
-"""The options that training and testing share, and how a command line becomes options."""
+"""Options that training and testing share, and the parsing of command lines."""
 
 import os
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from data import DATASETS
+from data.image_folder import DATAROOT_UNSET
 from data.transforms import OPS, parse_preprocess
 from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
@@ -28,35 +29,49 @@ from util.cli import (
 from util.errors import UserError
 from util.runtime.device import AUTO
 
-ARCHITECTURE = "architecture"
-LONGEST_FILE_NAME = 255  # bytes, on all usual file systems
+# Titles of option groups that other modules refer to.
+RUN, ARCHITECTURE, LOGGING = "run", "architecture", "logging and visualization"
+MAX_NAME_BYTES = 255  # longest file name on all usual file systems
+
+
+class DefaultsFormatter(ArgumentDefaultsHelpFormatter):
+    """Print all defaults, as published, except None, empty text and the placeholder of --dataroot."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return action.help if action.default in (None, "", DATAROOT_UNSET) else super()._get_help_string(action)
 
 
 def check_name(name: str) -> None:
-    """Raises UserError where `name` is no folder below the one of all runs, so that no run lies among or outside others."""
+    """Raise UserError unless `name` is a relative path below the folder of all runs."""
     path = Path(name)
-    too_long = any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts)
+    too_long = any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts)
     if not path.parts or path.is_absolute() or ".." in path.parts or too_long:
-        raise UserError(
-            f"argument --name: {name!r} names no folder below --checkpoints_dir; give a short name, such as horse2zebra_CUT"
-        )
+        raise UserError(f"--name {name!r}: not a folder name below --checkpoints_dir. Use a short name such as cat2dog_CUT.")
+
+
+def argument_group(parser: ArgumentParser, title: str) -> _ArgumentGroup:
+    """Return the group of options with this title, a new one if there is none."""
+    groups = [group for group in parser._action_groups if group.title == title]
+    return groups[0] if groups else parser.add_argument_group(title)
 
 
 class BaseOptions:
-    """Parses in stages, because options depend on options: --model and --dataset_mode bring along options of their own and
-    other defaults. What the command line says beats a mode's defaults, which beat the model's, which beat those here.
+    """Parser of a command line.
 
-    Parsing is a pure function of the command line: it looks at no file and no device.
+    It parses in stages, because --model and --dataset_mode add options and change defaults. The command line overrides
+    the defaults of a mode (such as --CUT_mode), which override those of the model, which override those declared here.
+
+    Parsing is a pure function of the command line. It reads no file and uses no device.
     """
 
     is_train: ClassVar[bool]
     description: ClassVar[str]
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
-        """The options of the command line `argv`, or of the program's own where it is None.
+        """Return the options of `argv`, or of sys.argv if it is None.
 
-        `explicit` in the result holds the names of the options that the command line sets. Ends the program with status 2
-        and one sentence where the command line is wrong.
+        `explicit` in the result contains the names of the options that the command line sets, `isTrain` is True in
+        training. If the command line is wrong, print a one-line error and exit with status 2.
         """
         arguments = sys.argv[1:] if argv is None else list(argv)
         parser = self.parser(arguments)
@@ -70,19 +85,24 @@ class BaseOptions:
         return opt
 
     def parser(self, arguments: Sequence[str]) -> ArgumentParser:
-        """The parser for this command line, with the options of the model and dataset that it names."""
+        """Return the parser for this command line, including the options of its model and dataset."""
         parser = CLIParser(
             usage="%(prog)s --dataroot FOLDER --name RUN [options]",
             description=self.description,
-            epilog="--model, --dataset_mode and --CUT_mode bring options and defaults of their own: put them before --help.",
-            formatter_class=ArgumentDefaultsHelpFormatter,  # all of them: they are the published ones
-            add_help=False,  # not before all options are known
+            epilog="--model, --dataset_mode and --CUT_mode change options and defaults: put them before --help.",
+            formatter_class=DefaultsFormatter,
+            add_help=False,  # added when all options are known
         )
         self.initialize(parser)
+        shared_groups = list(parser._action_groups)
 
         model = MODELS[parser.parse_known_args(arguments)[0].model]
         model.modify_commandline_options(parser, self.is_train)
         set_declared_defaults(parser, **model.dependent_defaults(parser.parse_known_args(arguments)[0]))
+        # --help shows the method's own options second, after the group "run".
+        second = 1 + shared_groups.index(argument_group(parser, RUN))
+        model_groups = parser._action_groups[len(shared_groups) :]
+        parser._action_groups[:] = [*shared_groups[:second], *model_groups, *shared_groups[second:]]
 
         dataset_class = DATASETS[parser.parse_known_args(arguments)[0].dataset_mode]
         dataset_class.modify_commandline_options(parser, self.is_train)
@@ -91,78 +111,105 @@ class BaseOptions:
         return parser
 
     def initialize(self, parser: ArgumentParser) -> None:
-        """Declares the shared options."""
-        group = parser.add_argument_group("run")
-        group.add_argument("--dataroot", default="placeholder", help="folder of the images: trainA, trainB, testA, testB")
-        group.add_argument("--name", default="experiment_name", help="name of the run, and of its folder")
+        """Declare the shared options."""
+        group = parser.add_argument_group(RUN)
         group.add_argument(
-            "--easy_label", default="experiment_name", help="readable name for the page of results, by default --name"
+            "--dataroot",
+            default=DATAROOT_UNSET,
+            help="path to the images (required); has folders trainA, trainB, testA, testB",
+        )
+        group.add_argument("--name", default="experiment_name", help="name of the run and of its folder")
+        group.add_argument(
+            "--easy_label", default="experiment_name", help="title of the results page, if it is not to be --name"
         )
         group.add_argument(
             "--gpu_ids",
             default=AUTO,
-            help="number of the GPU, such as 0, or of several that share the training, such as 0,1; -1 for the CPU; auto: a "
-            "GPU if there is one",
+            help="index of the GPU, such as 0, or of several GPUs for training, such as 0,1; -1: CPU; auto: GPU if any",
         )
-        group.add_argument("--checkpoints_dir", default="./checkpoints", help="where the folders of runs are")
-        group.add_argument("--epoch", default="latest", help="which checkpoint to load: latest, best, or an epoch")
-        group.add_argument("--suffix", default="", help="appended to the name, e.g. {model}_{netG}_size{load_size}")
-        group.add_argument("--seed", type=seed, default=0, help="what every random draw follows from")
-        group.add_argument("--verbose", action="store_true", help="print the networks layer by layer")
+        group.add_argument("--checkpoints_dir", default="./checkpoints", help="folder of all runs")
+        group.add_argument("--epoch", default="latest", help="checkpoint to load: latest, best, or the number of an epoch")
+        group.add_argument("--suffix", default="", help="suffix of --name, for example {model}_{netG}_size{load_size}")
+        group.add_argument("--seed", type=seed, default=0, help="random seed")
+        group.add_argument("--verbose", action="store_true", help="print the layers of the networks")
 
-        group = parser.add_argument_group(ARCHITECTURE, "written beside the weights; test.py takes them over from there")
-        group.add_argument("--model", choices=list(MODELS), default="cut", help="the method")
-        group.add_argument("--input_nc", type=positive_int, default=3, help="channels of input images: 3 color, 1 gray")
-        group.add_argument("--output_nc", type=positive_int, default=3, help="channels of output images")
-        group.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first layer")
-        group.add_argument("--ndf", type=positive_int, default=64, help="width of the discriminator's first layer")
-        group.add_argument("--netD", choices=list(DISCRIMINATORS), default="basic", help="the discriminator")
-        group.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="the generator")
-        group.add_argument("--n_layers_D", type=num_downsampling, default=3, help="layers of --netD n_layers")
-        group.add_argument("--D_patch_size", type=positive_int, default=64, help="side of the tiles of --netD tilestylegan2")
-        group.add_argument("--normG", choices=list(NORMS), default="instance", help="the generator's normalization")
-        group.add_argument("--normD", choices=list(NORMS), default="instance", help="the discriminator's normalization")
-        group.add_argument("--no_dropout", type=boolean, nargs="?", const=True, default=True, help="no dropout in G")
-        group.add_argument("--no_antialias", action="store_true", help="strided convolutions instead of blurred ones")
-        group.add_argument("--no_antialias_up", action="store_true", help="transposed convolutions instead of blurred ones")
+        group = parser.add_argument_group(ARCHITECTURE, "saved next to the weights; test.py reads them from there")
+        group.add_argument("--model", choices=list(MODELS), default="cut", help="method")
         group.add_argument(
-            "--stylegan2_G_num_downsampling", type=num_downsampling, default=1, help="halvings in StyleGAN2 generators"
+            "--input_nc", type=positive_int, default=3, help="number of input channels: 3 for RGB, 1 for gray"
+        )
+        group.add_argument(
+            "--output_nc", type=positive_int, default=3, help="number of output channels: 3 for RGB, 1 for gray"
+        )
+        group.add_argument("--ngf", type=positive_int, default=64, help="number of generator filters in the first layer")
+        group.add_argument("--ndf", type=positive_int, default=64, help="number of discriminator filters in the first layer")
+        group.add_argument("--netD", choices=list(DISCRIMINATORS), default="basic", help="discriminator architecture")
+        group.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="generator architecture")
+        group.add_argument(
+            "--n_layers_D", type=num_downsampling, default=3, help="number of downsampling layers of --netD n_layers"
+        )
+        group.add_argument(
+            "--D_patch_size", type=positive_int, default=64, help="patch size of --netD tilestylegan2 in pixels"
+        )
+        group.add_argument("--normG", choices=list(NORMS), default="instance", help="normalization layers of the generator")
+        group.add_argument(
+            "--normD", choices=list(NORMS), default="instance", help="normalization layers of the discriminator"
+        )
+        group.add_argument(
+            "--no_dropout", type=boolean, nargs="?", const=True, default=True, help="no dropout in the generator"
+        )
+        group.add_argument(
+            "--no_antialias", action="store_true", help="strided convolutions instead of antialiased downsampling"
+        )
+        group.add_argument(
+            "--no_antialias_up", action="store_true", help="transposed convolutions instead of antialiased upsampling"
+        )
+        group.add_argument(
+            "--stylegan2_G_num_downsampling",
+            type=num_downsampling,
+            default=1,
+            help="number of downsampling layers of StyleGAN2 generators",
         )
         group.add_argument(
             "--net_size",
             type=positive_int,
             default=None,
-            help="side of the images that StyleGAN2's layers are laid out for; by default that of the training images",
+            help="image size in pixels that StyleGAN2 networks are built for; by default the size of the training images",
         )
-        group.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which way to translate")
+        group.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="direction of the translation")
 
-        group = parser.add_argument_group("initialization")
-        group.add_argument("--init_type", choices=list(INIT_FUNCTIONS), default="xavier", help="first weights")
-        group.add_argument("--init_gain", type=non_negative_float, default=0.02, help="scale of the first weights")
+        group = parser.add_argument_group("weight initialization")
+        group.add_argument("--init_type", choices=list(INIT_FUNCTIONS), default="xavier", help="initialization method")
+        group.add_argument(
+            "--init_gain",
+            type=non_negative_float,
+            default=0.02,
+            help="scaling factor for the methods normal, xavier and orthogonal",
+        )
 
         group = parser.add_argument_group("data")
         phase = "train" if self.is_train else "test"
-        group.add_argument("--phase", default=phase, help="which folders to read: <phase>A and <phase>B")
-        group.add_argument("--dataset_mode", choices=list(DATASETS), default="unaligned", help="how folders become batches")
+        group.add_argument("--phase", default=phase, help="split to read: folders <phase>A and <phase>B")
+        group.add_argument("--dataset_mode", choices=list(DATASETS), default="unaligned", help="how images are loaded")
         group.add_argument("--serial_batches", action="store_true", help="images in order instead of shuffled")
-        group.add_argument("--num_threads", type=non_negative_int, default=4, help="processes that load images")
+        group.add_argument("--num_threads", type=non_negative_int, default=4, help="number of data loader workers")
         group.add_argument(
-            "--prefetch_factor", type=positive_int, default=2, help="batches that each of these processes reads ahead"
+            "--prefetch_factor", type=positive_int, default=2, help="number of batches prefetched by each worker"
         )
-        group.add_argument("--batch_size", type=positive_int, default=1, help="images per step, on all GPUs together")
+        group.add_argument("--batch_size", type=positive_int, default=1, help="batch size, on all GPUs together")
+        group.add_argument("--load_size", type=positive_int, default=286, help="size in pixels to resize images to first")
+        group.add_argument("--crop_size", type=positive_int, default=256, help="size in pixels to crop images to afterwards")
         group.add_argument(
-            "--load_size", type=positive_int, default=286, help="pixels that images are scaled to; None: as --crop_size"
+            "--max_dataset_size", type=positive_int, default=float("inf"), help="maximum number of images per domain"
         )
-        group.add_argument("--crop_size", type=positive_int, default=256, help="pixels that they are then cropped to")
-        group.add_argument("--max_dataset_size", type=positive_int, default=float("inf"), help="use only the first images")
         group.add_argument(
             "--preprocess",
             default="resize_and_crop",
-            help=f"steps joined by _and_, out of {', '.join(OPS)}; or none",
+            help=f"operations joined by _and_, out of {', '.join(OPS)}; or none",
         )
-        group.add_argument("--no_flip", action="store_true", help="no mirroring at random")
+        group.add_argument("--no_flip", action="store_true", help="no random horizontal flip")
         group.add_argument(
-            "--random_scale_max", type=float_ge_1, default=3.0, help="how far zoom shrinks: to 1/this at most"
+            "--random_scale_max", type=float_ge_1, default=3.0, help="maximum factor by which zoom shrinks an image"
         )
 
         if self.is_train:
@@ -173,38 +220,41 @@ class BaseOptions:
                 nargs="?",
                 const=4.0,
                 default=None,
-                help="hold decoded images in memory, in at most so many gigabytes (4 if none is given); off by default",
+                help="size in gigabytes of a cache of decoded images in memory (4 without a number); off by default",
             )
 
         add_performance_arguments(parser, self.is_train)
 
-        group = parser.add_argument_group("display")
-        group.add_argument("--display_winsize", type=positive_int, default=256, help="pixels an image is shown with")
+        group = argument_group(parser, LOGGING)
+        group.add_argument("--display_winsize", type=positive_int, default=256, help="width of displayed images in pixels")
 
     def finalize(self, opt: Namespace) -> None:
-        """Settles what follows from several options together. Raises UserError where they do not fit."""
+        """Set options that depend on several others. Raise UserError if they are incompatible."""
         if opt.net_size is None:
             opt.net_size = min(opt.load_size, opt.crop_size)
         validate_performance(opt)
-        steps = parse_preprocess(opt.preprocess)
-        scales = {"resize", "scale_width", "scale_shortside"} & set(steps)
-        if scales and "crop" in steps and opt.load_size < opt.crop_size:
+        ops = parse_preprocess(opt.preprocess)
+        resizes = {"resize", "scale_width", "scale_shortside"} & set(ops)
+        if resizes and "crop" in ops and opt.load_size < opt.crop_size:
             raise UserError(
-                f"--load_size {opt.load_size} is below --crop_size {opt.crop_size}: images scaled to the first are too "
-                f"small for crops of the second; give --load_size {opt.crop_size} or more"
+                f"--load_size {opt.load_size}: smaller than --crop_size {opt.crop_size}, so resized images do not contain a "
+                f"crop. Use --load_size {opt.crop_size} or more."
             )
 
         if opt.suffix:
             try:
                 opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"
             except (LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
-                raise UserError(f"argument --suffix: {opt.suffix!r} cannot be filled in from the options: {error}") from None
+                raise UserError(
+                    f"--suffix {opt.suffix!r}: cannot be formatted with the options ({error}). "
+                    f"Use option names in braces, such as {{model}}_{{netG}}."
+                ) from None
         check_name(opt.name)
 
     @staticmethod
     def _explicit_options(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:
-        """The names of the options that the command line itself sets."""
-        untouched = object()
-        values = Namespace(**dict.fromkeys((action.dest for action in parser._actions), untouched))
+        """Return the names of the options that the command line itself sets."""
+        unset = object()
+        values = Namespace(**dict.fromkeys((action.dest for action in parser._actions), unset))
         parser.parse_args(arguments, values)
-        return frozenset(name for name, value in vars(values).items() if value is not untouched)
+        return frozenset(name for name, value in vars(values).items() if value is not unset)

@@ -1,7 +1,6 @@
-"""The options that change how a step is computed, and not what."""
+"""Options that change how fast a step is computed, but not what is computed."""
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
 from models.performance import PRECISIONS, PerformanceConfig, incompatibility
 from util.cli import boolean, positive_int
@@ -9,37 +8,36 @@ from util.errors import UserError
 
 
 def add_performance_arguments(parser: ArgumentParser, is_train: bool) -> None:
-    """Declares them; a test has those that concern a single pass."""
-    group = parser.add_argument_group("speed", "docs/performance.md says what each is worth")
+    """Declare the options. A test has only those that concern the forward pass."""
+    group = parser.add_argument_group("performance", "docs/performance.md has measurements of each option")
 
-    def switch(flag: str, help: str) -> None:
-        on_or_off: dict[str, Any] = {"type": boolean, "nargs": "?", "const": True, "default": False}
-        group.add_argument(flag, **on_or_off, help=help)
+    def add_bool(flag: str, help: str) -> None:
+        group.add_argument(flag, type=boolean, nargs="?", const=True, default=False, help=help)
 
-    switch("--fast", "the best known of what follows for this device, unless it is given")
+    add_bool("--fast", "the fastest of the following options for this device, unless they are set explicitly")
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="fp32; tf32: an NVIDIA GPU rounds the factors of products; bf16: G and D compute in bfloat16, all else in fp32",
+        help="fp32; tf32: NVIDIA GPUs round the factors of products; bf16: G and D compute in bfloat16, the rest in fp32",
     )
-    switch("--channels_last", "memory layout with the channels last")
-    switch("--compile", "compile the networks; the first steps take minutes")
+    add_bool("--channels_last", "channels-last memory format")
+    add_bool("--compile", "networks compiled by torch.compile; the first steps take minutes")
     if is_train:
-        switch("--cuda_graphs", "record a step and play it back: for small batches on a large GPU")
-        switch("--grad_checkpoint", "compute the generator's blocks again instead of keeping their results: less memory")
+        add_bool("--cuda_graphs", "training steps as CUDA graphs, for small batches on a large GPU")
+        add_bool("--grad_checkpoint", "gradient checkpointing of the generator's blocks: less memory, more computation")
         group.add_argument(
-            "--accumulate", type=positive_int, default=1, help="batches whose gradients make one step, as if they were one"
+            "--accumulate", type=positive_int, default=1, help="number of batches to accumulate gradients over in one step"
         )
         group.add_argument(
             "--deterministic",
             action="store_true",
-            help="algorithms with the same result every time, also on a GPU, where they are slower; what has none is named",
+            help="deterministic algorithms, slower on a GPU; operations without one are reported",
         )
 
 
 def validate_performance(opt: Namespace) -> None:
-    """Raises UserError for options that cannot go with each other."""
-    asked = {name: getattr(opt, name) for name in PerformanceConfig.__dataclass_fields__ if hasattr(opt, name)}
-    if reason := incompatibility(opt, PerformanceConfig(**asked)):
+    """Raise UserError if the options are incompatible with each other."""
+    values = {name: getattr(opt, name) for name in PerformanceConfig.__dataclass_fields__ if hasattr(opt, name)}
+    if reason := incompatibility(opt, PerformanceConfig(**values)):
         raise UserError(reason)

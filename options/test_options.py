@@ -1,4 +1,4 @@
-"""The options of test.py."""
+"""Options of test.py."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -7,22 +7,24 @@ from util.cli import positive_int, set_declared_defaults
 
 
 class TestOptions(BaseOptions):
-    __test__ = False  # the name says what it is for; pytest shall not take it for a test
+    """Options of testing: --load_size is --crop_size unless it is set, so that whole images are not enlarged."""
+
+    __test__ = False  # otherwise pytest collects the class because of its name
 
     is_train = False
-    description = "Translates images with a trained model, onto a page."
+    description = "Translate images with a trained model and write a results page."
 
     def initialize(self, parser: ArgumentParser) -> None:
         super().initialize(parser)
-        group = parser.add_argument_group("test")
-        group.add_argument("--results_dir", default="./results/", help="where results go")
-        group.add_argument("--eval", action="store_true", help="running statistics and no dropout, for batch norm")
+        group = parser.add_argument_group("testing")
+        group.add_argument("--results_dir", default="./results/", help="folder of results")
+        group.add_argument("--eval", action="store_true", help="eval mode: no dropout, running statistics in batch norm")
         group.add_argument(
             "--ema",
             action="store_true",
-            help="test the generator's moving average, *_net_G_ema.pth, which training with --ema DECAY has kept",
+            help="use the moving average of the generator's weights, *_net_G_ema.pth, of a training with --ema DECAY",
         )
-        group.add_argument("--num_test", type=positive_int, default=50, help="how many images to translate")
+        group.add_argument("--num_test", type=positive_int, default=50, help="maximum number of images to translate")
         set_declared_defaults(parser, load_size=None)
 
     def finalize(self, opt: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The options of train.py."""
+"""Options of train.py."""
 
 from argparse import ArgumentParser, ArgumentTypeError
 
@@ -10,12 +10,12 @@ from util.cli import decay_rate, non_negative_float, non_negative_int, positive_
 from util.loggers import add_logger_arguments
 
 
-def schedule(text: str) -> str:
-    """The name of a learning-rate schedule."""
+def lr_policy(text: str) -> str:
+    """Return the name of a learning-rate schedule. Raise ArgumentTypeError if it is unknown."""
     if text == "plateau":
         raise ArgumentTypeError(
-            "plateau needs a figure that says how good the run is, and adversarial losses are none; "
-            f"choose one of {', '.join(SCHEDULES)}"
+            "plateau needs a quality metric, and adversarial losses do not measure quality. "
+            f"Use one of {', '.join(SCHEDULES)}"
         )
     if text not in SCHEDULES:
         raise ArgumentTypeError(f"{text!r} is not one of {', '.join(SCHEDULES)}")
@@ -23,8 +23,10 @@ def schedule(text: str) -> str:
 
 
 class TrainOptions(BaseOptions):
+    """Options of training: the shared ones, logging, checkpoints, evaluation and optimization."""
+
     is_train = True
-    description = "Trains a model on the images of two folders."
+    description = "Train a model on the images of two folders."
 
     def initialize(self, parser: ArgumentParser) -> None:
         super().initialize(parser)
@@ -36,19 +38,25 @@ class TrainOptions(BaseOptions):
         add_logger_arguments(group)
 
         group = parser.add_argument_group("checkpoints")
-        group.add_argument("--save_latest_freq", type=positive_int, default=5000, help="images between saves of latest")
-        group.add_argument("--save_epoch_freq", type=positive_int, default=5, help="epochs between saves under their number")
-        group.add_argument("--save_by_iter", action="store_true", help="label those saves iter_<images>, not latest")
+        group.add_argument(
+            "--save_latest_freq", type=positive_int, default=5000, help="images between saves of the latest weights"
+        )
+        group.add_argument("--save_epoch_freq", type=positive_int, default=5, help="epochs between numbered checkpoints")
+        group.add_argument(
+            "--save_by_iter", action="store_true", help="label iter_<images> for the saves of --save_latest_freq, not latest"
+        )
         group.add_argument(
             "--keep_checkpoints",
             type=positive_int,
             default=None,
-            help="how many numbered checkpoints to keep; by default all",
+            help="maximum number of numbered checkpoints to keep; by default all",
         )
-        group.add_argument("--overwrite", action="store_true", help="start anew in the folder of an earlier run")
-        group.add_argument("--continue_train", action="store_true", help="go on where the run stopped")
-        group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the first epoch")
-        group.add_argument("--pretrained_name", default=None, help="run whose weights --continue_train takes")
+        group.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+        group.add_argument(
+            "--continue_train", action="store_true", help="resume training from the last checkpoint of the run"
+        )
+        group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the starting epoch")
+        group.add_argument("--pretrained_name", default=None, help="name of the run whose weights --continue_train loads")
 
         group = parser.add_argument_group(
             "evaluation",
@@ -73,37 +81,44 @@ class TrainOptions(BaseOptions):
             type=decay_rate,
             default=0.0,
             metavar="DECAY",
-            help="keep a moving average of the generator's weights as well, this much of it from step to step (0.999), in "
-            "*_net_G_ema.pth; 0: none. To test it, give test.py --ema, there without a number",
+            help="decay of the exponential moving average of the generator's weights (such as 0.999), saved as "
+            "*_net_G_ema.pth; 0: no average. test.py --ema (without a number) uses it",
         )
         group.add_argument(
-            "--n_epochs", type=non_negative_int, default=200, help="epochs that --lr_policy linear has at the first rate"
+            "--n_epochs", type=non_negative_int, default=200, help="number of epochs at the initial learning rate"
         )
         group.add_argument(
-            "--n_epochs_decay", type=non_negative_int, default=200, help="epochs after them, in which its rate falls"
+            "--n_epochs_decay",
+            type=non_negative_int,
+            default=200,
+            help="number of epochs to linearly decay the learning rate to zero",
         )
-        group.add_argument("--beta1", type=decay_rate, default=0.5, help="Adam's first momentum")
-        group.add_argument("--beta2", type=decay_rate, default=0.999, help="Adam's second momentum")
-        group.add_argument("--lr", type=positive_float, default=0.0002, help="first learning rate")
-        group.add_argument("--gan_mode", choices=list(GAN_LOSSES), default="lsgan", help="the adversarial loss")
+        group.add_argument(
+            "--beta1", type=decay_rate, default=0.5, help="Adam beta1: decay of the first-moment estimate (momentum)"
+        )
+        group.add_argument("--beta2", type=decay_rate, default=0.999, help="Adam beta2: decay of the second-moment estimate")
+        group.add_argument("--lr", type=positive_float, default=0.0002, help="initial learning rate of Adam")
+        group.add_argument("--gan_mode", choices=list(GAN_LOSSES), default="lsgan", help="type of GAN loss")
         group.add_argument(
             "--lambda_gp",
             type=non_negative_float,
             default=0.0,
             help="weight of the gradient penalty of --gan_mode wgangp",
         )
-        group.add_argument("--pool_size", type=non_negative_int, default=50, help="translations kept for the discriminator")
+        group.add_argument("--pool_size", type=non_negative_int, default=50, help="size of the image buffer")
         group.add_argument(
             "--lr_policy",
-            type=schedule,
+            type=lr_policy,
             metavar="{" + ",".join(SCHEDULES) + "}",
             default="linear",
-            help="how the learning rate falls: linear, towards 0 in the last --n_epochs_decay epochs; step, to a tenth "
-            "every --lr_decay_iters epochs; cosine, towards 0 over all epochs",
+            help="learning rate policy: linear decays to 0 during the last --n_epochs_decay epochs, step multiplies by 0.1 "
+            "every --lr_decay_iters epochs, cosine decays to 0 over all epochs",
         )
         group.add_argument(
             "--published_cosine",
             action="store_true",
-            help="--lr_policy cosine as published: down within --n_epochs, and up again in the decay phase",
+            help="--lr_policy cosine as published: decay within --n_epochs, rise again in the following epochs",
         )
-        group.add_argument("--lr_decay_iters", type=positive_int, default=50, help="epochs per stair of --lr_policy step")
+        group.add_argument(
+            "--lr_decay_iters", type=positive_int, default=50, help="epochs between two decays of --lr_policy step"
+        )

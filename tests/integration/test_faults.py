@@ -237,13 +237,16 @@ def test_a_run_is_not_replaced_unasked(folder: Path, train) -> None:
     before = contents(folder / "checkpoints" / "whole")
     again = [*RUN, *TWO_EPOCHS, "--name", "whole"]
     for changes, told in (
-        ([], "error: checkpoints/whole holds a run already. Add --continue_train"),
+        ([], "error: --name whole: checkpoints/whole already contains a run. Add --continue_train"),
         (
             ["--lr", "0.1", "--num_threads", "1", "--batch_size", "2"],
-            "error: checkpoints/whole holds a run already, with other options: --batch_size is 2, was 1; "
-            "--lr is 0.1, was 0.0002. Add --continue_train",
+            "error: --name whole: checkpoints/whole already contains a run with other options (--batch_size is 2, was 1; "
+            "--lr is 0.1, was 0.0002). Add --continue_train",
         ),
-        (["--continue_train", "--pretrained_name", "whole"], "error: checkpoints/whole holds a run already. Add "),
+        (
+            ["--continue_train", "--pretrained_name", "whole"],
+            "error: --name whole: checkpoints/whole already contains a run. Add ",
+        ),
     ):
         ended = train(folder, *again, *changes)
         assert ended.status == 2

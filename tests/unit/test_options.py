@@ -179,32 +179,32 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
         ("--lambda_GAN inf", "--lambda_GAN: 'inf' is not a number of at least 0"),
         ("--beta1 1", "--beta1: '1' is not a number from 0 up to, not including, 1"),
         ("--random_scale_max 0.5", "--random_scale_max: '0.5' is not a number of at least 1"),
-        ("--lr_policy plateau", "--lr_policy: plateau needs a figure .* choose one of linear, step, cosine"),
+        ("--lr_policy plateau", "--lr_policy: plateau needs a quality metric.* Use one of linear, step, cosine"),
         ("--lr_policy bogus", "--lr_policy: 'bogus' is not one of linear, step, cosine"),
         ("--nce_layers 0,a", "--nce_layers: '0,a' is not a list of layers such as 0,4,8,12,16"),
         ("--nce_layers 0,,4", "--nce_layers: '0,,4' is not a list"),
         ("--nce_layers 0;4", "--nce_layers: '0;4' is not a list"),
         ("--nce_idt maybe", "--nce_idt: 'maybe' is neither yes/true/t/y/1 nor no/false/f/n/0"),
-        ("--load_size 100", "--load_size 100 is below --crop_size 256: .* give --load_size 256 or more"),
-        ("--crop_size 300", "--load_size 286 is below --crop_size 300: .* give --load_size 300 or more"),
-        ("--preprocess resize_und_crop", "--preprocess 'resize_und_crop': 'und' not understood; give none, or .* fixsize"),
+        ("--load_size 100", "--load_size 100: smaller than --crop_size 256, .* Use --load_size 256 or more"),
+        ("--crop_size 300", "--load_size 286: smaller than --crop_size 300, .* Use --load_size 300 or more"),
+        ("--preprocess resize_und_crop", "--preprocess 'resize_und_crop': unknown operation 'und'. Use none, or .* fixsize"),
         ("--bogus 3", "unrecognized arguments: --bogus 3"),
         ("--load 300", "unrecognized arguments: --load 300"),  # no abbreviations: one may become ambiguous
         ("stray", "unrecognized arguments: stray"),
         ("--name", "--name: expected one argument"),
-        ("--name=", "--name: '' names no folder below --checkpoints_dir"),
-        ("--name .", r"--name: '\.' names no folder below"),
-        ("--name a/../..", "--name: 'a/../..' names no folder below"),
-        ("--name /", "--name: '/' names no folder below"),
-        (f"--name {'x' * 256}", "--name: 'x+' names no folder below"),
-        ("--suffix {bogus}", "--suffix: '{bogus}' cannot be filled in"),
-        ("--suffix {", "--suffix: '{' cannot be filled in"),
-        ("--suffix {0}", r"--suffix: '\{0\}' cannot be filled in"),
-        ("--suffix {model.x}", "--suffix: '{model.x}' cannot be filled in"),
-        ("--suffix {model[x]}", r"--suffix: '{model\[x\]}' cannot be filled in"),
-        ("--suffix {ngf[0]}", r"--suffix: '{ngf\[0\]}' cannot be filled in"),
-        ("--suffix {ngf:1000000000000}", "--suffix: '{ngf:1000000000000}' cannot be filled in"),
-        ("--suffix {ngf:s}", "--suffix: '{ngf:s}' cannot be filled in"),
+        ("--name=", "--name '': not a folder name below --checkpoints_dir"),
+        ("--name .", r"--name '\.': not a folder name below"),
+        ("--name a/../..", "--name 'a/../..': not a folder name below"),
+        ("--name /", "--name '/': not a folder name below"),
+        (f"--name {'x' * 256}", "--name 'x+': not a folder name below"),
+        ("--suffix {bogus}", "--suffix '{bogus}': cannot be formatted"),
+        ("--suffix {", "--suffix '{': cannot be formatted"),
+        ("--suffix {0}", r"--suffix '\{0\}': cannot be formatted"),
+        ("--suffix {model.x}", "--suffix '{model.x}': cannot be formatted"),
+        ("--suffix {model[x]}", r"--suffix '{model\[x\]}': cannot be formatted"),
+        ("--suffix {ngf[0]}", r"--suffix '{ngf\[0\]}': cannot be formatted"),
+        ("--suffix {ngf:1000000000000}", "--suffix '{ngf:1000000000000}': cannot be formatted"),
+        ("--suffix {ngf:s}", "--suffix '{ngf:s}': cannot be formatted"),
     ],
 )
 def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: str, reason: str) -> None:
@@ -219,7 +219,7 @@ def test_the_largest_seed_is_one_that_pytorch_takes() -> None:
 def test_mistakes_of_a_test(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--num_test: '0'" in refusal(capsys, "test", "--num_test", "0")
     assert "unrecognized arguments: --n_epochs 3" in refusal(capsys, "test", "--n_epochs", "3")
-    assert "--load_size 32 is below --crop_size 64" in refusal(capsys, "test", "--crop_size", "64", "--load_size", "32")
+    assert "--load_size 32: smaller than --crop_size 64" in refusal(capsys, "test", "--crop_size", "64", "--load_size", "32")
 
 
 @pytest.mark.parametrize("preprocess", ["none", "crop", "scale_width", "zoom_and_patch"])
@@ -283,8 +283,10 @@ def test_help_lists_the_options_with_their_defaults(capsys: pytest.CaptureFixtur
     actions = [action for action in OPTIONS[command]().parser(arguments)._actions if action.dest != "help"]
     for action in actions:
         (flag,) = action.option_strings
-        assert entries[flag].endswith(f"(default:{action.default})"), flag
-        assert len(entries[flag]) > len(f"{flag}{flag}(default:{action.default})"), f"{flag} says nothing of itself"
+        default = "" if action.default in (None, "", "placeholder") else f"(default:{action.default})"
+        assert entries[flag].endswith(default), flag
+        assert len(entries[flag]) > len(f"{flag}{flag}{default}"), f"{flag} has no help text"
+    assert not re.search(r"\(default:(placeholder|None|)\)", "".join(said.out.split()))
     assert {entry for entry in entries if entry != "-h,"} == {action.option_strings[0] for action in actions}
 
 
@@ -295,9 +297,20 @@ def test_help_speaks_of_the_chosen_model_and_mode(capsys: pytest.CaptureFixture[
         return "".join(capsys.readouterr().out.split())
 
     cut, fastcut, cycle_gan = shown(), shown("--CUT_mode", "FastCUT"), shown("--model", "cycle_gan")
-    assert "weightofPatchNCE(default:1.0)" in cut
-    assert "weightofPatchNCE(default:10.0)" in fastcut
+    assert "weightofthePatchNCEloss(default:1.0)" in cut
+    assert "weightofthePatchNCEloss(default:10.0)" in fastcut
     assert "--lambda_NCE" not in cycle_gan and "--lambda_A" in cycle_gan and "--lambda_A" not in cut
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "method"),
+    [("train", [], "CUT"), ("train", ["--model", "cycle_gan"], "CycleGAN"), ("test", [], "CUT")],
+)
+def test_help_shows_the_options_of_the_method_second(command: str, arguments: list[str], method: str) -> None:
+    groups = OPTIONS[command]().parser(arguments)._action_groups
+    titles = [group.title for group in groups if group._group_actions]
+    assert titles[1:4] == ["run", method, "architecture"]
+    assert len(titles) == len(set(titles))
 
 
 def test_help_of_the_program_itself(tmp_path: Path) -> None:

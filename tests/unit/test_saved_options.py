@@ -179,14 +179,14 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: str | bytes) -> None
     path = leave(tmp_path, content)
     with pytest.raises(UserError) as refused:
         options_of_test(tmp_path)
-    assert str(refused.value).startswith(f"{path} is damaged (")
-    assert str(refused.value).endswith("); remove it, and give the architecture options by hand")
+    assert str(refused.value).startswith(f"{path}: damaged (")
+    assert str(refused.value).endswith("). Remove the file and set the architecture options explicitly.")
     assert "\n" not in str(refused.value)
 
 
 def test_a_folder_in_the_place_of_a_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / MACHINE_READABLE).mkdir(parents=True)
-    with pytest.raises(UserError, match=r"train_opt\.json is damaged \(.*Is a directory"):
+    with pytest.raises(UserError, match=r"train_opt\.json: damaged \(.*Is a directory"):
         options_of_test(tmp_path)
 
 
@@ -206,7 +206,7 @@ def test_a_hostile_record_is_named(tmp_path: Path, option: str, value: Any) -> N
     with pytest.raises(UserError) as refused:
         options_of_test(tmp_path)
     said = str(refused.value)
-    assert said.startswith(f"{path} is damaged (")
+    assert said.startswith(f"{path}: damaged (")
     assert "\n" not in said
     assert len(said) < len(str(path)) + 300
 
@@ -228,4 +228,4 @@ def test_networks_of_monstrous_width_are_refused(tmp_path: Path) -> None:
 def test_the_program_ends_with_one_sentence(tmp_path: Path) -> None:
     leave(tmp_path, '{"netG": ["resnet_9blocks"], "model": ["\\ud800"]}')
     line = refuse(tmp_path, "test.py", "--checkpoints_dir", str(tmp_path), "--name", "run")
-    assert line.startswith(f"error: {tmp_path / 'run' / MACHINE_READABLE} is damaged (model is ")
+    assert line.startswith(f"error: {tmp_path / 'run' / MACHINE_READABLE}: damaged (model is ")
