@@ -4,7 +4,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 
 from models.losses.gan import GAN_LOSSES
 from models.lr_schedules import SCHEDULES
-from options.base_options import BaseOptions
+from options.base_options import LOGGING, BaseOptions, argument_group
 from options.metric_options import add_metric_arguments
 from util.cli import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
 from util.loggers import add_logger_arguments
@@ -30,11 +30,13 @@ class TrainOptions(BaseOptions):
 
     def initialize(self, parser: ArgumentParser) -> None:
         super().initialize(parser)
-        group = parser.add_argument_group("logging and visualization")
+        group = argument_group(parser, LOGGING)
         group.add_argument("--display_freq", type=positive_int, default=400, help="images between two displays of images")
-        group.add_argument("--update_html_freq", type=positive_int, default=1000, help="images between updates of the page")
+        group.add_argument(
+            "--update_html_freq", type=positive_int, default=1000, help="images between updates of the training page"
+        )
         group.add_argument("--print_freq", type=positive_int, default=100, help="images between two lines of losses")
-        group.add_argument("--no_html", action="store_true", help="no training page")
+        group.add_argument("--no_html", action="store_true", help="no HTML training page")
         add_logger_arguments(group)
 
         group = parser.add_argument_group("checkpoints")
