@@ -1,4 +1,4 @@
-"""The options that request metrics, for train.py and scripts/evaluate.py."""
+"""Options that request metrics, for train.py and scripts/evaluate.py."""
 
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from typing import Any

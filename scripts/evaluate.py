@@ -1,4 +1,4 @@
-"""Evaluate translations:
+"""Evaluate translations.
 
     python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/horse2zebra --inception
     python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/maps --paired --lpips

@@ -24,7 +24,7 @@ from util.train_log import metric_results, read_metrics
 
 @dataclass
 class MetricCurve:
-    """The values of a metric in one run, each after so many training images."""
+    """Values of a metric in one run, each after so many training images."""
 
     lower_is_better: bool
     images: list[int] = field(default_factory=list)

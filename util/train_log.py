@@ -1,4 +1,4 @@
-"""The log files of a run: metrics.jsonl for programs, loss_log.txt in the published format."""
+"""Log files of a run: metrics.jsonl for programs, loss_log.txt in the published format."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Row = Mapping[str, Any]  # a line of metrics.jsonl
 
 
 class MetricsLog:
-    """The file metrics.jsonl. Each line is a JSON object with the training position and the values logged there:
+    """Log file metrics.jsonl. Each line is a JSON object with the training position and the values logged there.
 
         {"epoch": 1, "epochs_done": 0.5, "images": 100, "losses": {"G_GAN": 0.562, "D_real": 0.131}}
 
@@ -105,7 +105,7 @@ def format_losses(
 
 
 class LossLog:
-    """The append-only file loss_log.txt: a header with the date for every start of the run, and lines of losses."""
+    """Append-only file loss_log.txt: a header with the date for every start of the run, and lines of losses."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

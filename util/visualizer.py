@@ -1,4 +1,4 @@
-"""The user's view of a training run: progress bar, log files, training page and loggers behind one object."""
+"""Output of a training run: progress bar, log files, training page and loggers behind one object."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence

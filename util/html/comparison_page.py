@@ -1,4 +1,4 @@
-"""The comparison page: results of several runs side by side, one row per input."""
+"""Comparison page: results of several runs side by side, one row per input."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The common parts of all HTML pages: header, charts, image rows, image viewer, and atomic writing.
+"""Common parts of all HTML pages: header, charts, image rows, image viewer, and atomic writing.
 
 A page is self-contained: it includes its style and script, loads nothing from the network, and no other script can run. It
 is readable without scripts.
@@ -45,7 +45,7 @@ class PageImage:
 
 
 class dialog(tags.html_tag):  # noqa: N801
-    """The HTML element `<dialog>`, which dominate lacks."""
+    """HTML element `<dialog>`, which dominate lacks."""
 
 
 def image_row(heading: str, images: Sequence[PageImage]) -> str:

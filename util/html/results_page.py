@@ -1,4 +1,4 @@
-"""The results page of test.py: each input image with its translation."""
+"""Results page of test.py: each input image with its translation."""
 
 import os
 import unicodedata

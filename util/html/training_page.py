@@ -1,4 +1,4 @@
-"""The training page: curves, and images of each epoch, the newest first."""
+"""Training page: curves, and images of each epoch, the newest first."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""The registry of loggers. To add one, write a file with its `Logger` class (see base.py) and add a line to LOGGERS."""
+"""Registry of loggers. To add one, write a file with its `Logger` class (see base.py) and add a line to LOGGERS."""
 
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The logger interface, and the base class of loggers that do their slow work in a background thread."""
+"""Logger interface, and the base class of loggers that do their slow work in a background thread."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from util.images import tensor2im
 
 @dataclass(frozen=True)
 class TrainingPosition:
-    """The progress of a run.
+    """Progress of a run.
 
     Attributes:
         epoch: current epoch, counted from 1.
@@ -100,13 +100,13 @@ class ScalarEvent:
 
 
 class LoggerBackend(Protocol):
-    """The receiver of an `AsyncLogger`. Its methods are called from one background thread and may block."""
+    """Receiver of an `AsyncLogger`. Its methods are called from one background thread and may block."""
 
     def flush(self, events: Sequence[ScalarEvent], images: LoggedImages | None) -> None:
         """Write the data since the last call, perhaps nothing. An exception stops the logger."""
 
     def close(self) -> None:
-        """Called last, after all data was flushed."""
+        """Close the backend; called last, after all data was flushed."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class LogQueue:
 
 
 class AsyncLogger(Logger):
-    """A logger whose backend may be slow, hang or fail without delaying training.
+    """Base class of loggers whose backend may be slow, hang or fail without delaying training.
 
     The caller's thread only appends to a queue. A daemon thread takes the items out and waits for the backend.
 

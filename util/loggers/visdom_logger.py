@@ -168,7 +168,7 @@ class VisdomBackend:
 
 
 class NoAnswerError(Exception):
-    """The server did not answer as visdom does."""
+    """Raised if the server does not answer as visdom does."""
 
 
 def timeout_visdom() -> Callable[..., Any]:
@@ -192,7 +192,7 @@ def timeout_visdom() -> Callable[..., Any]:
 
 
 class VisdomClient:
-    """A connection to a server, and the windows of one run on it. Every method waits for the network.
+    """Connection to a server, and the windows of one run on it. Every method waits for the network.
 
     Raises:
         NoAnswerError: in the constructor and in every method.

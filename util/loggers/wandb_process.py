@@ -1,4 +1,4 @@
-"""The process between a run and Weights & Biases: `wandb_process.py RUN_DIR NAME`, started by wandb_logger.py.
+"""Process between a run and Weights & Biases: `wandb_process.py RUN_DIR NAME`, started by wandb_logger.py.
 
 Reads pickled (images, values by name, uint8 images by name) from standard input until its end.
 """

@@ -1,4 +1,4 @@
-"""The interface between a metric and the evaluator: the images a metric reads, the values it returns, its registry entry."""
+"""Interface between a metric and the evaluator: the images a metric reads, the values it returns, its registry entry."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ from util.metrics.feature_extractors import Images, ReferenceSet
 
 @dataclass(frozen=True)
 class EvalImages:
-    """The images of one evaluation. An evaluator needs only those that its kinds of metrics read.
+    """Images of one evaluation. An evaluator needs only those that its kinds of metrics read.
 
     Attributes:
         results: translations.
@@ -79,7 +79,7 @@ class MetricSpec:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """The value of a metric on a set of translations.
+    """Value of a metric on a set of translations.
 
     Attributes:
         name: name with its variant, such as "FID legacy".

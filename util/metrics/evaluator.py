@@ -1,4 +1,4 @@
-"""The registry of metrics, and the evaluator that computes the requested ones.
+"""Registry of metrics, and the evaluator that computes the requested ones.
 
 To add a metric, write a file with its `MetricSpec` (see base.py) and add a line to METRICS. The option, evaluation during
 training, scripts/evaluate.py, plots and tables follow from the entry.
@@ -106,7 +106,7 @@ def format_metric(result: MetricResult) -> str:
 
 
 def metric_table(results: Mapping[str, Sequence[MetricResult]]) -> str:
-    """Return a text table with one row per title and one column per metric; an arrow shows the better direction.
+    """Return a text table with one row per metric and one column per title; an arrow shows the better direction.
 
     Every title must have the same metrics.
     """

@@ -22,7 +22,7 @@ Size = tuple[int, int]  # width and height in pixels
 
 
 class EvalDataset(Protocol):
-    """The images of an evaluation; implemented in data/eval_data.py."""
+    """Images of an evaluation; implemented in data/eval_data.py."""
 
     split: str
 
@@ -37,7 +37,7 @@ class EvalDataset(Protocol):
 
 
 class Visualizer(Protocol):
-    """The part of util/visualizer.py that an evaluation uses."""
+    """Part of util/visualizer.py that an evaluation uses."""
 
     def pause_timer(self) -> AbstractContextManager[None]:
         """Exclude the body from the measured times."""
