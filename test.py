@@ -1,4 +1,4 @@
-"""Translates images with a trained model, onto a page:
+"""Translate images with a trained model, and write a results page:
 `python test.py --dataroot ./datasets/grumpifycat --name grumpycat_CUT --CUT_mode CUT --phase train`.
 
 Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
@@ -36,17 +36,17 @@ from util.runtime.ema import SUFFIX
 
 
 def parse_with_saved_architecture(arguments: list[str]) -> Namespace:
-    """The options of the command line, over the architecture that the run was trained with."""
-    asked = TestOptions().parse(arguments)
-    for line in architecture_conflicts(asked):
+    """Parse the command line, with the architecture options that were saved with the run as defaults."""
+    requested = TestOptions().parse(arguments)
+    for line in architecture_conflicts(requested):
         print(f"note: {line}")
-    opt = TestOptions().parse([*saved_architecture_args(asked), *arguments])
-    opt.explicit = asked.explicit
+    opt = TestOptions().parse([*saved_architecture_args(requested), *arguments])
+    opt.explicit = requested.explicit
     return opt
 
 
 def test(opt: Namespace) -> None:
-    """Translates the first --num_test images of the source domain, in order, each as it is."""
+    """Translate the first --num_test images of the source domain, in order and without random transforms."""
     opt.serial_batches = True
     opt.no_flip = True
 
@@ -60,8 +60,8 @@ def test(opt: Namespace) -> None:
     print(model.describe(opt.verbose))
 
     count = min(opt.num_test, len(dataset))
-    advice = " (raise --num_test for more)" if count < len(dataset) else ""
-    print(f"{count} of {len(dataset)} images{advice}, on {describe_device(model.device)}")
+    hint = " (raise --num_test for more)" if count < len(dataset) else ""
+    print(f"{count} of {len(dataset)} images{hint}, on {describe_device(model.device)}")
 
     results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{SUFFIX if opt.ema else ''}"
     with lock_dir(results_dir, "--results_dir and --name") as alone:
@@ -76,17 +76,17 @@ def test(opt: Namespace) -> None:
                 save_image=writer.save,
             )
             translated = 0
-            for path, visuals in islice(translations(model, dataset), count):
+            for path, visuals in islice(run_inference(model, dataset), count):
                 page.add(path, visuals)
                 translated += 1
         if translated == 0:
-            raise UserError(f"none of the images in {dataset.source_folder} could be translated; the lines above say why")
+            raise UserError(f"{dataset.source_folder}: no image could be translated. See the messages above.")
         page.save()
         print(f"results: {page.directory / 'index.html'}")
 
 
-def translations(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The path of each image, in order, and what became of it: (1, C, H, W) tensors by their published names."""
+def run_inference(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the path and the visuals of each image, in order: (1, C, H, W) tensors by their published names."""
     for batch in dataset:
         model.set_input(batch)
         model.test()

@@ -1,4 +1,4 @@
-"""What every program's command line has in common."""
+"""Command-line parsing and output shared by all programs."""
 
 import errno
 import math
@@ -14,16 +14,18 @@ from util.errors import USAGE_STATUS
 
 
 class ConciseDefaultsFormatter(ArgumentDefaultsHelpFormatter):
-    """Help with the defaults of options, but not of those that have none, nor of switches."""
+    """Help formatter that prints the defaults of options, but not those of switches or of options without one."""
 
     def _get_help_string(self, action: Action) -> str | None:
-        nothing = action.default is None or action.default is False or action.default == ""
-        return action.help if nothing else super()._get_help_string(action)
+        has_none = action.default is None or action.default is False or action.default == ""
+        return action.help if has_none else super()._get_help_string(action)
 
 
 class CLIParser(ArgumentParser):
-    """Says what is wrong in one sentence instead of after a page of usage, and takes no abbreviations: an abbreviation
-    could come to mean another option in a later stage of parsing."""
+    """Parser that reports an error in one line, without the usage, and takes no abbreviations.
+
+    Options are parsed in stages, so an abbreviation could match another option in a later stage.
+    """
 
     def __init__(self, formatter_class: type[HelpFormatter] = ConciseDefaultsFormatter, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=formatter_class, **settings)
@@ -34,12 +36,12 @@ class CLIParser(ArgumentParser):
 
 TRUE_WORDS = ("yes", "true", "t", "y", "1")
 FALSE_WORDS = ("no", "false", "f", "n", "0")
-# Nobody means more, and PyTorch, which counts with 64 bits, would fail far from the option.
+# PyTorch counts with 64 bits: a larger value would fail later, in a place that does not name the option.
 MAX_VALUE: dict[Callable[[str], Any], float] = {int: 10**15, float: 1e100}
 
 
 def boolean(text: str) -> bool:
-    """yes/true/t/y/1 or no/false/f/n/0, in any case."""
+    """Parse yes/true/t/y/1 or no/false/f/n/0, in upper or lower case."""
     if text.lower() in TRUE_WORDS:
         return True
     if text.lower() in FALSE_WORDS:
@@ -48,9 +50,10 @@ def boolean(text: str) -> bool:
 
 
 def _bounded(
-    convert: Callable[[str], Any], accepts: Callable[[Any], bool], expected: str, largest: float | None = None
+    convert: Callable[[str], Any], accepts: Callable[[Any], bool], expected: str, max_value: float | None = None
 ) -> Callable[[str], Any]:
-    most = MAX_VALUE[convert] if largest is None else largest
+    """Return an argparse type that converts a text, and refuses values that are too large or not accepted."""
+    limit = MAX_VALUE[convert] if max_value is None else max_value
 
     def parse(text: str) -> Any:
         try:
@@ -59,28 +62,30 @@ def _bounded(
             value = None
         if value is None or not accepts(value):
             raise ArgumentTypeError(f"{text!r} is not {expected}")
-        if value > most:
-            raise ArgumentTypeError(f"{text!r} is too large: it may be {most:g} at most")
+        if value > limit:
+            raise ArgumentTypeError(f"{text!r} is too large, the maximum is {limit:g}")
         return value
 
     return parse
 
 
-positive_int = _bounded(int, lambda value: value >= 1, "a whole number of at least 1")
-non_negative_int = _bounded(int, lambda value: value >= 0, "a whole number of at least 0")
-seed = _bounded(int, lambda value: value >= 0, "a whole number of at least 0", 2**64 - 1)  # as PyTorch takes it
-num_downsampling = _bounded(int, lambda value: 1 <= value <= 16, "a whole number from 1 to 16")  # more, no image can take
+positive_int = _bounded(int, lambda value: value >= 1, "an integer of at least 1")
+non_negative_int = _bounded(int, lambda value: value >= 0, "an integer of at least 0")
+seed = _bounded(int, lambda value: value >= 0, "an integer of at least 0", 2**64 - 1)  # the range of torch.manual_seed
+num_downsampling = _bounded(
+    int, lambda value: 1 <= value <= 16, "an integer from 1 to 16"
+)  # no image is large enough for more
 image_size = _bounded(int, lambda value: 1 <= value <= 65535, "a number of pixels from 1 to 65535")
-port = _bounded(int, lambda value: 0 <= value <= 65535, "a whole number from 0 to 65535")
+port = _bounded(int, lambda value: 0 <= value <= 65535, "an integer from 0 to 65535")
 positive_float = _bounded(float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative_float = _bounded(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 unit_interval = _bounded(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-decay_rate = _bounded(float, lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
+decay_rate = _bounded(float, lambda value: 0 <= value < 1, "a number of at least 0 and less than 1")
 float_ge_1 = _bounded(float, lambda value: 1 <= value < math.inf, "a number of at least 1")
 
 
 def layer_list(text: str) -> str:
-    """Whole numbers separated by commas; kept as text, as published."""
+    """Parse integers separated by commas. They stay a text, as published."""
     try:
         numbers = [int(number) for number in text.split(",")]
     except ValueError:
@@ -89,23 +94,25 @@ def layer_list(text: str) -> str:
 
 
 def set_declared_defaults(parser: ArgumentParser, **defaults: Any) -> None:
-    """Sets the defaults of those options that the parser declares; a test has fewer than a training run."""
+    """Set the defaults of options, without those that the parser does not declare: testing has fewer than training."""
     declared = {action.dest for action in parser._actions}
     parser.set_defaults(**{name: value for name, value in defaults.items() if name in declared})
 
 
 def configure_stdio() -> None:
-    """Escapes what standard output cannot encode, such as a file name that is not valid text, instead of failing there.
-    Where it, or standard error, was closed before the program began, what is printed goes nowhere; likewise once its
-    terminal has gone."""
-    sys.stdout = _lasting(sys.stdout)
-    sys.stderr = _lasting(sys.stderr)
-    if isinstance(sys.stdout, TextIOWrapper):  # pytest and notebooks put other things in its place
+    """Make printing fail less often.
+
+    stdout escapes characters that it cannot encode, such as those of a file name that is not valid text. Output is dropped
+    if a stream was closed before the program started, or once its terminal has gone.
+    """
+    sys.stdout = _robust(sys.stdout)
+    sys.stderr = _robust(sys.stderr)
+    if isinstance(sys.stdout, TextIOWrapper):  # pytest and notebooks replace it by other types
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _TerminalOutput(FileIO):
-    """A terminal. After it has gone (a broken ssh connection), output is dropped instead of failing."""
+    """Terminal whose output is dropped after it has gone, as with a broken ssh connection."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -117,9 +124,9 @@ class _TerminalOutput(FileIO):
             return super().write(data)
 
 
-def _lasting(stream: TextIO | None) -> TextIO:
+def _robust(stream: TextIO | None) -> TextIO:
     if stream is None:
-        return _nowhere()
+        return Path(os.devnull).open("w")
     if not isinstance(stream, TextIOWrapper) or not stream.isatty():
         return stream
     stream.flush()
@@ -130,7 +137,3 @@ def _lasting(stream: TextIO | None) -> TextIO:
         line_buffering=True,
         write_through=stream.write_through,
     )
-
-
-def _nowhere() -> TextIOWrapper:
-    return Path(os.devnull).open("w")

@@ -1,7 +1,7 @@
-"""An output folder for one process at a time, by a lock of the operating system that ends with the process.
+"""Lock of an output folder for one process at a time. The operating system releases it when the process ends.
 
-The lock is that of `fcntl.lockf`. The lock of `fcntl.flock`, which the package filelock takes, is inherited by the data
-loader workers that are forked, and would outlast a killed training by seconds.
+It uses `fcntl.lockf`. A lock of `fcntl.flock`, which the package filelock uses, is inherited by forked data loader workers,
+so it would be held for seconds after a training process was killed.
 """
 
 import errno
@@ -31,11 +31,12 @@ TEXT_BYTES = 1000
 
 @contextmanager
 def lock_dir(folder: Path, flags: str) -> Iterator[bool]:
-    """Create `folder` and lock it within the body. Yield whether it is locked; not every network file system has locks.
+    """Create `folder` and lock it within the body. Yield False if the file system, such as a network share, has no locks.
 
     Folders that were created here are removed afterwards if they are still empty.
 
     Args:
+        folder: output folder of a run or of a test.
         flags: command-line flags that choose the folder, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Writing a file so that nobody ever finds half of it."""
+"""Atomic writes: a reader finds a complete file or the previous one. Temporary files and their removal."""
 
 import errno
 import os
@@ -44,6 +44,7 @@ def remove_stale_temp_files(files: Iterable[Path], alone: bool) -> None:
     """Remove the temporary files among `files` whose process has ended. Other files are left alone.
 
     Args:
+        files: paths to check.
         alone: no other process writes to this folder (it is locked), so every temporary file is a leftover. Otherwise a
             file is a leftover only if its process ran on this machine and has ended, or if its name has no process.
     """
@@ -84,45 +85,46 @@ def _machine() -> str:
 def _has_ended(machine: str | None, pid: str | None) -> bool:
     if machine is None or pid is None:
         return True
-    # A file with this process's own number is of an earlier process with the same number, or of a write that failed.
+    # A file with the number of this process is from an earlier process with this number, or from a failed write.
     return machine == _machine() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
 
 
-BAD_NAME_ERRNOS = (errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)  # this file's place alone, not the disk
+BAD_NAME_ERRNOS = (errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)  # about this name, not the disk
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields where to write what takes its place at `path` when the body ends well; otherwise `path` is as it was.
+    """Yield a temporary path, and rename it to `path` after the body. If the body fails, `path` stays unchanged.
 
-    The name to write to is that of a hidden file of this process alone. It ends as `path` does, by which libraries choose a
-    format; no other process that writes to `path` at the same time is disturbed. The folder
-    is made where there is none. (Checkpoints, several files that belong together, are written by runtime/checkpoints.py.)
+    The temporary file is hidden, has the suffix of `path`, by which libraries choose a format, and a name that no other
+    process uses. The folder is created if needed. Checkpoints, which consist of several files, use `weights.write_files`.
 
-    Raises EnvironmentFailure where nothing can be written by this name, and OSError where the disk refuses.
+    Raises:
+        EnvironmentFailure: no file can have this name.
+        OSError: the disk fails.
     """
-    unfinished = hidden_temp_path(path)
+    tmp_path = hidden_temp_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield unfinished
-            replace(unfinished, path)
+            yield tmp_path
+            replace(tmp_path, path)
         finally:
-            unfinished.unlink(missing_ok=True)
+            tmp_path.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in BAD_NAME_ERRNOS:
             raise
-        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}") from None
+        raise EnvironmentFailure(f"{path}: cannot be written ({error.strerror}). Change its name.") from None
 
 
 def prepare_output_dir(folder: Path, flags: str) -> None:
-    """Makes `folder` with its parents, and tries whether a file can be made in it.
+    """Create `folder` with its parents, and check that a file can be created in it.
 
-    Raises UserError, with the `flags` that chose the folder, where either fails.
+    Raises UserError, with the `flags` that choose the folder, if either fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"nothing can be written to {folder} ({error.strerror}); check {flags}") from None
+        raise UserError(f"{folder}: no file can be created ({error.strerror}). Check {flags}.") from None

@@ -186,4 +186,4 @@ def test_an_invalid_port_is_refused() -> None:
     line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", ".", "--port", "65536"]
     finished = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
-    assert "'65536' is not a whole number from 0 to 65535" in finished.stderr
+    assert "'65536' is not an integer from 0 to 65535" in finished.stderr

@@ -136,7 +136,7 @@ def test_testing_with_another_architecture_says_so(trained: tuple[Path, str]) ->
     finished = run(trained[0], "test.py", "--dataroot", DATA, "--name", NAME, "--ngf", "4")
     assert "note: --ngf is 4 here, but the run was trained with 2\n" in finished.stdout
     assert finished.returncode == 2
-    assert re.fullmatch(r"error: .*latest_net_G.pth holds the weights of another network: .*--ngf.*\n", finished.stderr)
+    assert re.fullmatch(r"error: .*latest_net_G.pth: weights of another network: .*--ngf.*\n", finished.stderr)
 
 
 def test_cycle_gan_both_ways_or_one(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
         (["--dataroot", "nowhere"], "error: --dataroot nowhere: no such folder."),
         (["--dataroot", "empty"], "error: empty/trainA has no images, only 1 other files"),
         (["--batch_size", "6"], "error: --batch_size 6: larger than the dataset, data has 5 samples"),
-        (["--gpu_ids", "0"], "error: --gpu_ids 0: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU"),
+        (["--gpu_ids", "0"], "error: --gpu_ids 0: PyTorch finds no CUDA GPU. Use --gpu_ids -1 for the CPU."),
         (
             ["--ngf", "1000000000000"],
             "error: --ngf 1000000000000: the network is too large for any memory. Use a smaller value",
@@ -237,7 +237,7 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
             ["--netG", "unet_128", "--load_size", "128", "--crop_size", "128"],
             "error: --netG unet_128: incompatible with --model cut, bec",
         ),
-        (["--checkpoints_dir", "data/trainA/00.png"], "error: nothing can be written to data/trainA/00.png/run (Not a dir"),
+        (["--checkpoints_dir", "data/trainA/00.png"], "error: data/trainA/00.png/run: no file can be created (Not a dir"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -253,14 +253,16 @@ def test_a_mistake_is_one_sentence_before_any_training(tmp_path: Path, mistake: 
 def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     two_domains(tmp_path / "data", phase="test")
     said = refuse(tmp_path, "test.py", "--dataroot", "data", "--name", "cats", *NETWORKS)
-    assert said == "error: there is no checkpoints/cats/latest_net_G.pth; check --name and --checkpoints_dir, or train first"
+    assert (
+        said == "error: checkpoints/cats/latest_net_G.pth: no such file. Check --name and --checkpoints_dir, or train first."
+    )
 
 
 def test_results_that_cannot_be_written_are_one_sentence(trained: tuple[Path, str]) -> None:
     place = f"{DATA}/testA/00.png"
     said = refuse(trained[0], "test.py", "--dataroot", DATA, "--name", NAME, "--crop_size", "32", "--results_dir", place)
     assert re.match(
-        r"error: nothing can be written to .*00.png/.*/test_latest \(Not a directory\); check --results_dir", said
+        r"error: .*00.png/.*/test_latest: no file can be created \(Not a directory\)\. Check --results_dir", said
     )
 
 
@@ -273,5 +275,5 @@ def test_a_test_that_translates_nothing_does_not_pass_for_one(trained: tuple[Pat
     options = ("--dataroot", DATA, "--name", NAME, "--crop_size", "32", "--load_size", "1000000000000")
     finished = run(trained[0], "test.py", *options, "--results_dir", "nothing")
     assert finished.returncode == 2
-    assert re.search(r"\nerror: none of the images in .*testA could be translated; .*\n$", finished.stderr)
+    assert re.search(r"\nerror: .*testA: no image could be translated\. .*\n$", finished.stderr)
     assert not list((trained[0] / "nothing").rglob("index.html"))

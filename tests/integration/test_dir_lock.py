@@ -139,8 +139,8 @@ from util.runtime.weights import save_weights
 from util.files import atomic_write
 for _ in range(50):
     save_weights(torch.nn.Linear(30, 30), Path(sys.argv[1], "latest_net_G.pth"))
-    with atomic_write(Path(sys.argv[1], "page.html")) as unfinished:
-        unfinished.write_text("a page")
+    with atomic_write(Path(sys.argv[1], "page.html")) as tmp_file:
+        tmp_file.write_text("a page")
 """
 
 

@@ -33,7 +33,7 @@ def torchrun(folder: Path, processes: int, program: Path, *arguments: str) -> su
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What two processes make of every case."""
+    """Run every case in two processes, and return the results."""
     folder = tmp_path_factory.mktemp("steps")
     finished = torchrun(folder, 2, ROOT / "tests" / "distributed_steps.py", "results.pt")
     assert finished.returncode == 0, finished.stderr
@@ -66,10 +66,10 @@ def difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> fl
 
 def test_what_cannot_be_shared_is_refused(of_two: dict[str, Any]) -> None:
     batch_size, batch_norm = of_two["refused"]
-    assert batch_size == (
-        "--batch_size 3 is that of all processes together and cannot be shared out evenly among 2; give a multiple of 2"
+    assert batch_size == ("--batch_size 3: the batch of all 2 processes must divide evenly among them. Use a multiple of 2.")
+    assert batch_norm == (
+        "--normG batch, --normD batch: incompatible with several processes. Use instance norm, or one process."
     )
-    assert batch_norm == ("batch norm does not go with several processes: give another --normG and --normD, or train in one")
 
 
 def test_the_coin_of_fastcut_falls_on_either_side(of_two: dict[str, Any]) -> None:

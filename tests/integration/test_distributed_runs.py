@@ -55,7 +55,7 @@ def children(pid: int) -> list[int]:
 
 
 def losses(run_dir: Path) -> Losses:
-    """What a run has logged, by epoch and images of it."""
+    """Return the logged losses of a run by (epoch, images of the epoch)."""
     log = (run_dir / "loss_log.txt").read_text()
     lines = re.findall(r"^\(epoch: (\d+), iters: (\d+), .*?\) (.*)$", log, flags=re.MULTILINE)
     return {(int(epoch), int(iters)): [float(v) for v in re.findall(r": (\S+)", rest)] for epoch, iters, rest in lines}
@@ -128,4 +128,4 @@ def test_a_process_that_is_killed_takes_the_others_along(tmp_path: Path) -> None
         os.kill(second, signal.SIGKILL)
         _, complained = training.communicate(timeout=100)
     assert training.returncode == 1
-    assert complained.endswith("error: process 1 of the run was ended by SIGKILL\n")
+    assert complained.endswith("error: process 1 of the run was killed by SIGKILL\n")

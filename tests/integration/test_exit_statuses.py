@@ -1,5 +1,4 @@
-"""How programs end when what is around them does: whoever reads their output, the outputs themselves, memory, a user's
-patience while they start. Never with a traceback."""
+"""Exit statuses without tracebacks: closed readers, closed or full outputs, a lost terminal, no memory, stop signals."""
 
 import os
 import pty

@@ -1,5 +1,4 @@
-"""What happens to a training run on shared, pre-emptible machines: real processes, signals and disks. None of it may lose or
-spoil the run: in the end its weights are those of a run that nothing happened to."""
+"""Faults during training: real processes, signals and disks. In the end, a run has the weights of an undisturbed run."""
 
 import itertools
 import os
@@ -67,8 +66,8 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(folder: Path, train, small_d
     assert same_end(folder, "whole", "small")
 
 
-class Moment(NamedTuple):
-    """A call by which a save reaches the disk; `number` counts those of one save, from 0."""
+class KillPoint(NamedTuple):
+    """A call in a save that is replaced by SIGKILL. `number` counts the calls of this function in one save, from 0."""
 
     module: object
     function: str
@@ -77,8 +76,8 @@ class Moment(NamedTuple):
     def __str__(self) -> str:
         return f"{self.function} {self.number}"
 
-    def be_killed(self) -> None:
-        """Kills this process when the moment comes."""
+    def arm(self) -> None:
+        """Make this process kill itself at this call."""
         original, calls = getattr(self.module, self.function), itertools.count()
 
         def call_or_die(*arguments: object) -> object:
@@ -90,11 +89,13 @@ class Moment(NamedTuple):
 
 
 FILES = 5  # four networks and the state
-MOMENTS = [Moment(module, function, n) for module, function in ((os, "fsync"), (Path, "replace")) for n in range(FILES)]
+KILL_POINTS = [
+    KillPoint(module, function, n) for module, function in ((os, "fsync"), (Path, "replace")) for n in range(FILES)
+]
 
 
-@pytest.mark.parametrize("moment", [*MOMENTS, Moment(os, "fsync", FILES)], ids=str)
-def test_a_save_that_is_killed_leaves_one_state_whole(tmp_path: Path, moment: Moment) -> None:
+@pytest.mark.parametrize("kill_point", [*KILL_POINTS, KillPoint(os, "fsync", FILES)], ids=str)
+def test_a_save_that_is_killed_leaves_one_state_whole(tmp_path: Path, kill_point: KillPoint) -> None:
     command = ["--model", "cycle_gan", "--netG", "resnet_4blocks", "--ngf", "1", "--ndf", "1", "--gpu_ids", "-1"]
     opt = TrainOptions().parse([*command, "--checkpoints_dir", str(tmp_path), "--name", "run"])
     model = create_model(opt)
@@ -108,16 +109,16 @@ def test_a_save_that_is_killed_leaves_one_state_whole(tmp_path: Path, moment: Mo
                 parameter += 1
     pid = os.fork()
     if pid == 0:
-        moment.be_killed()
+        kill_point.arm()
         model.save_run("latest")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
     resumed = create_model(opt)
     assert resumed.resume()
-    begun = (moment.function == "replace" and moment.number > 0) or moment.number == FILES
-    assert resumed.steps_done == begun
-    expected = [network.state_dict() for network in model.networks.values()] if begun else first
+    renaming = (kill_point.function == "replace" and kill_point.number > 0) or kill_point.number == FILES
+    assert resumed.steps_done == renaming
+    expected = [network.state_dict() for network in model.networks.values()] if renaming else first
     exported = create_model(opt)
     exported.load_networks("latest")
     for found in (resumed, exported):

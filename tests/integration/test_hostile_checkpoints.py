@@ -66,7 +66,7 @@ def old_format(state: dict[str, torch.Tensor]) -> bytes:
 
 
 def loads_or_is_refused(load: Callable[[], Any], path: Path) -> bool:
-    """Whether `load` loads; fails where it does anything but loading or refusing in one sentence that names the file."""
+    """Return whether `load` succeeds. It may only load, or raise a UserError of one line that names the file."""
     there = set(path.parent.rglob("*"))
     try:
         load()
@@ -166,7 +166,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     with torch.no_grad():
         net[2].bias[0] = value
     save_weights(net, path)
-    with pytest.raises(UserError, match=rf"{path} holds numbers that are not finite, in 2.bias: .* --epoch"):
+    with pytest.raises(UserError, match=rf"{path}: 2.bias is not finite, .* --epoch"):
         load_weights(small_network(), path)
 
 

@@ -1,4 +1,4 @@
-"""What a run stands on: device, seeds, image counter, output folder, schedules, image pool."""
+"""Runtime basics: device, seeds, image counter, output folder, learning rate schedules, image pool."""
 
 import math
 from pathlib import Path
@@ -84,15 +84,15 @@ def test_memory_that_the_caching_allocator_holds_unused_is_free() -> None:
 @pytest.mark.parametrize(
     ("gpu_ids", "cuda", "reason"),
     [
-        ("0", 0, "--gpu_ids 0: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU"),
-        ("9", 0, "--gpu_ids 9: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU"),
-        ("9", 2, "--gpu_ids 9: this machine has 2 CUDA GPU(s); --gpu_ids -1 computes on the CPU"),
-        ("2", 2, "--gpu_ids 2: this machine has 2 CUDA GPU(s); --gpu_ids -1 computes on the CPU"),
-        ("0,1", 2, "--gpu_ids 0,1: one run computes on one GPU; name one of them"),
-        ("garbage", 2, "--gpu_ids garbage: give the number of a GPU, such as 0, or -1 for the CPU"),
-        ("1.5", 2, "--gpu_ids 1.5: give the number of a GPU, such as 0, or -1 for the CPU"),
-        ("", 2, "--gpu_ids : give the number of a GPU, such as 0, or -1 for the CPU"),
-        ("cpu", 0, "--gpu_ids cpu: give the number of a GPU, such as 0, or -1 for the CPU"),
+        ("0", 0, "--gpu_ids 0: PyTorch finds no CUDA GPU. Use --gpu_ids -1 for the CPU."),
+        ("9", 0, "--gpu_ids 9: PyTorch finds no CUDA GPU. Use --gpu_ids -1 for the CPU."),
+        ("9", 2, "--gpu_ids 9: PyTorch finds 2 CUDA GPUs. Use --gpu_ids -1 for the CPU."),
+        ("2", 2, "--gpu_ids 2: PyTorch finds 2 CUDA GPUs. Use --gpu_ids -1 for the CPU."),
+        ("0,1", 2, "--gpu_ids 0,1: only train.py uses several GPUs. Name one of them."),
+        ("garbage", 2, "--gpu_ids garbage: must be a GPU number such as 0. Use -1 for the CPU."),
+        ("1.5", 2, "--gpu_ids 1.5: must be a GPU number such as 0. Use -1 for the CPU."),
+        ("", 2, "--gpu_ids : must be a GPU number such as 0. Use -1 for the CPU."),
+        ("cpu", 0, "--gpu_ids cpu: must be a GPU number such as 0. Use -1 for the CPU."),
     ],
 )
 def test_a_device_that_is_not_there_is_refused(machine, gpu_ids: str, cuda: int, reason: str) -> None:
@@ -111,18 +111,18 @@ def test_of_several_processes_each_gets_a_gpu_of_its_own(machine, monkeypatch: p
     assert select_device("auto") == torch.device("cuda", 1)
     assert select_device("2,0") == torch.device("cuda", 0)
     assert select_device("-1") == torch.device("cpu")
-    with pytest.raises(UserError, match=r"^--gpu_ids 3 names 1 GPU\(s\), too few for the processes started here"):
+    with pytest.raises(UserError, match=r"^--gpu_ids: process 1 of this machine has no GPU of its own \(1 available\)\."):
         select_device("3")
     monkeypatch.setenv("LOCAL_RANK", "4")
-    with pytest.raises(UserError, match=r"^this machine has 4 GPU\(s\), too few for the processes started here"):
+    with pytest.raises(UserError, match=r"^--gpu_ids: process 4 of this machine has no GPU of its own \(4 available\)\."):
         select_device("auto")
 
 
 def test_several_gpus_that_are_not_there_are_refused(machine) -> None:
-    with pytest.raises(UserError, match=r"^--gpu_ids 0,1: PyTorch sees no CUDA GPU here; --gpu_ids -1 computes on the CPU$"):
+    with pytest.raises(UserError, match=r"^--gpu_ids 0,1: PyTorch finds no CUDA GPU. Use --gpu_ids -1 for the CPU.$"):
         parse_gpu_ids("0,1")
     machine(cuda=1)
-    with pytest.raises(UserError, match=r"^--gpu_ids 0,1: this machine has 1 CUDA GPU\(s\)"):
+    with pytest.raises(UserError, match=r"^--gpu_ids 0,1: PyTorch finds 1 CUDA GPU\."):
         parse_gpu_ids("0,1")
 
 
@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_flags(tmp_path: Pat
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError) as refused:
             prepare_output_dir(folder, "--checkpoints_dir and --name")
-        assert str(refused.value).startswith(f"nothing can be written to {folder} (")
+        assert str(refused.value).startswith(f"{folder}: no file can be created (")
         assert str(refused.value).endswith("; check --checkpoints_dir and --name")
 
 

@@ -1,4 +1,4 @@
-"""Weights on disk: complete or not there, loadable anywhere, and never code."""
+"""Weights on disk: written atomically, readable on any device, without executable code."""
 
 import io
 import json
@@ -25,7 +25,7 @@ NAME = "latest_net_G.pth"
 
 
 class Compiled(nn.Module):
-    """What torch.compile makes of a network's names; torch.compile itself takes seconds to import."""
+    """Wrapper with the key prefix of torch.compile, which itself takes seconds to import."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def copy_of(net: nn.Module) -> dict[str, Tensor]:
 
 
 def refused(path: Path, net: nn.Module | None = None) -> str:
-    """Why the file is not loaded; fails unless that is one line that names it, and the network is as it was."""
+    """Return the error of loading the file. Check that it is one line, names the file, and leaves the network unchanged."""
     net = net or small_network()
     before = copy_of(net)
     with pytest.raises(UserError) as error:
@@ -62,7 +62,7 @@ def refused(path: Path, net: nn.Module | None = None) -> str:
 
 @contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
-    """As on a full disk, no file can grow beyond `size` bytes."""
+    """Limit files to `size` bytes within the body, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -71,7 +71,7 @@ def files_limited_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_weights_are_saved_and_loaded(tmp_path: Path) -> None:
     path = tmp_path / "run" / "deep" / NAME
     save_weights(small_network(seed=1), path)
     net = small_network(seed=2)
@@ -124,7 +124,7 @@ def test_a_first_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_save_left_does_not_matter(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.part").write_bytes(b"half of a checkpoint, and longer than the next one" * 1000)
     save_weights(small_network(), tmp_path / NAME)
     load_weights(small_network(), tmp_path / NAME)
@@ -132,7 +132,7 @@ def test_what_a_killed_save_left_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", WRAPPERS)
-def test_names_on_disk_are_plain_and_wrapped_ones_understood(tmp_path: Path, prefix: str) -> None:
+def test_keys_on_disk_have_no_wrapper_prefix_and_prefixed_ones_load(tmp_path: Path, prefix: str) -> None:
     path, wrapped = tmp_path / NAME, WRAPPERS[prefix](small_network(seed=1))
     assert next(iter(wrapped.state_dict())) == f"{prefix}0.weight"
     save_weights(wrapped, path)
@@ -145,14 +145,14 @@ def test_names_on_disk_are_plain_and_wrapped_ones_understood(tmp_path: Path, pre
             assert same({key.removeprefix(prefix): t for key, t in net.state_dict().items()}, expected.state_dict())
 
 
-def test_names_that_only_resemble_a_prefix_stay(tmp_path: Path) -> None:
+def test_keys_that_only_resemble_a_prefix_are_kept(tmp_path: Path) -> None:
     net = nn.ModuleDict({"submodule": nn.Linear(1, 1), "inner": nn.ModuleDict({"module": nn.Linear(1, 1)})})
     save_weights(net, tmp_path / NAME)
     assert list(torch.load(tmp_path / NAME, weights_only=True)) == list(net.state_dict())
     load_weights(net, tmp_path / NAME)
 
 
-def test_what_old_instance_norms_left_is_ignored(tmp_path: Path) -> None:
+def test_statistics_of_old_instance_norms_are_ignored(tmp_path: Path) -> None:
     net = small_network(nn.InstanceNorm2d, seed=1)
     leftovers = {"running_mean": torch.ones(3), "running_var": torch.ones(3), "num_batches_tracked": torch.tensor(5)}
     torch.save(copy_of(net) | {f"module.1.{name}": tensor for name, tensor in leftovers.items()}, tmp_path / NAME)
@@ -162,7 +162,7 @@ def test_what_old_instance_norms_left_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["running_mean", "running_var", "num_batches_tracked"])
-def test_what_batch_norms_remember_is_kept(tmp_path: Path, name: str) -> None:
+def test_statistics_of_batch_norms_are_loaded(tmp_path: Path, name: str) -> None:
     net = small_network()
     save_weights(small_network(seed=1), tmp_path / NAME)
     load_weights(net, tmp_path / NAME)
@@ -175,37 +175,37 @@ def test_what_batch_norms_remember_is_kept(tmp_path: Path, name: str) -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     def difference(found: nn.Module, expected: nn.Module) -> str:
         save_weights(found, tmp_path / NAME)
-        said = refused(tmp_path / NAME, expected)
-        assert "Give the architecture options that it was trained with" in said
-        return said.split(": ")[1].split(". ")[0]
+        message = refused(tmp_path / NAME, expected)
+        assert "Use the architecture options that it was trained with" in message
+        return message.split(": ")[2].split(". ")[0]
 
     assert difference(small_network(width=4), small_network()) == "0.weight is 4x2x3x3, expected 3x2x3x3"
-    assert difference(small_network(), small_network()[:2]) == "2.weight has no place in it"
+    assert difference(small_network(), small_network()[:2]) == "2.weight is unexpected"
     assert difference(small_network()[:2], small_network()) == "2.weight is missing"
     assert difference(nn.Sequential(), small_network()) == "0.weight is missing"
-    assert difference(small_network(), small_network(nn.InstanceNorm2d)) == "1.weight has no place in it"
+    assert difference(small_network(), small_network(nn.InstanceNorm2d)) == "1.weight is unexpected"
 
 
-def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_existing_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "run" / "40_net_G.pth"
-    assert "check --name and --checkpoints_dir, or train first" in refused(path)
+    assert "Check --name and --checkpoints_dir, or train first." in refused(path)
     path.parent.mkdir()
-    assert "check --name and --checkpoints_dir, or train first" in refused(path)
+    assert "Check --name and --checkpoints_dir, or train first." in refused(path)
     for label in ("latest", "20"):
         save_weights(small_network(), path.with_name(f"{label}_net_G.pth"))
-    assert f"{path.parent} holds 20_net_G.pth, latest_net_G.pth; --epoch picks one" in refused(path)
+    assert f"{path.parent} has 20_net_G.pth, latest_net_G.pth; select one with --epoch." in refused(path)
     assert "cannot be read (Is a directory)" in refused(path.parent)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.3, 0.5, 0.9, 0.999])
-def test_a_file_cut_short_is_named(tmp_path: Path, zipped: bool, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.1, 0.3, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, zipped: bool, fraction: float) -> None:
     path = tmp_path / NAME
     torch.save(small_network().state_dict(), path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     load_weights(small_network(), path)
-    path.write_bytes(whole[: int(share * len(whole))])
-    assert "cut short, damaged, or holds code" in refused(path)
+    path.write_bytes(whole[: int(fraction * len(whole))])
+    assert "truncated, damaged, or holds code" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ def test_a_file_cut_short_is_named(tmp_path: Path, zipped: bool, share: float) -
     [b"<html>404</html>", b"\x00" * 999, b"PK\x03\x04", b"\x80", b"\x80\x02", b"\x80\x02.", bytes(range(256)), b"a" * 4096],
     ids=lambda content: repr(content[:9]),
 )
-def test_a_file_of_something_else_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_type_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
-    assert "cut short, damaged, or holds code" in refused(tmp_path / NAME)
+    assert "truncated, damaged, or holds code" in refused(tmp_path / NAME)
 
 
 @pytest.mark.parametrize(
@@ -233,9 +233,9 @@ def test_a_file_of_something_else_is_named(tmp_path: Path, content: bytes) -> No
     ],
     ids=str,
 )
-def test_what_is_no_state_dict_is_named(tmp_path: Path, content: Any) -> None:
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / NAME)
-    assert "is not a state dict: expected names of weights with a tensor each" in refused(tmp_path / NAME)
+    assert "not a state dict. Expected a mapping from names to tensors." in refused(tmp_path / NAME)
 
 
 @pytest.mark.parametrize("form", ["pickle", "zip", "legacy", "beside weights", "whole network"])
@@ -258,7 +258,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, form: str) -> None:
         pickle.loads(path.read_bytes())
     else:
         torch.load(path, weights_only=False)
-    assert marker.exists(), "the payload is a dud, and nothing was tested"
+    assert marker.exists(), "the payload does not work, so nothing was tested"
 
 
 def test_files_of_the_released_names_and_shapes_load(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from util.runtime.monitor import check_finite
 from util.runtime.weights import (
     SAFETENSORS,
     cpu_state_dict,
+    file_matches,
     has_partial_file,
-    holds,
     load_state,
     load_weights,
     prunable_checkpoints,
@@ -226,7 +226,7 @@ class Checkpointer:
         """
         if not is_main_process():
             return
-        differing = [path for path, weights in exports.items() if path.exists() and not holds(path, weights)]
+        differing = [path for path, weights in exports.items() if path.exists() and not file_matches(path, weights)]
         if differing and not any(map(has_partial_file, exports)):
             raise UserError(
                 f"{differing[0]} is not what the run saved there together with {self.state_path}. To start from it, with "

@@ -1,4 +1,4 @@
-"""The device to compute on."""
+"""Devices: selection, memory, and settings of the CPU allocator and of determinism."""
 
 import ctypes
 import os
@@ -10,12 +10,13 @@ import torch
 from util.errors import UserError
 from util.runtime.distributed import launched_world_size, local_rank
 
-AUTO, CPU = "auto", "-1"  # of --gpu_ids
+AUTO, CPU = "auto", "-1"  # values of --gpu_ids
 
 
 def select_device(gpu_ids: str) -> torch.device:
-    """Return the device for --gpu_ids: "auto" is the best available device, "-1" the CPU, "N" the CUDA GPU N. If several
-    processes train together on this machine, each gets its own GPU, out of "N,M..." or of all GPUs.
+    """Return the device for --gpu_ids: "auto" is the best available device, "-1" the CPU, "N" the CUDA GPU N.
+
+    If several processes train together on this machine, each gets its own GPU, out of "N,M..." or of all GPUs.
 
     A CUDA GPU becomes PyTorch's current device: streams, CUDA graphs and pinned memory belong to the current device, and
     without this call they would belong to GPU 0.
@@ -24,17 +25,17 @@ def select_device(gpu_ids: str) -> torch.device:
     """
     if gpu_ids == AUTO:
         if torch.cuda.is_available():
-            return _made_current(_own(list(range(torch.cuda.device_count())), "this machine has"))
+            return _make_current(_local_gpu(list(range(torch.cuda.device_count()))))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     listed = parse_gpu_ids(gpu_ids)
     if not listed:
         return torch.device("cpu")
     if launched_world_size() == 1 and len(listed) > 1:
-        raise UserError(f"--gpu_ids {gpu_ids}: one run computes on one GPU; name one of them")
-    return _made_current(_own(listed, f"--gpu_ids {gpu_ids} names"))
+        raise UserError(f"--gpu_ids {gpu_ids}: only train.py uses several GPUs. Name one of them.")
+    return _make_current(_local_gpu(listed))
 
 
-def _made_current(gpu: int) -> torch.device:
+def _make_current(gpu: int) -> torch.device:
     """Make this CUDA GPU PyTorch's current device, and return it."""
     device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
@@ -42,32 +43,38 @@ def _made_current(gpu: int) -> torch.device:
 
 
 def parse_gpu_ids(gpu_ids: str) -> list[int]:
-    """The numbers of the GPUs that --gpu_ids names, none for "auto" and for the CPU. Raises UserError as `select_device`."""
+    """Return the GPU numbers of --gpu_ids; an empty list for "auto" and for the CPU.
+
+    Raises UserError if the value is invalid, or there is no such GPU.
+    """
     if gpu_ids == AUTO:
         return []
     try:
         numbers = [int(number) for number in gpu_ids.split(",") if number.strip()]
-        if not numbers:  # as where a script's variable was empty
+        if not numbers:  # such as an empty variable of a script
             raise ValueError
     except ValueError:
-        raise UserError(f"--gpu_ids {gpu_ids}: give the number of a GPU, such as 0, or -1 for the CPU") from None
+        raise UserError(f"--gpu_ids {gpu_ids}: must be a GPU number such as 0. Use -1 for the CPU.") from None
     listed = list(dict.fromkeys(number for number in numbers if number >= 0))
     available = torch.cuda.device_count()
     if any(number >= available for number in listed):
-        there = f"this machine has {available} CUDA GPU(s)" if available else "PyTorch sees no CUDA GPU here"
-        raise UserError(f"--gpu_ids {gpu_ids}: {there}; --gpu_ids -1 computes on the CPU")
+        found = f"PyTorch finds {available or 'no'} CUDA {'GPU' if available <= 1 else 'GPUs'}"
+        raise UserError(f"--gpu_ids {gpu_ids}: {found}. Use --gpu_ids -1 for the CPU.")
     return listed
 
 
-def _own(gpus: list[int], who_says: str) -> int:
-    """The GPU of this process among those for all on this machine."""
+def _local_gpu(gpus: list[int]) -> int:
+    """Return the GPU of this process out of those of all processes on this machine."""
     if local_rank() >= len(gpus):
-        raise UserError(f"{who_says} {len(gpus)} GPU(s), too few for the processes started here: one takes one GPU")
+        raise UserError(
+            f"--gpu_ids: process {local_rank()} of this machine has no GPU of its own ({len(gpus)} available). "
+            "Start one process per GPU."
+        )
     return gpus[local_rank()]
 
 
 def describe_device(device: torch.device) -> str:
-    """For people: "GPU 0 (NVIDIA H200)", "the CPU (2 threads)"."""
+    """Return the device's name for messages, such as "GPU 0 (NVIDIA H200)" or "the CPU (2 threads)"."""
     if device.type == "cuda":
         return f"GPU {device.index} ({torch.cuda.get_device_name(device)})"
     if device.type == "mps":
@@ -99,20 +106,20 @@ def usable_gpu_memory(free: int, reserved: int, allocated: int) -> int:
 
 
 def format_gib(size: float) -> str:
-    """For people: "9.2 GiB"."""
+    """Return a number of bytes for messages, such as "9.2 GiB"."""
     return f"{size / GIB:.1f} GiB"
 
 
-# The names and numbers of glibc's malloc.h.
+# From glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
 
 def tune_malloc() -> None:
-    """Lets the process keep the memory of feature maps that are freed, for the next ones.
+    """Make glibc's malloc reuse the memory of freed feature maps. Do nothing with another C library.
 
-    glibc takes every block above 32 MB freshly from the kernel, which fills it with zeros, page by page, at first touch:
-    a quarter of a CUT step at 256 pixels went into that. Does nothing where the C library is another one.
+    By default glibc maps new memory for every block above 32 MB, and the kernel zeroes each page at first touch. That took
+    a quarter of a CUT step at 256 pixels on the CPU.
     """
     if sys.platform != "linux":
         return
@@ -123,10 +130,10 @@ def tune_malloc() -> None:
 
 
 def set_deterministic() -> None:
-    """Has PyTorch take algorithms whose results do not depend on timing, and warn of operations that have none.
+    """Make PyTorch use deterministic algorithms, and warn about operations that have none.
 
-    To be called before anything is computed on a GPU: cuBLAS reads its setting once.
+    Call it before the first computation on a GPU: cuBLAS reads its setting once.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False  # which would choose the algorithm that was the fastest this time
+    torch.backends.cudnn.benchmark = False  # it selects algorithms by measured time
     torch.use_deterministic_algorithms(True, warn_only=True)
