@@ -12,6 +12,8 @@ import pytest
 from image_factory import noise, two_domains
 from programs import ENVIRONMENT, command, succeed
 
+from util.dir_lock import LOCK_FILE, lock_dir
+
 TINY = [
     "--dataroot",
     "data",
@@ -95,6 +97,19 @@ def test_what_one_process_cannot_do_is_said_once_and_ends_all(tmp_path: Path) ->
     assert (training.returncode, complained.count("\n")) == (2, 1), complained
     assert re.match(r"error: .*05\.png.* lower --crop_size", complained)
     assert told.count("8 training images per epoch, on the CPU (1 threads), the first of 2 processes") == 1
+
+
+def test_a_second_start_under_torchrun_is_refused(tmp_path: Path) -> None:
+    """Only the main process locks the folder. Its error ends the other process too, and is printed once."""
+    two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 32))
+    run_dir = tmp_path / "checkpoints" / "run"
+    epochs = ["--n_epochs", "1", "--n_epochs_decay", "0"]
+    with lock_dir(run_dir, "--name"):
+        with start(tmp_path, [*TORCHRUN, "--nproc_per_node", "2"], *CUT, *epochs, "--name", "run") as training:
+            _, complained = training.communicate(timeout=250)
+        assert [path.name for path in run_dir.iterdir()] == [LOCK_FILE]
+    assert training.returncode != 0
+    assert complained.count(f"error: checkpoints/run: in use by process {os.getpid()} on ") == 1
 
 
 @pytest.mark.slow

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from image_factory import noise, two_domains
+from image_factory import fill, noise, ramp, two_domains
 from programs import ENVIRONMENT, Finished, command
 from torch.utils.data import Dataset
 from training_processes import ENDLESS, RUN, STATE, reported
 
 from data.workers import WorkerDiedError, WorkerError, Workers
 
-# As in a container with very little shared memory, all of which is in use.
-NO_SHARED_MEMORY = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && { cat /dev/zero > /dev/shm/full 2>/dev/null; exec "$@"; }'
+# Containers: one with Docker's default of 64 MB shared memory, and one whose shared memory is full.
+SMALL_SHM = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
+FULL_SHM = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && { cat /dev/zero > /dev/shm/full 2>/dev/null; exec "$@"; }'
 
 
 class Squares(Dataset[dict[str, torch.Tensor]]):
@@ -73,29 +74,66 @@ def test_workers_end_with_a_program_that_is_killed() -> None:
     os.close(reader)
 
 
-def without_shared_memory(folder: Path, program: str, *arguments: str) -> Finished:
-    probe = subprocess.run(["unshare", "-m", "sh", "-c", NO_SHARED_MEMORY, "sh", "true"], capture_output=True, text=True)
+def run_with_shm(shm: str, folder: Path, program: str, *arguments: str) -> Finished:
+    """Run a program with another /dev/shm, which the script `shm` mounts."""
+    launcher = ["unshare", "-m", "sh", "-c", shm, "sh"]
+    probe = subprocess.run([*launcher, "true"], capture_output=True, text=True)
     if probe.returncode:
         pytest.skip(f"/dev/shm cannot be replaced here: {probe.stdout}{probe.stderr}")
-    launcher = ["unshare", "-m", "sh", "-c", NO_SHARED_MEMORY, "sh"]
     line = [*launcher, *command(program, *arguments)]
     return subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is replaced by the means of Linux")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="mounts another /dev/shm")
+
+
+@needs_linux
 def test_no_shared_memory_is_needed(tmp_path: Path) -> None:
     two_domains(tmp_path / "data", n_A=32, n_B=16, size=(40, 32))
     run = [*RUN, "--name", "run", "--num_threads", "2", "--batch_size", "16"]
-    trained = without_shared_memory(tmp_path, "train.py", *run, "--n_epochs", "1", "--n_epochs_decay", "0")
+    trained = run_with_shm(FULL_SHM, tmp_path, "train.py", *run, "--n_epochs", "1", "--n_epochs_decay", "0")
     assert (trained.returncode, trained.stderr) == (0, "")
     assert "End of epoch 1 / 1" in trained.stdout
 
     for domain in "AB":
         (tmp_path / "large" / f"test{domain}").mkdir(parents=True)
         noise(300, 200).save(tmp_path / "large" / f"test{domain}" / "0.png")
-    tested = without_shared_memory(
-        tmp_path, "test.py", "--dataroot", "large", "--name", "run", "--preprocess", "none", "--num_threads", "2"
+    tested = run_with_shm(
+        FULL_SHM, tmp_path, "test.py", "--dataroot", "large", "--name", "run", "--preprocess", "none", "--num_threads", "2"
     )
+    assert (tested.returncode, tested.stderr) == (0, "")
+    assert "results: " in tested.stdout
+
+
+@needs_linux
+def test_shared_memory_of_a_container_is_enough_for_large_batches_and_images(tmp_path: Path) -> None:
+    """Two prefetched batches of 16 images of 256 px have 100 MB as float32, an image of 3000x2400 px 86 MB."""
+    two_domains(tmp_path / "data", n_A=32, n_B=32)
+    tiny = ["--name", "run", "--netG", "resnet_4blocks", "--ngf", "1"]
+    run = [
+        *RUN,
+        *tiny,
+        "--ndf",
+        "1",
+        "--nce_layers",
+        "0,8",
+        "--batch_size",
+        "16",
+        "--load_size",
+        "256",
+        "--crop_size",
+        "256",
+    ]
+    epochs = ["--n_epochs", "1", "--n_epochs_decay", "0", "--num_threads", "2"]
+    trained = run_with_shm(SMALL_SHM, tmp_path, "train.py", *run, *epochs)
+    assert (trained.returncode, trained.stderr) == (0, "")
+    assert "End of epoch 1 / 1" in trained.stdout
+
+    (tmp_path / "large" / "testA").mkdir(parents=True)
+    ramp(3000, 2400).save(tmp_path / "large" / "testA" / "0.bmp")
+    fill(tmp_path / "large" / "testB", 1)
+    single = ["--dataroot", "large", "--preprocess", "none", "--num_threads", "2", *tiny]
+    tested = run_with_shm(SMALL_SHM, tmp_path, "test.py", *single)
     assert (tested.returncode, tested.stderr) == (0, "")
     assert "results: " in tested.stdout
 

@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_flags(tmp_path: Pat
         with pytest.raises(UserError) as refused:
             prepare_output_dir(folder, "--checkpoints_dir and --name")
         assert str(refused.value).startswith(f"{folder}: no file can be created (")
-        assert str(refused.value).endswith("; check --checkpoints_dir and --name")
+        assert str(refused.value).endswith(" Check --checkpoints_dir and --name.")
 
 
 def rates(name: str, run: EpochPlan) -> list[float]:
