@@ -32,7 +32,7 @@ from util.files import remove_stale_temp_files
 from util.html.results_page import ResultsPage
 from util.images import AsyncImageWriter
 from util.runtime.device import describe_device
-from util.runtime.ema import SUFFIX
+from util.runtime.ema import EMA_SUFFIX
 
 
 def parse_with_saved_architecture(arguments: list[str]) -> Namespace:
@@ -63,7 +63,7 @@ def test(opt: Namespace) -> None:
     hint = " (raise --num_test for more)" if count < len(dataset) else ""
     print(f"{count} of {len(dataset)} images{hint}, on {describe_device(model.device)}")
 
-    results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{SUFFIX if opt.ema else ''}"
+    results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{EMA_SUFFIX if opt.ema else ''}"
     with lock_dir(results_dir, "--results_dir and --name") as alone:
         remove_stale_temp_files(results_dir.rglob("*part*"), alone)
         with AsyncImageWriter(opt.num_threads) as writer:

@@ -13,6 +13,7 @@ from models.losses.patch_nce import PatchNCELoss, SampledKeys
 from models.networks import FEATURE_HEADS, GENERATORS
 from models.networks.base import Generator, is_batch_dependent
 from models.networks.factory import define_D, define_F, define_G
+from models.training_step import Outputs
 from util.cli import (
     boolean,
     layer_list,
@@ -22,7 +23,6 @@ from util.cli import (
     set_declared_defaults,
 )
 from util.errors import UserError
-from util.runtime.cuda_graph import Inputs, Outputs
 
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
@@ -158,15 +158,20 @@ class CUTModel(BaseModel):
                 "or use --nce_idt false."
             )
 
-    def compute_step(self, inputs: Inputs) -> Outputs:
-        """Compute a step, and also return `flipped`, which a CUDA graph replay cannot set."""
-        return {**super().compute_step(inputs), "flipped": self.flipped}
+    def step_outputs(self) -> Outputs:
+        """Return losses, images and the flip: a replayed step also restores whether it was a flipped one."""
+        return {**super().step_outputs(), "flipped": self.flipped}
+
+    def load_step_outputs(self, outputs: Outputs) -> None:
+        """Take over the outputs of a step, with its flip."""
+        super().load_step_outputs(outputs)
+        self.flipped = outputs["flipped"]
 
     def training_step(self) -> None:
         """Run the generator, update D on the detached outputs, then update G and F against the updated D."""
-        self.translate()
+        self.step.forward_all()
         self.optimize(self.compute_D_loss, "D")
-        self.optimize(self.compute_G_loss, "G", "F", through=[self.netD])
+        self.optimize(self.compute_G_loss, "G", "F", frozen=[self.netD])
 
     def forward(self) -> None:
         """Compute fake_B = G(real_A) and, with the identity loss, idt_B = G(real_B) in the same pass."""

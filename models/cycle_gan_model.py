@@ -75,7 +75,7 @@ class CycleGANModel(BaseModel):
         self.add_optimizer("G", [*self.netG_A.parameters(), *self.netG_B.parameters()], beta2=FIXED_BETA2)
         self.add_optimizer("D", [*self.netD_A.parameters(), *self.netD_B.parameters()], beta2=FIXED_BETA2)
         self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.rng.cpu_rng) for _ in "AB")
-        self.stateful |= {"pool_A": self.pool_A, "pool_B": self.pool_B}
+        self.checkpoint_items |= {"pool_A": self.pool_A, "pool_B": self.pool_B}
 
         # If no layer depends on the rest of the batch, several batches can share a pass.
         self.can_batch_G = not is_batch_dependent(self.networks["G_A"])
@@ -83,8 +83,8 @@ class CycleGANModel(BaseModel):
 
     def training_step(self) -> None:
         """Run both generators, update them, then update both discriminators on images from the image pools."""
-        self.translate()
-        self.optimize(self.compute_G_loss, "G", through=[self.netD_A, self.netD_B])
+        self.step.forward_all()
+        self.optimize(self.compute_G_loss, "G", frozen=[self.netD_A, self.netD_B])
         self.optimize(self.compute_D_loss, "D")
 
     def forward(self) -> None:

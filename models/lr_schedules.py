@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on --lr as a pure function of the epoch, stepped once per epoch."""
+"""Learning-rate schedules: the factor on --lr is a pure function of the epoch."""
 
 import math
 from collections.abc import Callable
@@ -8,14 +8,20 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from util.runtime.checkpoint import validate_count
+from util.runtime.image_counter import validate_count
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The epochs of a run, counted from 1: full rate up to `constant`, then `decay` epochs more; `step` is the length of
-    one stair of the step policy. `first` is the epoch that the run begins with. `cosine_restarts` asks for the published
-    cosine, which is back at full rate after twice `constant` epochs."""
+    """Epochs of a run, counted from 1.
+
+    Attributes:
+        first: epoch that the run starts with.
+        constant: number of epochs at the initial rate (--n_epochs).
+        decay: number of epochs after them (--n_epochs_decay).
+        step: epochs per stair of the step policy.
+        cosine_restarts: the published cosine, which is back at the initial rate after twice `constant` epochs.
+    """
 
     first: int
     constant: int
@@ -24,22 +30,22 @@ class EpochPlan:
     cosine_restarts: bool = False
 
 
-def linear(epoch: int, run: EpochPlan) -> float:
-    """1 up to epoch `constant`, then down in equal steps; the last epoch has 1 / (decay + 1), never 0."""
-    return 1.0 - max(0, epoch - run.constant) / (run.decay + 1)
+def linear(epoch: int, plan: EpochPlan) -> float:
+    """Return 1 up to epoch `constant`, then a linear decay. The last epoch has 1 / (decay + 1), never 0."""
+    return 1.0 - max(0, epoch - plan.constant) / (plan.decay + 1)
 
 
-def step(epoch: int, run: EpochPlan) -> float:
-    """A tenth after every `step` epochs of the run."""
-    return 0.1 ** ((epoch - run.first) // run.step)
+def step(epoch: int, plan: EpochPlan) -> float:
+    """Return a tenth of the factor after every `step` epochs."""
+    return 0.1 ** ((epoch - plan.first) // plan.step)
 
 
-def cosine(epoch: int, run: EpochPlan) -> float:
-    """Half a cosine, from 1 in the first epoch down towards 0, once over the whole run."""
-    if run.cosine_restarts:
-        done, half_period = epoch - run.first, run.constant
+def cosine(epoch: int, plan: EpochPlan) -> float:
+    """Return half a cosine: from 1 in the first epoch towards 0 at the end of the run."""
+    if plan.cosine_restarts:
+        done, half_period = epoch - plan.first, plan.constant
     else:
-        done, half_period = epoch - 1, run.constant + run.decay
+        done, half_period = epoch - 1, plan.constant + plan.decay
     return 0.5 * (1.0 + math.cos(math.pi * done / max(1, half_period)))
 
 
@@ -47,47 +53,47 @@ SCHEDULES: dict[str, Callable[[int, EpochPlan], float]] = {"linear": linear, "st
 
 
 class LRScheduler:
-    """The learning rate of a run's optimizers, from epoch to epoch.
+    """Learning rate of all optimizers of a run, changed once per epoch.
 
-    What it remembers of a run is the epoch; the rates themselves are the options'.
+    Its state is the epoch alone: the rates follow from the options.
     """
 
-    def __init__(self, rate: float, policy: str, run: EpochPlan) -> None:
-        """Args: rate is the full one; policy one of `SCHEDULES`."""
-        self.full_rate = rate
+    def __init__(self, lr: float, policy: str, plan: EpochPlan) -> None:
+        """Args: lr is the initial rate; policy is a key of `SCHEDULES`."""
+        self.initial_lr = lr
         self.factor = SCHEDULES[policy]
-        self.run = run
-        self.epoch = run.first
+        self.plan = plan
+        self.epoch = plan.first
         self._optimizers: list[Optimizer] = []
 
     @property
-    def value(self) -> float:
-        """The rate of the current epoch."""
-        return self.full_rate * self.factor(self.epoch, self.run)
+    def lr(self) -> float:
+        """The learning rate of the current epoch."""
+        return self.initial_lr * self.factor(self.epoch, self.plan)
 
-    def rule(self, optimizer: Optimizer) -> None:
-        """Gives the optimizer the rate of the current epoch, and of those to come."""
+    def attach(self, optimizer: Optimizer) -> None:
+        """Set the learning rate of this optimizer, now and in later epochs."""
         self._optimizers.append(optimizer)
-        self._set()
+        self._apply()
 
     def end_epoch(self) -> None:
-        """Goes to the next epoch."""
+        """Advance to the next epoch."""
         self.epoch += 1
-        self._set()
+        self._apply()
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, and the one that the run began with, which the step policy counts from."""
-        return {"epoch": self.epoch, "first": self.run.first}
+        """Return the epoch, and the first epoch of the run, from which the step policy counts."""
+        return {"epoch": self.epoch, "first": self.plan.first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to the epoch of `state`."""
+        """Advance to the epoch of `state`."""
         self.epoch = validate_count(state["epoch"])
-        self.run = replace(self.run, first=validate_count(state["first"]))
-        self._set()
+        self.plan = replace(self.plan, first=validate_count(state["first"]))
+        self._apply()
 
-    def _set(self) -> None:
+    def _apply(self) -> None:
         for group in (group for optimizer in self._optimizers for group in optimizer.param_groups):
-            if isinstance(group["lr"], Tensor):  # a recorded step reads it from its place on the device
-                group["lr"].fill_(self.value)
+            if isinstance(group["lr"], Tensor):  # a captured step reads it from this tensor
+                group["lr"].fill_(self.lr)
             else:
-                group["lr"] = self.value
+                group["lr"] = self.lr

@@ -118,7 +118,7 @@ def measure_steps(
             for _ in range(period * (1 if on_cpu else WARMUP_STEPS + 2)):
                 steps[way]()
             repeat = period if on_cpu else 10 * period
-            figures[way] = {"flops": flops, "seconds": [], "repeat": repeat, "format": model.speed.precision}
+            figures[way] = {"flops": flops, "seconds": [], "repeat": repeat, "format": model.performance.precision}
             progress.update()
         yards = []
         for _ in range(rounds):

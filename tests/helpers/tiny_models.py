@@ -1,6 +1,7 @@
 """Models with some thousand weights, random batches for them, and comparisons of their training steps."""
 
 from collections import Counter
+from pathlib import Path
 
 import torch
 from golden_cases import assert_close, assert_gradients
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from models import create_model
 from models.base_model import BaseModel
 from options import TestOptions, TrainOptions
+from util.runtime.checkpoint import Checkpointer
 
 TINY = "--gpu_ids -1 --ngf 2 --ndf 2 --load_size 32 --crop_size 32"
 TINY_HEADS = "--netF_nc 4 --num_patches 8"
@@ -38,6 +40,11 @@ def double_model(command: str, **options: object) -> BaseModel:
 def translating_model(command: str, **options: object) -> BaseModel:
     """Return a `tiny_model` for testing."""
     return create_model(TestOptions().parse([*TINY.split(), *command.split(), *as_arguments(options)]))
+
+
+def checkpointer(model: BaseModel) -> Checkpointer:
+    """Return a checkpointer of the model alone, without the position of a run."""
+    return Checkpointer(Path(model.opt.checkpoints_dir) / model.opt.name, model=model, keep=model.opt.keep_checkpoints)
 
 
 def as_arguments(options: dict[str, object]) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from image_factory import two_domains
 from programs import ENVIRONMENT, ROOT, command
+from tiny_models import checkpointer
 from training_processes import ENDLESS, RUN, STATE, TWO_EPOCHS, kill, reported, same_end
 
 from models import create_model
@@ -99,7 +100,7 @@ def test_a_save_that_is_killed_leaves_one_state_whole(tmp_path: Path, kill_point
     command = ["--model", "cycle_gan", "--netG", "resnet_4blocks", "--ngf", "1", "--ndf", "1", "--gpu_ids", "-1"]
     opt = TrainOptions().parse([*command, "--checkpoints_dir", str(tmp_path), "--name", "run"])
     model = create_model(opt)
-    model.save_run("latest")
+    checkpointer(model).save("latest")
     first = [{key: tensor.clone() for key, tensor in network.state_dict().items()} for network in model.networks.values()]
 
     model.steps_done = 1
@@ -110,12 +111,12 @@ def test_a_save_that_is_killed_leaves_one_state_whole(tmp_path: Path, kill_point
     pid = os.fork()
     if pid == 0:
         kill_point.arm()
-        model.save_run("latest")
+        checkpointer(model).save("latest")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
     resumed = create_model(opt)
-    assert resumed.resume()
+    assert checkpointer(resumed).resume()
     renaming = (kill_point.function == "replace" and kill_point.number > 0) or kill_point.number == FILES
     assert resumed.steps_done == renaming
     expected = [network.state_dict() for network in model.networks.values()] if renaming else first

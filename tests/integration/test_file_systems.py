@@ -12,6 +12,7 @@ import pytest
 import torch
 from image_factory import two_domains
 from programs import ENVIRONMENT, command
+from tiny_models import checkpointer
 from training_processes import RUN, TWO_EPOCHS
 
 from datasets.archive import ArchiveError, Member, unpack
@@ -178,7 +179,7 @@ def test_a_save_that_stops_between_two_files_is_completed(tmp_path: Path, monkey
     command = ["--netG", "resnet_4blocks", "--ngf", "1", "--ndf", "1", "--gpu_ids", "-1"]
     opt = TrainOptions().parse([*command, "--model", "cycle_gan", "--checkpoints_dir", str(tmp_path), "--name", "run"])
     model = create_model(opt)
-    model.save_run("latest")
+    checkpointer(model).save("latest")
     for network in model.networks.values():
         for parameter in network.parameters():
             parameter.data += 1
@@ -191,11 +192,11 @@ def test_a_save_that_stops_between_two_files_is_completed(tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(PermissionError):
-        model.save_run("latest")
+        checkpointer(model).save("latest")
     monkeypatch.undo()
     assert has_partial_file(held)
     resumed = create_model(opt)
-    assert resumed.resume()
+    assert checkpointer(resumed).resume()
     exported = create_model(opt)
     exported.load_networks("latest")
     for name, network in model.networks.items():

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from hostile_files import Payload, small_network
+from tiny_models import checkpointer
 from training_processes import STATE
 
 from models import create_model
@@ -100,7 +101,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BaseModel, P
         images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
         model.set_input({"A": images, "B": images, "A_paths": ["a.png"], "B_paths": ["b.png"]})
         model.optimize_parameters()
-    model.save_run("latest")
+    checkpointer(model).save("latest")
     path = folder / "run" / STATE
     yield model, path, path.read_bytes()
 
@@ -111,9 +112,9 @@ def test_damaged_states(run, number: int) -> None:
     draws, loaded = random.Random(0), 0
     for turn in range(number):
         path.write_bytes((damaged, with_damaged_pickle)[turn % 2](whole, draws))
-        loaded += loads_or_is_refused(model.resume, path)
+        loaded += loads_or_is_refused(checkpointer(model).resume, path)
     path.write_bytes(whole)
-    assert model.resume()
+    assert checkpointer(model).resume()
     assert loaded < number / 2
 
 
@@ -141,9 +142,9 @@ def test_states_of_something_else(run, number: int) -> None:
     state, draws, loaded = torch.load(path, weights_only=True), random.Random(0), 0
     for _ in range(number):
         torch.save(replaced_somewhere(state, draws), path)
-        loaded += loads_or_is_refused(model.resume, path)
+        loaded += loads_or_is_refused(checkpointer(model).resume, path)
     path.write_bytes(whole)
-    assert model.resume()
+    assert checkpointer(model).resume()
     assert loaded < number / 4
 
 
@@ -155,7 +156,7 @@ def test_code_in_a_state_is_not_run(run, tmp_path: Path) -> None:
             torch.save(torch.load(io.BytesIO(whole), weights_only=True) | {"steps_done": Payload(marker)}, path)
         else:
             path.write_bytes(content)
-        assert not loads_or_is_refused(model.resume, path)
+        assert not loads_or_is_refused(checkpointer(model).resume, path)
         assert not marker.exists()
     path.write_bytes(whole)
 

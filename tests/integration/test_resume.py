@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from image_factory import noise, two_domains
-from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, take_step
+from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, checkpointer, double_model, take_step
 from training_processes import STATE, kill, same_end
 
 TINY = ["--ngf", "2", "--ndf", "2", "--load_size", "36", "--crop_size", "32", "--print_freq", "1", "--no_html"]
@@ -61,8 +61,8 @@ def test_a_run_is_resumed_in_another_memory_layout(tmp_path: Path, method: str, 
     for seed in range(2):
         for model in (plain, saved):
             take_step(model, seed=seed)
-    saved.save_run("latest")
-    assert resumed.resume()
+    checkpointer(saved).save("latest")
+    assert checkpointer(resumed).resume()
     for seed in range(2, 4):
         for model in (plain, resumed):
             take_step(model, seed=seed)

@@ -274,11 +274,11 @@ def test_a_single_pair_cannot_be_evaluated(folder: Path) -> None:
 def test_the_ema_of_both_cycle_gan_generators_is_saved_and_tested(folder: Path, tmp_path: Path) -> None:
     arguments = options_of(folder, "--checkpoints_dir", str(tmp_path), "--name", "cycle", "--model", "cycle_gan")
     model = create_model(TrainOptions().parse([*arguments, "--ema", "0.5"]))
-    model.averages.update()
+    model.ema.update()
     for network in model.networks.values():
         for parameter in network.parameters():
             parameter.data.add_(1)
-    model.averages.update()
+    model.ema.update()
     model.save_networks("latest")
     assert {path.name for path in tmp_path.glob("cycle/*G*")} == {
         f"latest_net_{name}.pth" for name in ("G_A", "G_B", "G_A_ema", "G_B_ema")

@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.base_model import BaseModel
 from models.networks.winograd import transforms
-from util.runtime.cuda_graph import WARMUP_STEPS, CUDAGraphStep, GraphBackend, Outputs
+from models.training_step import GraphedStep
+from util.runtime.cuda_graph import WARMUP_STEPS, GraphBackend, Outputs
 from util.runtime.rng import GraphRNG
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -55,7 +56,7 @@ def static_tensors(model: BaseModel) -> list[torch.Tensor]:
     tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
     for optimizer in model.optimizers.values():
         tensors += [value for state in optimizer.state.values() for value in state.values()]
-    for entry in model.step_executor.graphs.values():
+    for entry in model.step.graphs.graphs.values():
         tensors += entry.inputs.values()
     return tensors
 
@@ -97,7 +98,7 @@ def use_graphs(model: BaseModel, backend: GraphBackend) -> None:
     rng = GraphRNG(model.device, seed=0)
     rng.device_rng, rng.cpu_rng = model.rng.device_rng, model.rng.cpu_rng
     model.rng = rng
-    model.step_executor = CUDAGraphStep(model.compute_step, rng, backend)
+    model.step = GraphedStep(model, backend)
 
 
 class TestGraphedSteps:
@@ -132,7 +133,7 @@ class TestGraphedSteps:
         use_graphs(model, backend)
         for seed in range(8 * WARMUP_STEPS):
             take_step(model, size=1 + seed % 2, seed=seed)
-        flips = {key[1] for key, entry in model.step_executor.graphs.items() if entry.replay}
+        flips = {key[1] for key, entry in model.step.graphs.graphs.items() if entry.replay}
         assert flips == {(True,), (False,)}
         assert backend.replays > 4
 
@@ -147,7 +148,7 @@ class TestGraphedSteps:
             take_step(model, seed=seed)
             shown, upright = (visuals["fake_B"] for visuals in (model.get_current_visuals(), model.visuals_for_display()))
             assert torch.equal(upright, shown.flip(3) if flipped else shown)
-        assert all(entry.replay for key, entry in model.step_executor.graphs.items() if key[1])
+        assert all(entry.replay for key, entry in model.step.graphs.graphs.items() if key[1])
 
     def test_learning_rate_changes_in_place(self) -> None:
         """A captured optimizer reads the learning rate from a tensor."""
@@ -173,7 +174,7 @@ class TestGraphedSteps:
             for model in models:
                 take_step(model, size=2, seed=seed)
         plain, graphs = models
-        assert any(entry.replay for entry in graphs.step_executor.graphs.values())
+        assert any(entry.replay for entry in graphs.step.graphs.graphs.values())
         tolerance = {"rel": 0.05, "abs": 0.02} if "bf16" in flags else {"rel": 2e-3, "abs": 1e-3}
         for name in plain.loss_names:
             assert graphs.losses[name].item() == pytest.approx(plain.losses[name].item(), **tolerance)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import CUT, CYCLE_GAN, assert_same, double_model, everything, random_batch, take_step
+from tiny_models import CUT, CYCLE_GAN, assert_same, checkpointer, double_model, everything, random_batch, take_step
 
 
 class TestAccumulation:
@@ -34,8 +34,8 @@ class TestAccumulation:
         for seed in range(2):
             take_step(straight, seed=seed)
         take_step(stopped, seed=0)
-        for name, thing in stopped.stateful.items():
-            resumed.stateful[name].load_state_dict(thing.state_dict())
+        for name, thing in stopped.checkpoint_items.items():
+            resumed.checkpoint_items[name].load_state_dict(thing.state_dict())
         resumed.steps_done = stopped.steps_done
         take_step(resumed, seed=1)
         assert torch.equal(everything(resumed), everything(straight))
@@ -48,8 +48,8 @@ class TestAccumulation:
             take_step(straight, seed=seed)
         for seed in range(2):
             take_step(stopped, seed=seed)
-        stopped.save_run("latest")
-        assert resumed.resume()
+        checkpointer(stopped).save("latest")
+        assert checkpointer(resumed).resume()
         take_step(resumed, seed=2)
         assert torch.equal(everything(resumed), everything(straight))
 
@@ -58,13 +58,13 @@ class TestAccumulation:
             double_model(f"{CUT} {flag}", checkpoints_dir=tmp_path, name="run") for flag in ("", "--accumulate 2")
         )
         take_step(stopped)
-        stopped.save_run("latest")
-        assert resumed.resume()
+        checkpointer(stopped).save("latest")
+        assert checkpointer(resumed).resume()
         assert torch.equal(everything(resumed), everything(stopped))
 
     def test_images_of_one_of_several_processes_are_not_kept_for_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = double_model(f"{CUT} --accumulate 2")
         take_step(model)
-        assert len(model.stateful["accumulation"].state_dict()["waiting"]) == 1
+        assert len(model.checkpoint_items["accumulation"].state_dict()["waiting"]) == 1
         monkeypatch.setattr("models.training_step.world_size", lambda: 2)
-        assert model.stateful["accumulation"].state_dict()["waiting"] == []
+        assert model.checkpoint_items["accumulation"].state_dict()["waiting"] == []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import checkpointer
 from training_processes import STATE
 
 from models import create_model
@@ -53,12 +54,12 @@ def test_check_before_a_save_includes_the_latest_steps_on_a_gpu() -> None:
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, value: float) -> None:
     """Losses are computed before the update of a step, so they may be finite although the weights are not."""
     model = create_model(TrainOptions().parse([*TINY.split(), "--checkpoints_dir", str(tmp_path), "--name", "run"]))
-    model.save_run("latest")
+    checkpointer(model).save("latest")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     assert tmp_path / "run" / STATE in before
     with torch.no_grad():
         next(model.networks["D"].parameters())[0, 0, 0, 0] = value
-    for save in (lambda: model.save_run("latest"), lambda: model.save_networks("best")):
+    for save in (lambda: checkpointer(model).save("latest"), lambda: model.save_networks("best")):
         with pytest.raises(DivergedError, match=r"model\.0\.weight of network D is not finite"):
             save()
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before

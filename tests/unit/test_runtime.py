@@ -186,7 +186,7 @@ def crossings(images_per_step: int, every: int, steps: int) -> list[int]:
     for _ in range(steps):
         counter.advance(images_per_step)
         if counter.crossed(every):
-            crossed.append(counter.seen)
+            crossed.append(counter.total_images)
     return crossed
 
 
@@ -205,7 +205,7 @@ def test_nothing_is_crossed_before_the_first_image_or_between_steps() -> None:
     assert counter.crossed(5) and counter.crossed(5) and counter.crossed(2) and not counter.crossed(6)
     counter.advance(0)
     assert not counter.crossed(5)
-    assert counter.seen == 5
+    assert counter.total_images == 5
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:

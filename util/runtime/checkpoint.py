@@ -1,7 +1,12 @@
-"""The files of a run: the weights of its networks under a label, and what the run needs to go on."""
+"""Checkpoints of a run: the weights of its networks, and the training state that an exact resume needs.
+
+`<run_dir>/<label>_net_<name>.pth` are plain state dicts, as published. `<run_dir>/training_state.pt` holds weights,
+optimizer states and counters as plain values. Loading it never runs code.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Protocol
@@ -11,6 +16,8 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 from util.runtime.distributed import is_main_process
+from util.runtime.ema import ModelEMA
+from util.runtime.image_counter import ImageCounter, validate_count
 from util.runtime.monitor import check_finite
 from util.runtime.weights import (
     SAFETENSORS,
@@ -25,28 +32,45 @@ from util.runtime.weights import (
     write_files,
 )
 
-FILE_NAME = "training_state.pt"
+STATE_FILE = "training_state.pt"
 LABEL = re.compile(r"\w{1,64}")
+OPTIONAL_ITEMS = ("accumulation", "averages", "evaluation")  # may be enabled when a run is resumed
 
 
 class Stateful(Protocol):
-    """Something that a run remembers: its state is made of tensors, numbers, strings, lists and dicts of them."""
+    """Part of a run that a checkpoint contains. Its state consists of tensors, numbers, strings, lists and dicts."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it has gathered so far."""
+        """Return the state."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Load what `state_dict` returned. Raise an exception if it does not fit."""
+
+
+class CheckpointedModel(Protocol):
+    """The part of a model that a checkpoint contains."""
+
+    networks: dict[str, nn.Module]
+    ema: ModelEMA | None
+    checkpoint_items: dict[str, Stateful]
+    steps_done: int
+
+    @property
+    def saved_networks(self) -> dict[str, nn.Module]:
+        """All networks that have a weights file."""
+
+    def load_networks(self, label: str, run: str | None = None) -> None:
+        """Load the weights of a run."""
 
 
 class OptimizerState:
-    """State of an optimizer, without its learning rates: these come from the options, also if a run is resumed."""
+    """State of an optimizer without its learning rates, which follow from the options."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments of every parameter, by its number."""
+        """Return the moments of every parameter, by its number."""
         return self.optimizer.state_dict()["state"]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -71,166 +95,191 @@ class OptimizerState:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": to_device})
 
 
-def read_run_state(path: Path) -> Mapping[str, Any] | None:
-    """What the run left at `path`; None where there is no such file. Raises UserError where it cannot be read."""
-    try:
-        state = read_values(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except Exception:  # torch's reader trips over damage in every way, and its messages advise to run what it refused
-        state = None
-    if not isinstance(state, Mapping):
-        raise _refusal(path, "is cut short, damaged, or holds code, which is never run")
-    return state
-
-
-def validate_count(value: Any) -> int:
-    """The value, where it is a whole number and not below 0. Raises ValueError where it is not."""
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
-
-
-def validate_label(value: Any) -> str:
-    """The value, where it can begin the name of a file, and lead nowhere else. Raises ValueError where it cannot."""
-    if not isinstance(value, str) or not LABEL.fullmatch(value):
-        raise ValueError(f"{value!r} is no label of a checkpoint")
-    return value
-
-
-def state_mismatch(path: Path, error: Exception) -> UserError:
-    """What to say of a state that does not fit the run, because of the error that something raised that took it back."""
-    return _refusal(path, f"does not fit this run ({shorten(f'{type(error).__name__}: {error}', 120)})")
-
-
-def _refusal(path: Path, why: str) -> UserError:
-    return UserError(
-        f"{path} {why}. Give the options that the run was started with; or remove the file, and --continue_train starts "
-        "from the weights beside it, with new optimizers"
-    )
-
-
-OPTIONAL_ITEMS = ("accumulation", "averages", "evaluation")  # what a run may be asked for only when it goes on
-
-
 class Checkpointer:
-    """Writes and reads the files in a run's folder. Of several processes all read, and the main one alone writes.
+    """Save and resume a run. Every process reads; only rank 0 writes.
 
-    Networks go by their names, which are those of their files; averages are networks as well, but what they were averaged
-    to is part of what the run remembers (`stateful`).
+    Args:
+        run_dir: directory of the run.
+        model: its networks, optimizers and step counter.
+        counter: position of the run in epochs and images.
+        dataset: list of training images.
+        validator: last and best metrics.
+        keep: number of numbered checkpoints to keep; None keeps all.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state_path = folder / FILE_NAME
-
-    def weights_path(self, label: str, name: str) -> Path:
-        """Where the weights of the network `name` lie."""
-        return self.folder / f"{label}_net_{name}.pth"
-
-    def save_networks(self, label: str, networks: Mapping[str, nn.Module]) -> None:
-        """Writes the networks' weights. Raises DivergedError and OSError as `save_run`."""
-        if not is_main_process():
-            return
-        weights = {name: cpu_state_dict(network) for name, network in networks.items()}
-        check_finite(weights)
-        write_files({self.weights_path(label, name): state for name, state in weights.items()})
-
-    def load_networks(self, label: str, networks: Mapping[str, nn.Module]) -> None:
-        """Reads the networks' weights; safetensors of the same name where they lie there in place of ours.
-
-        Raises UserError where a file is missing or belongs to another architecture.
-        """
-        for name, network in networks.items():
-            path = self.weights_path(label, name)
-            safetensors = path.with_suffix(SAFETENSORS)
-            if safetensors.exists() and not path.exists():
-                load_state(network, read_safetensors(safetensors), safetensors)
-            else:
-                load_weights(network, path)
-
-    def save_run(
+    def __init__(
         self,
-        labels: Sequence[str],
-        networks: Mapping[str, nn.Module],
-        averages: Mapping[str, nn.Module],
-        stateful: Mapping[str, Stateful],
-        steps_done: int,
-        kept: int | None,
+        run_dir: Path,
+        *,
+        model: CheckpointedModel,
+        counter: ImageCounter | None = None,
+        dataset: Stateful | None = None,
+        validator: Stateful | None = None,
+        keep: int | None = None,
     ) -> None:
-        """Writes networks and averages under each label, and what `resume` needs. Of the numbered checkpoints the `kept`
-        newest stay; None: all.
+        self.run_dir = run_dir
+        self.state_path = run_dir / STATE_FILE
+        self.model = model
+        self.counter = counter or ImageCounter()
+        self.keep = keep
+        self.resumed = False  # whether `resume_or_load` has restored the training state
+        self._items = {"images": counter, "pictures": dataset, "evaluation": validator}  # names in the state file
 
-        All files are complete on the disk before the first takes its place, that of `resume` before the others.
+    def resume_or_load(self, opt: Namespace) -> ImageCounter:
+        """Resume the run with --continue_train, or load weights, and return the position to start from.
 
-        Raises DivergedError where a weight is not finite, and OSError where the files cannot be written; those of before
-        are then as they were.
+        Without a training state, or with --epoch, --epoch_count or --pretrained_name, only weights are loaded, as published.
+        """
+        if not opt.continue_train:
+            return self.counter
+        exact = opt.epoch == "latest" and opt.pretrained_name is None and "epoch_count" not in opt.explicit
+        self.resumed = exact and self.resume()
+        if self.resumed:
+            counter = self.counter
+            print(
+                f"resumed in epoch {counter.epoch} after {counter.images_in_epoch} of its images "
+                f"({counter.total_images} in total)"
+            )
+        else:
+            self.model.load_networks(opt.epoch, opt.pretrained_name)
+            print(f"loaded the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimizers start from zero")
+        return self.counter
+
+    def save(self, *labels: str) -> None:
+        """Write the weights under each label, and the training state.
+
+        All files are complete on the disk before the first one is renamed into place; the training state comes first.
+
+        Raises DivergedError if a weight is not finite, and OSError if a file cannot be written. Existing files are then
+        unchanged.
         """
         if not is_main_process():
             return
-        weights = {name: cpu_state_dict(network) for name, network in networks.items()}
+        networks = {name: cpu_state_dict(network) for name, network in self.model.networks.items()}
+        weights = networks | {name: cpu_state_dict(network) for name, network in self._ema_networks().items()}
+        check_finite(weights)
         state = {
             "labels": list(labels),
-            "steps_done": steps_done,
-            "networks": dict(weights),
-            "stateful": {name: thing.state_dict() for name, thing in stateful.items()},
+            "steps_done": self.model.steps_done,
+            "networks": networks,
+            "stateful": {name: item.state_dict() for name, item in self._stateful().items()},
         }
-        weights |= {name: cpu_state_dict(network) for name, network in averages.items()}
-        check_finite(weights)
-        exports = {self.weights_path(label, name): weights[name] for label in labels for name in weights}
+        exports = {weights_path(self.run_dir, label, name): weights[name] for label in labels for name in weights}
         write_files({**exports, self.state_path: state})
-        if kept is not None:
-            for path in prunable_checkpoints(self.folder, kept):
+        if self.keep is not None:
+            for path in prunable_checkpoints(self.run_dir, self.keep):
                 path.unlink(missing_ok=True)
 
-    def resume(
-        self, networks: Mapping[str, nn.Module], averages: Mapping[str, nn.Module], stateful: Mapping[str, Stateful]
-    ) -> int | None:
-        """Gives back to all of them what `save_run` was last called with, and returns its `steps_done`; None where it never
-        was called.
+    def resume(self) -> bool:
+        """Restore the state of the last `save`. Return False if there is none.
 
-        Raises UserError where what it left is damaged, belongs to other networks, or is not what lies there under the same
-        label.
+        Raises UserError if it is damaged, belongs to other networks, or differs from the weights beside it.
         """
-        state = read_run_state(self.state_path)
+        state = read_training_state(self.state_path)
         if state is None:
-            return None
+            return False
         try:
-            for name, network in networks.items():
+            for name, network in self.model.networks.items():
                 load_state(network, state["networks"][name], self.state_path)
-            for name, thing in stateful.items():
+            for name, item in self._stateful().items():
                 if name in state["stateful"] or name not in OPTIONAL_ITEMS:
-                    thing.load_state_dict(state["stateful"][name])
-            steps_done = validate_count(state["steps_done"])
-            weights = {name: state["networks"][name] for name in networks}
+                    item.load_state_dict(state["stateful"][name])
+            self.model.steps_done = validate_count(state["steps_done"])
+            weights = {name: state["networks"][name] for name in self.model.networks}
             if "averages" in state["stateful"]:
-                weights |= {name: cpu_state_dict(network) for name, network in averages.items()}
+                weights |= {name: cpu_state_dict(network) for name, network in self._ema_networks().items()}
             exports = {
-                self.weights_path(validate_label(label), name): weights[name]
+                weights_path(self.run_dir, validate_label(label), name): weights[name]
                 for label in state["labels"]
                 for name in weights
             }
         except UserError:
             raise
-        except Exception as error:  # whatever takes its state back may trip over what is damaged, in ways of its own
+        except Exception as error:  # every item may raise its own kind of exception on damaged values
             raise state_mismatch(self.state_path, error) from None
         self._complete_interrupted_save(exports)
-        return steps_done
+        return True
+
+    def _stateful(self) -> dict[str, Stateful]:
+        return self.model.checkpoint_items | {name: item for name, item in self._items.items() if item is not None}
+
+    def _ema_networks(self) -> dict[str, nn.Module]:
+        return self.model.ema.networks if self.model.ema else {}
 
     def _complete_interrupted_save(self, exports: Mapping[Path, Mapping[str, Tensor]]) -> None:
-        """Completes a save that was broken off after the state had taken its place, and before all weights had.
+        """Complete a save that was interrupted after the training state was in place, and before all weights were.
 
-        Raises UserError where weights differ from the state's for another reason: somebody put them there.
+        Raises UserError if the weights differ for another reason: somebody has replaced them.
         """
         if not is_main_process():
             return
         differing = [path for path, weights in exports.items() if path.exists() and not file_matches(path, weights)]
         if differing and not any(map(has_partial_file, exports)):
             raise UserError(
-                f"{differing[0]} is not what the run saved there together with {self.state_path}. To start from it, with "
-                "new optimizers, remove the latter; to go on with the run, remove the former"
+                f"{differing[0]}: not the file that the run saved together with {self.state_path}. Remove the latter "
+                "to start from these weights with new optimizers, or the former to resume the run."
             )
         if differing:
             write_files(exports)
+
+
+def weights_path(run_dir: Path, label: str, name: str) -> Path:
+    """Return the path of a network's weights."""
+    return run_dir / f"{label}_net_{name}.pth"
+
+
+def save_networks(run_dir: Path, label: str, networks: Mapping[str, nn.Module]) -> None:
+    """Write the weights of the networks; only rank 0 does. Raise DivergedError and OSError as `Checkpointer.save`."""
+    if not is_main_process():
+        return
+    weights = {name: cpu_state_dict(network) for name, network in networks.items()}
+    check_finite(weights)
+    write_files({weights_path(run_dir, label, name): state for name, state in weights.items()})
+
+
+def load_networks(run_dir: Path, label: str, networks: Mapping[str, nn.Module]) -> None:
+    """Load the weights of the networks. A safetensors file is read if there is no .pth file.
+
+    Raises UserError if a file is missing or belongs to another architecture.
+    """
+    for name, network in networks.items():
+        path = weights_path(run_dir, label, name)
+        safetensors = path.with_suffix(SAFETENSORS)
+        if safetensors.exists() and not path.exists():
+            load_state(network, read_safetensors(safetensors), safetensors)
+        else:
+            load_weights(network, path)
+
+
+def read_training_state(path: Path) -> Mapping[str, Any] | None:
+    """Return the training state at `path`, or None if there is no file. Raise UserError if it cannot be read."""
+    try:
+        state = read_values(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except Exception:  # torch raises many kinds of exceptions on damaged files, with unsafe advice
+        state = None
+    if not isinstance(state, Mapping):
+        raise _refusal(path, "is truncated, damaged, or contains code, which is never run")
+    return state
+
+
+def validate_label(value: Any) -> str:
+    """Return the value if it is a valid label of a checkpoint. Raise ValueError if it is not."""
+    if not isinstance(value, str) or not LABEL.fullmatch(value):
+        raise ValueError(f"{value!r} is not a label of a checkpoint")
+    return value
+
+
+def state_mismatch(path: Path, error: Exception) -> UserError:
+    """Return the error for a training state that does not fit the run."""
+    return _refusal(path, f"does not fit this run ({shorten(f'{type(error).__name__}: {error}', 120)})")
+
+
+def _refusal(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path}: {why}. Use the options that the run was started with. Or remove the file: --continue_train then starts "
+        "from the weights beside it, with new optimizers."
+    )

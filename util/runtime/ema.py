@@ -1,49 +1,32 @@
-"""Exponential moving averages of weights: a smoother translator than the newest one, kept beside it."""
+"""Exponential moving averages (EMA) of the generators' weights."""
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-SUFFIX = "_ema"  # what is appended to a network's name for its average
-
-
-class Averages(Protocol):
-    """Averages of some networks; `networks` holds them under names of their own."""
-
-    networks: dict[str, nn.Module]
-
-    def update(self) -> None:
-        """Takes the newest weights in; to be called after every step."""
-
-
-class NoEMA:
-    """Stands in for averages that are not wanted."""
-
-    def __init__(self) -> None:
-        self.networks: dict[str, nn.Module] = {}
-
-    def update(self) -> None:
-        """Does nothing."""
+EMA_SUFFIX = "_ema"  # added to the name of a network for its average: latest_net_G_ema.pth
 
 
 class ModelEMA:
-    """For each network a copy that follows it: after a step, average = decay · average + (1 - decay) · weights.
+    """Moving averages of networks: after a step, average = decay * average + (1 - decay) * weights.
 
-    The first step sets the averages. Buffers, which are no weights, are those of the network.
+    The first step initializes the averages. Buffers are copied.
 
     Args:
-        networks: those to follow, by name.
-        decay: in (0, 1); 0.999 looks back over some thousand steps.
+        networks: networks to follow, by name.
+        decay: in (0, 1); 0.999 averages over roughly 1000 steps.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
-        self.networks = {name + SUFFIX: copy.deepcopy(network).requires_grad_(False) for name, network in networks.items()}
+        self.networks = {
+            name + EMA_SUFFIX: copy.deepcopy(network).requires_grad_(False) for name, network in networks.items()
+        }
         self.initialized = False
-        # Collected once: an update is then two launches on a GPU, whatever the number of layers, and waits for nothing.
+        # Collected once: an update then takes two launches on a GPU for any number of layers, and waits for nothing.
         copies = self.networks.values()
         self._averages: list[Tensor] = [parameter for network in copies for parameter in network.parameters()]
         self._weights: list[Tensor] = [parameter for network in networks.values() for parameter in network.parameters()]
@@ -52,7 +35,7 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the newest weights in."""
+        """Average the current weights in. Call it after every step."""
         if self.initialized:
             torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
         else:
@@ -62,11 +45,11 @@ class ModelEMA:
             torch._foreach_copy_(self._own_buffers, self._buffers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, and whether there are any yet."""
+        """Return the averages, and whether they are initialized ("begun" in the training state)."""
         return {"begun": self.initialized} | {name: network.state_dict() for name, network in self.networks.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Load what `state_dict` returned."""
         self.initialized = state["begun"]
         for name, network in self.networks.items():
             network.load_state_dict(state[name])
