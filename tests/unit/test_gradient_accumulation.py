@@ -68,3 +68,18 @@ class TestAccumulation:
         assert len(model.checkpoint_items["accumulation"].state_dict()["waiting"]) == 1
         monkeypatch.setattr("models.training_step.world_size", lambda: 2)
         assert model.checkpoint_items["accumulation"].state_dict()["waiting"] == []
+
+    def test_the_name_of_an_optimizer_has_no_meaning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A gradient flows through the generator if the optimizer holds its parameters, whatever the optimizer is called."""
+        usual, renamed = (double_model(f"{CUT} --accumulate 2") for _ in range(2))
+        for name in ("G", "D"):
+            renamed.optimizers[f"other {name}"] = renamed.optimizers.pop(name)
+        optimize = renamed.optimize
+        names = {"G": "other G", "D": "other D"}
+        monkeypatch.setattr(
+            renamed, "optimize", lambda loss, *of, frozen=(): optimize(loss, *(names.get(n, n) for n in of), frozen=frozen)
+        )
+        for seed in range(2):
+            for model in (usual, renamed):
+                take_step(model, seed=seed)
+        assert torch.equal(everything(renamed), everything(usual))

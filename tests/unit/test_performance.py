@@ -117,12 +117,12 @@ class TestCommandLines:
     @pytest.mark.parametrize(
         ("command", "reason"),
         [
-            ("--cuda_graphs --accumulate 2", "--cuda_graphs records a step of one batch"),
-            ("--cuda_graphs --grad_checkpoint --no_dropout false", "leave out one of them"),
-            ("--model cycle_gan --netG unet_128 --grad_checkpoint", "--netG unet_128 has none"),
-            ("--normG batch --grad_checkpoint", "counts? every batch twice"),
-            ("--normD batch --accumulate 2", "batch norm, which sees each alone"),
-            ("--no_dropout false --accumulate 2", "dropout would make them two"),
+            ("--cuda_graphs --accumulate 2", "--cuda_graphs: incompatible with --accumulate"),
+            ("--cuda_graphs --grad_checkpoint --no_dropout false", "Leave out one of them"),
+            ("--model cycle_gan --netG unet_128 --grad_checkpoint", "not supported by --netG unet_128"),
+            ("--normG batch --grad_checkpoint", "would count batches twice"),
+            ("--normD batch --accumulate 2", "incompatible with batch norm"),
+            ("--no_dropout false --accumulate 2", "incompatible with dropout"),
             ("--precision fp16", "invalid choice: 'fp16'"),
             ("--accumulate 0", "at least 1"),
         ],
@@ -136,9 +136,9 @@ class TestCommandLines:
     @pytest.mark.parametrize(
         ("command", "reason"),
         [
-            ("--precision tf32", "number format of NVIDIA GPUs"),
-            ("--cuda_graphs", "needs an NVIDIA GPU; leave it out"),
-            ("--model cycle_gan --cuda_graphs", "give --pool_size 0"),
+            ("--precision tf32", "--precision tf32: needs an NVIDIA GPU"),
+            ("--cuda_graphs", "--cuda_graphs: needs an NVIDIA GPU"),
+            ("--model cycle_gan --cuda_graphs", "Use --pool_size 0"),
         ],
     )
     def test_what_method_or_machine_cannot_is_refused_when_the_model_is_built(self, command: str, reason: str) -> None:
