@@ -1,61 +1,48 @@
-"""Measures training steps, the data pipeline and the loop that joins them.
+"""Measure training steps, the data pipeline and the training loop.
 
-The step as published, ours, and ours with each flag take turns in one process, beside a yardstick Y: 18 convolutions of 256
-channels at a quarter of the images' size. Ratios to Y hold on a noisy machine too. `--all` measures what
-docs/performance.md holds. Options that are not listed below go to the training.
+    python scripts/benchmarks/benchmark.py --model cut --size 256
+    python scripts/benchmarks/benchmark.py --all --page docs/performance.md --json docs/performance/benchmark.json
+
+Each configuration runs in its own process: the published step, the default step, and the default step with each performance
+flag. Times are ratios to a reference workload Y, timed alternately with the step, so that they hold on a noisy machine too.
+Y is 18 convolutions of 256 channels at a quarter of the image size. `--all` measures everything in docs/performance.md.
+Options that are not listed below are passed to train.py.
 """
 
-import gc
 import json
 import platform
+import signal
+import subprocess
 import sys
 import tempfile
-import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]  # the script is run from anywhere
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmark_data import draw_photographs, measure
-from measure_step import peak_memory
-from results import draw, markdown, replace_figures
-from training_steps import (
-    CONFIGS,
-    DEFAULT,
-    METHODS,
-    REFERENCE,
-    alternate_flips,
-    build,
-    count_flops,
-    size_arguments,
-    stepper,
-    yardstick,
-)
+from benchmark_data import make_photo_dataset, measure_loading, measure_loop
+from measure_step import Case
+from results import Results, markdown, plot, replace_results, save_results
+from training_steps import CONFIGS, DEFAULT, METHODS, REFERENCE
 
-from data import create_dataset
-from models import create_model
-from options import TrainOptions
-from util.cli import (
-    CLIParser,
-    image_size,
-    positive_int,
-)
+from util.cli import CLIParser, image_size, positive_int
 from util.errors import UserError, exit_on_user_error
-from util.runtime.cuda_graph import WARMUP_STEPS
-from util.runtime.device import describe_device, select_device
+from util.runtime.device import select_device
 
+MEASURE_STEP = Path(__file__).with_name("measure_step.py")
 ON_CPU = [REFERENCE, DEFAULT, "channels_last", "grad_checkpoint", "bf16", "bf16, channels_last", "fast"]
+ON_GPU = [config for config in CONFIGS if config != "accumulate 2"]
 MINIMAL = [REFERENCE, DEFAULT, "fast"]
-# What --all measures on this device: method, side in pixels, batch, ways, rounds.
-ALL: dict[str, list[tuple[str, int, int, list[str], int]]] = {
+# What --all measures on a device: method, size in pixels, batch, configurations, rounds.
+Run = tuple[str, int, int, list[str], int]
+ALL: dict[str, list[Run]] = {
     "cpu": [
         ("cut", 256, 1, ON_CPU, 3),
         ("fastcut", 256, 1, MINIMAL, 3),
@@ -63,8 +50,8 @@ ALL: dict[str, list[tuple[str, int, int, list[str], int]]] = {
         ("sincut", 64, 16, MINIMAL, 3),
     ],
     "cuda": [
-        ("cut", 256, 1, [way for way in CONFIGS if way != "accumulate 2"], 20),
-        ("cut", 256, 16, [way for way in CONFIGS if way != "accumulate 2"], 10),
+        ("cut", 256, 1, ON_GPU, 20),
+        ("cut", 256, 16, ON_GPU, 10),
         ("fastcut", 256, 1, MINIMAL, 20),
         ("cycle_gan", 256, 1, MINIMAL, 20),
         ("sincut", 64, 16, MINIMAL, 20),
@@ -72,170 +59,128 @@ ALL: dict[str, list[tuple[str, int, int, list[str], int]]] = {
 }
 
 
-def seconds(run: Callable[[], Any], device: torch.device, repeat: int = 1) -> float:
-    """How long one of `repeat` runs takes, from an idle device to an idle device."""
-    wait(device)
-    started = time.perf_counter()
-    for _ in range(repeat):
-        run()
-    wait(device)
-    return (time.perf_counter() - started) / repeat
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of this device in large matrix products, the best of some."""
-    side = 8192 if device.type == "cuda" else 2048
-    factors = [torch.randn(side, side, device=device, dtype=dtype) for _ in range(2)]
-    return 2 * side**3 / min(seconds(lambda: torch.mm(*factors), device) for _ in range(6))
-
-
-def measure_steps(
-    method: str, side: int, batch: int, ways: list[str], rounds: int, device: torch.device, extra: list[str], memory: bool
-) -> dict[str, Any]:
-    """The figures of one method: {"Y": seconds, "ways": {way: {...}}}."""
-    arguments = [*size_arguments(method, side, batch), "--gpu_ids", "-1" if device.type == "cpu" else "0", *extra]
-    alternate_flips()
-    steps: dict[str, Callable[[], None]] = {}
-    figures: dict[str, dict[str, Any]] = {}
-    on_cpu = device.type == "cpu"
-    pairs = method == "fastcut"  # a flipped step and one that is not
-    Y = yardstick(side, batch, device)
-    Y()
-
-    total = len(ways) * (2 if memory else 1) + rounds
-    with tqdm(total=total, desc=f"{method} {side} px, batch {batch}", disable=None) as progress:
-        for way in ways:
-            model = build(method, way, arguments)
-            steps[way] = stepper(model)
-            if way in (REFERENCE, DEFAULT):
-                flops = count_flops(steps[way])  # what others compute twice, to save memory, does not count
-            period = 2 if pairs or "--accumulate" in CONFIGS[way] else 1  # steps until all is as it was
-            for _ in range(period * (1 if on_cpu else WARMUP_STEPS + 2)):
-                steps[way]()
-            repeat = period if on_cpu else 10 * period
-            figures[way] = {"flops": flops, "seconds": [], "repeat": repeat, "format": model.performance.precision}
-            progress.update()
-        yards = []
-        for _ in range(rounds):
-            for way, step in steps.items():
-                yards.append(seconds(Y, device, 1 if on_cpu else 20))
-                figures[way]["seconds"].append(seconds(step, device, figures[way]["repeat"]))
-            progress.update()
-        steps.clear()
-        gc.collect()
-        if memory:
-            for way in ways:
-                figures[way]["peak_GB"] = peak_memory(method, way, arguments)
-                progress.update()
-
-    result: dict[str, Any] = {"method": method, "side": side, "batch": batch, "Y": median(yards), "Y_all": yards, "ways": {}}
-    for way, found in figures.items():
-        found["median"] = median(found["seconds"])
-        found["over_Y"] = found["median"] / result["Y"]
-        found["images_per_second"] = batch / found["median"]
-        result["ways"][way] = found
-    return result
-
-
-def measure_loop(folder: Path, device: torch.device, steps: int) -> dict[str, float]:
-    """Images per second of CUT at 256 px from JPEG files: the step alone, and the whole loop."""
-    arguments = ["--dataroot", str(folder), "--num_threads", "2", "--gpu_ids", "-1" if device.type == "cpu" else "0"]
-    model = create_model(TrainOptions().parse(arguments))
-    dataset = create_dataset(model.opt)
-    step = stepper(model)
-    step()
-    alone, looped = [], []
-    dataset.set_epoch(1)
-    batches = iter(dataset)
-    next(batches)
-    for _ in tqdm(range(steps), "loop", disable=None):
-        alone.append(seconds(step, device))
-        started = time.perf_counter()
-        model.set_input(next(batches))
-        model.optimize_parameters()
-        wait(device)
-        looped.append(time.perf_counter() - started)
-    return {"step alone": 1 / median(alone), "whole loop": 1 / median(looped)}
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where and when."""
-    return {
-        "date": date.today().isoformat(),
-        "device": describe_device(device),
-        "processor": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
-        "bf16_units": bool(torch.cpu.get_capabilities().get("amx_bf16")),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "peak_flops": {"fp32": peak_rate(device, torch.float32), "bf16": peak_rate(device, torch.bfloat16)},
-    }
-
-
 def parse(argv: list[str] | None = None) -> tuple[Namespace, list[str]]:
+    """Parse the command line. Return the benchmark's options, and the rest for train.py."""
     parser = CLIParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="everything that docs/performance.md holds")
-    parser.add_argument("--model", choices=list(METHODS), default="cut", help="the method")
-    parser.add_argument("--size", type=image_size, default=256, help="side of the images in pixels")
+    parser.add_argument("--all", action="store_true", help="measure everything in docs/performance.md")
+    parser.add_argument("--model", choices=list(METHODS), default="cut", help="method")
+    parser.add_argument("--size", type=image_size, default=256, help="image side in pixels")
     parser.add_argument("--batch", type=positive_int, default=1, help="images per step")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="device to measure")
     parser.add_argument(
         "--ways",
         nargs="+",
         choices=list(CONFIGS),
-        metavar="WAY",
-        help=f"what to measure, of {', '.join(map(repr, CONFIGS))}; by default what fits the device",
+        metavar="CONFIG",
+        help=f"configurations to measure: {', '.join(map(repr, CONFIGS))}; default: all that suit the device",
     )
-    parser.add_argument("--rounds", type=positive_int, default=3, help="measurements of each")
-    parser.add_argument("--no_memory", action="store_true", help="leave out the processes that measure peak memory")
-    parser.add_argument("--data", action="store_true", help="the data pipeline and the whole loop as well")
-    parser.add_argument("--json", type=Path, help="file for all figures")
-    parser.add_argument("--plot", type=Path, help="file for a drawing")
-    parser.add_argument("--page", type=Path, help="page whose figures are replaced, such as docs/performance.md")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="timings per configuration")
+    parser.add_argument("--no_memory", action="store_true", help="leave out peak memory")
+    parser.add_argument("--data", action="store_true", help="measure the data pipeline and the training loop too")
+    parser.add_argument("--json", type=Path, help="results file; results of other devices in it are kept")
+    parser.add_argument("--plot", type=Path, help="plot file")
+    parser.add_argument("--page", type=Path, help="Markdown page whose tables of this device are replaced")
     return parser.parse_known_args(argv)
 
 
-def run(arguments: Namespace, extra: list[str]) -> dict[str, Any]:
-    """All figures that the arguments ask for. `extra` are options of the training, the same for every way."""
-    device = select_device({"auto": "auto", "cpu": "-1", "cuda": "0"}[arguments.device])
+def plan_runs(arguments: Namespace, device_type: str) -> list[Run]:
+    """Return what to measure. Raises UserError if the default configuration is missing."""
+    if arguments.all:
+        return ALL[device_type]
+    chosen = arguments.ways or (ON_CPU if device_type == "cpu" else ON_GPU)
+    if DEFAULT not in chosen:
+        raise UserError(f"--ways: must include {DEFAULT}. The other configurations are compared with it.")
+    configs = [config for config in CONFIGS if config in chosen]
+    return [(arguments.model, arguments.size, arguments.batch, configs, arguments.rounds)]
+
+
+def run_case(case: Case) -> dict[str, Any]:
+    """Measure the case in its own process. Return the result, or {"error": message} if the process failed."""
+    command = [sys.executable, str(MEASURE_STEP), json.dumps(asdict(case))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode < 0:
+        return {"error": f"killed by {signal.Signals(-done.returncode).name}"}
+    message = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return {"error": message.removeprefix("error: ")}
+
+
+def measure_runs(runs: list[Run], arguments: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """Measure all cases; yield the results so far after each case.
+
+    Raises UserError if every case of a run failed.
+    """
+    results: list[dict[str, Any]] = []
+    with tqdm(total=sum(len(configs) for _, _, _, configs, _ in runs), unit="case", disable=None) as progress:
+        for method, size, batch, configs, rounds in runs:
+            measured: dict[str, dict[str, Any]] = {}
+            results.append({"method": method, "size": size, "batch": batch, "configs": measured})
+            for config in configs:
+                progress.set_description(f"{method} {size} px, batch {batch}, {config}")
+                measured[config] = run_case(Case(method, size, batch, config, rounds, arguments))
+                progress.update()
+                yield results
+            errors = [result.get("error") for result in measured.values()]
+            if all(errors):
+                raise UserError(errors[0])
+
+
+def machine_info(device: torch.device) -> dict[str, Any]:
+    """Describe the device and the software. "device" names one kind of machine, whose results are comparable."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "type": device.type,
+        "date": date.today().isoformat(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def cpu_name() -> str:
+    """Return the CPU's model, its widest vector units and PyTorch's threads: "Intel Xeon with AMX, 2 threads"."""
+    found = torch.cpu.get_capabilities()
+    units = [name for key, name in (("amx_bf16", "AMX"), ("avx512_f", "AVX-512"), ("avx2", "AVX2")) if found.get(key)]
+    model = found.get("cpu_name") or platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f"{model}{f' with {units[0]}' if units else ''}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def write(results: Results, arguments: Namespace) -> None:
+    """Write the results to the files that the arguments name."""
+    devices = {results["machine"]["device"]: results}
+    if arguments.json:
+        devices = save_results(arguments.json, results)
+    if arguments.page:
+        replace_results(arguments.page, results)
+    if arguments.plot:
+        plot(devices, arguments.plot)
+
+
+@exit_on_user_error()
+def main() -> None:
+    arguments, extra = parse()
+    gpu_ids = {"auto": "auto", "cpu": "-1", "cuda": "0"}[arguments.device]
+    device = select_device(gpu_ids)
     if device.type == "mps":
-        raise UserError("nothing is measured on Apple GPUs; --device cpu measures the CPU")
-    default_ways = ON_CPU if device.type == "cpu" else [way for way in CONFIGS if way != "accumulate 2"]
-    one = (arguments.model, arguments.size, arguments.batch, arguments.ways or default_ways, arguments.rounds)
-    plan: Iterable[tuple[str, int, int, list[str], int]] = ALL[device.type] if arguments.all else [one]
-    report: dict[str, Any] = {"machine": machine(device), "runs": []}
-    for method, side, batch, ways, rounds in plan:
-        if DEFAULT not in ways:
-            raise UserError(f"--ways has to contain {DEFAULT}, which the others are compared with")
-        ways = [way for way in CONFIGS if way in ways]
-        report["runs"].append(
-            measure_steps(method, side, batch, ways, rounds, device, extra, memory=not arguments.no_memory)
-        )
+        raise UserError("--device auto: Apple GPUs are not supported here. Use --device cpu.")
+    if arguments.page and not arguments.page.is_file():
+        raise UserError(f"--page {arguments.page}: no such file.")
+    results: Results = {"machine": machine_info(device)}
+    train_arguments = ["--gpu_ids", "-1" if device.type == "cpu" else "0", *extra]
+    for runs in measure_runs(plan_runs(arguments, device.type), train_arguments):
+        if arguments.no_memory:
+            for result in runs[-1]["configs"].values():
+                result.pop("peak_GB", None)
+        results["runs"] = runs
+        write(results, arguments)
     if arguments.data or arguments.all:
         with tempfile.TemporaryDirectory() as folder:
-            draw_photographs(Path(folder))
-            report["data"] = measure(Path(folder), rounds=3)
-            report["loop"] = measure_loop(Path(folder), device, steps=3 if device.type == "cpu" else 100)
-    return report
-
-
-def main() -> None:
-    with exit_on_user_error():
-        arguments, extra = parse()
-        report = run(arguments, extra)
-        print(markdown(report))
-        for file in filter(None, (arguments.json, arguments.plot)):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-        if arguments.page:
-            replace_figures(arguments.page, markdown(report))
-        if arguments.plot:
-            draw(report, arguments.plot)
+            make_photo_dataset(Path(folder))
+            results["data"] = measure_loading(Path(folder), rounds=3)
+            results["loop"] = measure_loop(Path(folder), device, steps=3 if device.type == "cpu" else 100)
+        write(results, arguments)
+    print(markdown(results))
 
 
 if __name__ == "__main__":

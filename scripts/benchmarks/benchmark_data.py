@@ -1,7 +1,9 @@
-"""Measures how many images a second one core reads, beside the published transforms.
+"""Measure how many images per second one core reads, compared with the published transforms.
 
-Default augmentation: images are scaled to 286x286 pixels, cropped to 256x256 at random and mirrored at random. The ways
-are timed in one run, in turns, by the CPU time of a single thread. All read the same, apart from what is drawn.
+    python scripts/benchmarks/benchmark_data.py
+
+The augmentation is the default one: resize to 286x286 pixels, random 256x256 crop, random horizontal flip. The
+configurations are timed in interleaved rounds of one process, by the CPU time of a single thread.
 """
 
 import json
@@ -19,25 +21,25 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # the script is run from anywhere
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from measure_step import synchronize, timed
+from training_steps import make_step_fn
 
 from data import ImageDataLoader, create_dataset
 from data.image_folder import list_images
+from models import create_model
 from options import TrainOptions
-from util.cli import (
-    CLIParser,
-    positive_int,
-)
+from util.cli import CLIParser, positive_int
 from util.errors import exit_on_user_error
 
 LOAD_SIZE, CROP_SIZE = 286, 256
-PHOTOGRAPHS, SIDE = 60, 256  # that are drawn of each domain, and their side in pixels
-PUBLISHED, HERE, CACHED = "as published", "here", "here, --cache"
+NUM_PHOTOS, PHOTO_SIZE = 60, 256  # per domain; side in pixels
+PUBLISHED, DEFAULT, CACHED = "as published", "default", "--cache"
 
 
-def published_image(path: str) -> torch.Tensor:
-    """The published transforms, step by step."""
+def load_published(path: str) -> torch.Tensor:
+    """Load an image with the published transforms, one after another. Return (3, H, W) in [-1, 1]."""
     image = Image.open(path).convert("RGB")
     image = image.resize((LOAD_SIZE, LOAD_SIZE), Image.Resampling.BICUBIC)
     left, top = random.randint(0, LOAD_SIZE - CROP_SIZE), random.randint(0, LOAD_SIZE - CROP_SIZE)
@@ -48,8 +50,8 @@ def published_image(path: str) -> torch.Tensor:
     return tensor.sub(0.5).div(0.5)
 
 
-class PublishedPairs(Dataset[dict[str, torch.Tensor]]):
-    """Each image of A with a random one of B, as the published dataset gives them."""
+class PublishedDataset(Dataset[dict[str, torch.Tensor]]):
+    """Pairs each image of A with a random image of B, as the published unaligned dataset does."""
 
     def __init__(self, dataroot: Path) -> None:
         self.A, self.B = (list_images(str(dataroot / f"train{domain}")) for domain in "AB")
@@ -58,48 +60,69 @@ class PublishedPairs(Dataset[dict[str, torch.Tensor]]):
         return len(self.A)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"A": published_image(self.A[index]), "B": published_image(random.choice(self.B))}
+        return {"A": load_published(self.A[index]), "B": load_published(random.choice(self.B))}
 
 
-def loader(dataroot: Path, *arguments: str) -> ImageDataLoader:
-    """The loader of the project, reading in this process."""
+def create_loader(dataroot: Path, *arguments: str) -> ImageDataLoader:
+    """Create the project's data loader without worker processes."""
     return create_dataset(
         TrainOptions().parse(["--dataroot", str(dataroot), "--num_threads", "0", "--gpu_ids", "-1", *arguments])
     )
 
 
-def measure(dataroot: Path, rounds: int = 5) -> dict[str, float]:
-    """Images per second of one core, by way of reading; medians over `rounds` epochs of each way, taken in turns."""
-    ways: dict[str, Callable[[], Iterator]] = {
-        PUBLISHED: DataLoader(PublishedPairs(dataroot), shuffle=True).__iter__,
-        HERE: loader(dataroot).__iter__,
-        CACHED: loader(dataroot, "--cache").__iter__,
+def measure_loading(dataroot: Path, rounds: int = 5) -> dict[str, float]:
+    """Return images per second of one core, by configuration: medians over `rounds` interleaved epochs."""
+    epochs: dict[str, Callable[[], Iterator]] = {
+        PUBLISHED: DataLoader(PublishedDataset(dataroot), shuffle=True).__iter__,
+        DEFAULT: create_loader(dataroot).__iter__,
+        CACHED: create_loader(dataroot, "--cache").__iter__,
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        list(ways[CACHED]())  # fills the cache
-        rates: dict[str, list[float]] = {way: [] for way in ways}
+        list(epochs[CACHED]())  # fill the cache
+        rates: dict[str, list[float]] = {config: [] for config in epochs}
         for _ in tqdm(range(rounds), "rounds", disable=None):
-            for way, epoch in ways.items():
-                started = time.process_time()
-                images = sum(2 for _ in epoch())
-                rates[way].append(images / (time.process_time() - started))
+            for config, iterate in epochs.items():
+                start = time.process_time()
+                images = sum(2 for _ in iterate())
+                rates[config].append(images / (time.process_time() - start))
     finally:
         torch.set_num_threads(threads)
-    return {way: median(each) for way, each in rates.items()}
+    return {config: median(each) for config, each in rates.items()}
 
 
-def draw_photographs(dataroot: Path) -> None:
-    """Fills trainA and trainB with JPEG files of as much detail as photographs have."""
+def measure_loop(dataroot: Path, device: torch.device, steps: int) -> dict[str, float]:
+    """Return images per second of CUT at 256 px from image files: the step alone, and the loop with the data loader."""
+    arguments = ["--dataroot", str(dataroot), "--num_threads", "2", "--gpu_ids", "-1" if device.type == "cpu" else "0"]
+    model = create_model(TrainOptions().parse(arguments))
+    loader = create_dataset(model.opt)
+    step = make_step_fn(model)
+    step()
+    steps_alone, loop_steps = [], []
+    loader.set_epoch(1)
+    batches = iter(loader)
+    next(batches)
+    for _ in tqdm(range(steps), "loop", disable=None):
+        steps_alone.append(timed(step, device))
+        start = time.perf_counter()
+        model.set_input(next(batches))
+        model.optimize_parameters()
+        synchronize(device)
+        loop_steps.append(time.perf_counter() - start)
+    return {"step alone": 1 / median(steps_alone), "whole loop": 1 / median(loop_steps)}
+
+
+def make_photo_dataset(dataroot: Path) -> None:
+    """Fill trainA and trainB with JPEG files that have about as much detail as photos."""
     rng = np.random.default_rng(0)
     for domain in "AB":
         (dataroot / f"train{domain}").mkdir()
-        for number in range(PHOTOGRAPHS):
-            image = np.zeros((SIDE, SIDE, 3))
-            for cells in (4, 16, 64, SIDE):  # the finer the weaker
+        for number in range(NUM_PHOTOS):
+            image = np.zeros((PHOTO_SIZE, PHOTO_SIZE, 3))
+            for cells in (4, 16, 64, PHOTO_SIZE):  # noise at several scales, with 1/f amplitudes
                 noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-                image += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells
+                image += np.asarray(noise.resize((PHOTO_SIZE, PHOTO_SIZE), Image.Resampling.BICUBIC)) / cells
             pixels = (image / image.max() * 255).astype(np.uint8)
             Image.fromarray(pixels).save(dataroot / f"train{domain}" / f"{number:03}.jpg", quality=90)
 
@@ -107,16 +130,16 @@ def draw_photographs(dataroot: Path) -> None:
 @exit_on_user_error()
 def main() -> None:
     parser = CLIParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataroot", type=Path, help="dataset with trainA and trainB; by default one is drawn")
-    parser.add_argument("--rounds", type=positive_int, default=5, help="epochs of each way")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--dataroot", type=Path, help="dataset with trainA and trainB; default: generated images")
+    parser.add_argument("--rounds", type=positive_int, default=5, help="epochs per configuration")
+    parser.add_argument("--json", type=Path, help="results file")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as drawn:
+    with tempfile.TemporaryDirectory() as folder:
         if arguments.dataroot is None:
-            draw_photographs(Path(drawn))
-        rates = measure(arguments.dataroot or Path(drawn), arguments.rounds)
-    for way, rate in rates.items():
-        print(f"{way:>15}: {rate:6.0f} images per second and core, {rate / rates[PUBLISHED]:.2f} of the published")
+            make_photo_dataset(Path(folder))
+        rates = measure_loading(arguments.dataroot or Path(folder), arguments.rounds)
+    for config, rate in rates.items():
+        print(f"{config:>15}: {rate:6.0f} images per second and core, {rate / rates[PUBLISHED]:.2f} x published")
     if arguments.json:
         arguments.json.write_text(json.dumps(rates, indent=1) + "\n")
 

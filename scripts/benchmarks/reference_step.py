@@ -1,8 +1,9 @@
-"""The training step as the published code takes it, to be timed beside ours (scripts/benchmarks/benchmark.py).
+"""The training step as the published code computes it: the reference that scripts/benchmarks/benchmark.py compares with.
 
-Every pass for itself, keys encoded again and with a graph, whole feature maps permuted before a few positions are looked at,
-positions from permutations on the CPU, plain optimizers, two waits for the device, and the plain form of the norm and of the
-blurs. StyleGAN2's layers are ours in both.
+Losses and gradients are equal, but the computation is the published one. Every network pass runs separately. Keys are
+encoded again, with an autograd graph. Whole feature maps are permuted before patches are gathered, and patch ids come from
+permutations on the CPU. The optimizers are not fused, a step synchronizes the device twice, and norms and blurs have their
+plain form. StyleGAN2 layers are the project's own.
 """
 
 from collections.abc import Sequence
@@ -23,16 +24,16 @@ from models.networks.winograd import Conv3x3
 from models.sincut_model import SinCUTModel
 
 
-class PlainDownsample(Downsample):
-    """Reflected borders, then a depthwise convolution of stride 2."""
+class ReferenceDownsample(Downsample):
+    """Reflection padding, then a depthwise convolution with stride 2."""
 
     def forward(self, features: Tensor) -> Tensor:
         padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
         return F.conv2d(padded, self.filt, stride=2, groups=features.shape[1])
 
 
-class PlainUpsample(Upsample):
-    """Replicated borders, then a depthwise transposed convolution of stride 2."""
+class ReferenceUpsample(Upsample):
+    """Replication padding, then a depthwise transposed convolution with stride 2."""
 
     def forward(self, features: Tensor) -> Tensor:
         padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
@@ -40,15 +41,15 @@ class PlainUpsample(Upsample):
 
 
 def use_reference_layers(network: nn.Module) -> None:
-    """Gives the network the layers of the published one; its weights stay."""
+    """Replace the layers of the network by the published ones, in place. The weights stay."""
     for layer in list(network.modules()):
         for name, inner in layer.named_children():
             if isinstance(inner, InstanceNorm):
                 setattr(layer, name, nn.InstanceNorm2d(inner.channels))
             elif isinstance(inner, Downsample):
-                inner.__class__ = PlainDownsample
+                inner.__class__ = ReferenceDownsample
             elif isinstance(inner, Upsample):
-                inner.__class__ = PlainUpsample
+                inner.__class__ = ReferenceUpsample
             elif isinstance(inner, Conv3x3):
                 inner.forward = partial(nn.Conv2d.forward, inner)  # type: ignore[method-assign]
             elif isinstance(inner, ReflectionPad):
@@ -56,26 +57,27 @@ def use_reference_layers(network: nn.Module) -> None:
 
 
 class ReferenceMixin(BaseModel):
-    """What all methods have in common."""
+    """The parts of the published step that all methods share."""
 
-    def make_as_published(self) -> None:
+    def use_reference_step(self) -> None:
+        """Replace the layers of all networks, and let PyTorch choose the kind of Adam."""
         for network in self.networks.values():
             use_reference_layers(network)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["fused"] = None  # torch decides, as where nothing is said
+                group["fused"] = None  # PyTorch's default
 
     def optimize_parameters(self) -> None:
-        self._wait()
+        self._synchronize()
         super().optimize_parameters()
-        self._wait()
+        self._synchronize()
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
 
-class PublishedPatchNCELoss(PatchNCELoss):
+class ReferencePatchNCELoss(PatchNCELoss):
     """PatchNCE with keys that are encoded again with a graph, and feature maps that are permuted as a whole."""
 
     def encode_keys(self, images: Tensor) -> list[Tensor]:
@@ -86,49 +88,49 @@ class PublishedPatchNCELoss(PatchNCELoss):
         for feature in features:
             order = np.random.permutation(feature[0, 0].numel())[: self.num_patches]
             patch_ids.append(torch.tensor(order, dtype=torch.long, device=feature.device))
-        return SampledKeys(patch_ids, permuted(features, patch_ids))
+        return SampledKeys(patch_ids, gather_permuted(features, patch_ids))
 
     def compare(self, features: Sequence[Tensor], keys: SampledKeys, mirrored: bool = False) -> Tensor:
         upright = [feature.flip(3) for feature in features] if mirrored else features
-        queries, sources = self.sampler(permuted(upright, keys.patch_ids)), self.sampler(keys.patches)
+        queries, sources = self.sampler(gather_permuted(upright, keys.patch_ids)), self.sampler(keys.patches)
         groups = 1 if self.all_negatives else len(features[0])
         per_layer = [patch_nce(q, k, groups, self.temperature).mean() for q, k in zip(queries, sources, strict=True)]
         return torch.stack(per_layer).mean()
 
 
-class PublishedCUT(ReferenceMixin, CUTModel):
+class ReferenceCUT(ReferenceMixin, CUTModel):
     """CUT and FastCUT."""
 
     def __init__(self, opt: Any) -> None:
         super().__init__(opt)
-        self.make_as_published()
+        self.use_reference_step()
         self.can_batch_encoder = self.can_batch_D = False
-        self.criterionNCE.__class__ = PublishedPatchNCELoss
+        self.criterionNCE.__class__ = ReferencePatchNCELoss
 
 
-class PublishedSinCUT(PublishedCUT, SinCUTModel):
+class ReferenceSinCUT(ReferenceCUT, SinCUTModel):
     """SinCUT."""
 
 
-class PublishedCycleGAN(ReferenceMixin, CycleGANModel):
+class ReferenceCycleGAN(ReferenceMixin, CycleGANModel):
     """CycleGAN."""
 
     def __init__(self, opt: Any) -> None:
         super().__init__(opt)
-        self.make_as_published()
+        self.use_reference_step()
         self.can_batch_G = self.can_batch_D = False
 
 
-def permuted(features: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
-    """Feature maps (N, C, H, W) at positions (S,), the whole maps laid out anew first -> (N, C, S)."""
+def gather_permuted(features: Sequence[Tensor], patch_ids: Sequence[Tensor]) -> list[Tensor]:
+    """Permute feature maps (N, C, H, W) to (N, H * W, C), then gather patch ids (S,); return (N, C, S) per layer."""
     return [
-        feature.permute(0, 2, 3, 1).flatten(1, 2)[:, where].transpose(1, 2)
-        for feature, where in zip(features, positions, strict=True)
+        feature.permute(0, 2, 3, 1).flatten(1, 2)[:, ids].transpose(1, 2)
+        for feature, ids in zip(features, patch_ids, strict=True)
     ]
 
 
-PUBLISHED: dict[str, type[BaseModel]] = {
-    "cut": PublishedCUT,
-    "sincut": PublishedSinCUT,
-    "cycle_gan": PublishedCycleGAN,
+REFERENCE_MODELS: dict[str, type[BaseModel]] = {
+    "cut": ReferenceCUT,
+    "sincut": ReferenceSinCUT,
+    "cycle_gan": ReferenceCycleGAN,
 }

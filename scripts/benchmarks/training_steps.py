@@ -1,4 +1,4 @@
-"""The training steps that scripts/benchmarks/benchmark.py measures, on images of noise, and the yardstick beside them."""
+"""Training steps to measure, on random images: methods, configurations and the reference workload."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from reference_step import PUBLISHED
+from reference_step import REFERENCE_MODELS
 from torch.utils.flop_counter import FlopCounterMode
 
 import models.cut_model
@@ -37,8 +37,8 @@ CONFIGS: dict[str, list[str]] = {
 }
 
 
-class Alternating:
-    """FastCUT's coin, without chance: each generator that asks gets tails and heads in turns."""
+class AlternatingFlips:
+    """A deterministic replacement for FastCUT's random flip: every second step is mirrored, the first one is not."""
 
     def __init__(self) -> None:
         self.last: dict[int, bool] = {}
@@ -49,27 +49,44 @@ class Alternating:
 
 
 def alternate_flips() -> None:
-    """From here on models throw no coin: every second step of FastCUT is a mirrored one."""
-    models.cut_model.sample_flip = Alternating()
+    """Make all models of this process flip in every second step instead of at random."""
+    models.cut_model.sample_flip = AlternatingFlips()
 
 
-def build(method: str, way: str, arguments: list[str]) -> BaseModel:
-    """The model of `method` that steps that way."""
-    opt = TrainOptions().parse([*METHODS[method], *arguments, *CONFIGS[way]])
-    return PUBLISHED[opt.model](opt) if way == REFERENCE else create_model(opt)
+def build_model(method: str, config: str, arguments: list[str]) -> BaseModel:
+    """Create the model of `method` for a training step in this configuration."""
+    opt = TrainOptions().parse([*METHODS[method], *arguments, *CONFIGS[config]])
+    if config != REFERENCE:
+        return create_model(opt)
+    torch.backends.cudnn.benchmark = True  # as in the published train.py; without effect on a CPU
+    return REFERENCE_MODELS[opt.model](opt)
 
 
 def random_batch(model: BaseModel) -> dict[str, Any]:
-    """A batch of noise in [-1, 1]."""
-    size, side = model.opt.batch_size, model.opt.crop_size
-    draws = torch.Generator().manual_seed(0)
-    images = {domain: torch.rand(size, 3, side, side, generator=draws) * 2 - 1 for domain in "AB"}
-    return {**images, "A_paths": ["A"] * size, "B_paths": ["B"] * size}
+    """Return a batch of noise in [-1, 1], in pinned memory if the model is on a GPU, as from the data loader."""
+    count, size = model.opt.batch_size, model.opt.crop_size
+    rng = torch.Generator().manual_seed(0)
+    images = {domain: torch.rand(count, 3, size, size, generator=rng) * 2 - 1 for domain in "AB"}
+    if model.device.type == "cuda":
+        images = {domain: tensor.pin_memory() for domain, tensor in images.items()}
+    return {**images, "A_paths": ["A"] * count, "B_paths": ["B"] * count}
 
 
-def yardstick(side: int, batch: int, device: torch.device) -> Callable[[], None]:
-    """Y: 18 convolutions without gradients, as eagerly as PyTorch makes them."""
-    features = torch.randn(batch, 256, side // 4 + 2, side // 4 + 2, device=device)
+def make_step_fn(model: BaseModel) -> Callable[[], None]:
+    """Return a function that takes one training step on random images."""
+    batch = random_batch(model)
+
+    def step() -> None:
+        model.set_input(batch)
+        model.optimize_parameters()
+
+    return step
+
+
+def make_reference_workload(size: int, batch: int, device: torch.device) -> Callable[[], None]:
+    """Return the reference workload Y: 18 convolutions of 256 channels at a quarter of the image size, no gradients."""
+    side = max(size // 4, 1)
+    features = torch.randn(batch, 256, side + 2, side + 2, device=device)
     weight = torch.randn(256, 256, 3, 3, device=device)
 
     def run() -> None:
@@ -80,33 +97,23 @@ def yardstick(side: int, batch: int, device: torch.device) -> Callable[[], None]
     return run
 
 
-def size_arguments(method: str, side: int, batch: int) -> list[str]:
-    """The options for images of `side` pixels; SinCUT crops them out of a larger one."""
-    load = max(side, 1024) if method == "sincut" else side
-    return ["--load_size", str(load), "--crop_size", str(side), "--batch_size", str(batch)]
+def size_arguments(method: str, size: int, batch: int) -> list[str]:
+    """Return the train.py arguments for images of `size` pixels. SinCUT crops them from a larger image."""
+    load_size = max(size, 1024) if method == "sincut" else size
+    return ["--load_size", str(load_size), "--crop_size", str(size), "--batch_size", str(batch)]
 
 
-def stepper(model: BaseModel) -> Callable[[], None]:
-    """What takes one step of the model on noise."""
-    batch = random_batch(model)
-
-    def step() -> None:
-        model.set_input(batch)
-        model.optimize_parameters()
-
-    return step
-
-
-class WholeStep(nullcontext[None]):
-    """Has operations counted for the step as a whole, not for the modules that they belong to."""
+class NoModuleTracker(nullcontext[None]):
+    """Replaces the module tracker of FlopCounterMode, which cannot follow gradients of gradients."""
 
     parents = frozenset({"Global"})
 
 
-def count_flops(step: Callable[[], None]) -> int:
-    """Floating-point operations of the convolutions and matrix products of a step."""
+def count_flops(step: Callable[[], None], steps: int) -> float:
+    """Count the floating-point operations of convolutions and matrix products; return the mean per step."""
     counter = FlopCounterMode(display=False)
-    counter.mod_tracker = WholeStep()  # type: ignore[assignment]  # its own cannot follow gradients of gradients
+    counter.mod_tracker = NoModuleTracker()  # type: ignore[assignment]
     with counter:
-        step()
-    return counter.get_total_flops()
+        for _ in range(steps):
+            step()
+    return counter.get_total_flops() / steps
