@@ -1,4 +1,7 @@
-"""Whatever can be chosen is built, trained for two steps, saved, loaded and tested."""
+"""Every entry of every registry is built, trained for two steps, saved, loaded and tested.
+
+tests/unit/test_evaluator.py and test_loggers.py do the same for METRICS and LOGGERS.
+"""
 
 import math
 from itertools import pairwise
@@ -6,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_factory import fill, two_domains
 from tiny_models import all_weights, as_arguments, random_batch, tiny_model, train, translating_model
 from torch import Tensor, nn
 
+from data import DATASETS, create_dataset
 from models import MODELS, create_model
 from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
@@ -30,19 +35,20 @@ REGISTRIES = {
     "--normD": NORMS,
     "--init_type": INIT_FUNCTIONS,
     "--lr_policy": SCHEDULES,
+    "--dataset_mode": DATASETS,
 }
-# Options with choices that are no registry of models/.
-OTHER_CHOICES = {"--direction", "--dataset_mode", "--CUT_mode", "--lpips", "--precision"}
+# Options whose choices are not a registry.
+OTHER_CHOICES = {"--direction", "--CUT_mode", "--lpips", "--precision"}
 
-# How a choice is trained that does not go with the tiny CUT that the others are tried with.
+# Command lines of choices that are incompatible with the tiny CUT model of the others.
 TRAINED_WITH = {
     "--model test": "--model cut",
     "--netG unet_128": "--netG unet_128 --model cycle_gan --load_size 128 --crop_size 128",
     "--netG unet_256": "--netG unet_256 --model cycle_gan --load_size 256 --crop_size 256 --ngf 1 --ndf 1",
     "--netD tilestylegan2": "--netD tilestylegan2 --D_patch_size 16",
-    "--normG none": "--normG none --init_gain 0.5",  # with the usual gain nothing arrives at the deep layers
+    "--normG none": "--normG none --init_gain 0.5",  # with the default gain, signals vanish in the deep layers
 }
-# Methods and networks that are not met above.
+# Combinations of methods and networks that the choices alone do not cover.
 COMBINATIONS = [
     "--model cut --CUT_mode FastCUT",
     "--model sincut --netG smallstylegan2",
@@ -55,7 +61,9 @@ COMBINATIONS = [
 
 
 def command_lines() -> list[str]:
-    choices = [f"{flag} {choice}" for flag, registry in REGISTRIES.items() for choice in registry]
+    choices = [
+        f"{flag} {choice}" for flag, registry in REGISTRIES.items() if flag != "--dataset_mode" for choice in registry
+    ]
     return [*choices, *COMBINATIONS]
 
 
@@ -87,11 +95,11 @@ def test_every_choice_trains_and_translates(command: str, tmp_path: Path) -> Non
 
 
 def saved_run(model: BaseModel, command: str) -> BaseModel:
-    """The run that `model` saved, as test.py opens it."""
+    """Load the run that `model` saved, as test.py does."""
     run = as_arguments({"checkpoints_dir": model.opt.checkpoints_dir, "name": model.opt.name})
     own = ["--gpu_ids", "-1", *run, *command.split()]
-    recorded = saved_architecture_args(TestOptions().parse(own))
-    tested = create_model(TestOptions().parse([*recorded, *own]))
+    saved = saved_architecture_args(TestOptions().parse(own))
+    tested = create_model(TestOptions().parse([*saved, *own]))
     tested.load_networks("latest")
     return tested
 
@@ -101,7 +109,7 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def immovable(network: nn.Module) -> set[str]:
-    """Weights without a say: biases that an instance norm takes out again, strengths of noise that is not injected."""
+    """Return the weights without effect: biases before an instance norm, and strengths of noise that is not injected."""
     names = set()
     for path, layer in network.named_modules():
         if isinstance(layer, nn.Sequential):
@@ -116,18 +124,45 @@ def immovable(network: nn.Module) -> set[str]:
 
 
 def unmoved_by_loss(model: BaseModel, name: str) -> set[str]:
-    """WGAN's critic is the same up to a constant: its last bias."""
+    """Return the last bias of a WGAN critic: the loss does not depend on it."""
     if model.opt.gan_mode == "wgangp" and name.startswith("D"):
         return {[key for key, _ in model.networks[name].named_parameters()][-1]}
     return set()
 
 
+@pytest.fixture
+def dataroot(tmp_path: Path) -> Path:
+    """Create a dataset that every mode can read: one image per domain and phase, and one pair side by side."""
+    for phase in ("train", "test"):
+        two_domains(tmp_path / "data", phase, n_A=1, n_B=1, size=(48, 48))
+        fill(tmp_path / "data" / phase, 1, size=(96, 48))
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("mode", DATASETS)
+def test_every_dataset_mode_trains_and_translates(mode: str, dataroot: Path) -> None:
+    files = f"--dataset_mode {mode} --dataroot {dataroot} --num_threads 0"
+    if mode != "single":  # for testing only
+        model = tiny_model(f"--netG resnet_4blocks {files}")
+        loader = create_dataset(model.opt)
+        loader.set_epoch(1)
+        model.set_input(next(iter(loader)))
+        model.optimize_parameters()
+        assert all(map(math.isfinite, model.get_current_losses().values()))
+
+    tested = translating_model(f"--model test --netG resnet_4blocks {files}")
+    (batch,) = create_dataset(tested.opt)
+    tested.set_input(batch)
+    tested.test()
+    assert tested.get_current_visuals()["fake_B"].shape == batch["A"].shape
+
+
 @pytest.mark.parametrize("model", MODELS)
-def test_what_the_command_line_offers_is_what_is_tried(model: str) -> None:
+def test_registries_are_the_choices_of_the_command_line(model: str) -> None:
     for options in (TrainOptions(), TestOptions()):
         for action in options.parser(["--model", model])._actions:
             flag = action.option_strings[0]
-            if flag == "--lr_policy":  # its type checks it, for the sake of a sentence about plateau
+            if flag == "--lr_policy":  # checked by its type, which explains why plateau is missing
                 assert action.metavar == "{" + ",".join(SCHEDULES) + "}"
             elif action.choices and flag not in OTHER_CHOICES:
                 assert action.choices == list(REGISTRIES[flag])
