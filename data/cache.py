@@ -46,8 +46,8 @@ class ImageCache:
         """
         start, used, is_full = time.monotonic(), 0, False
         domains, transforms = self.dataset.domains, self.dataset.transforms_for_epoch(epoch)
-        for domain in domains:
-            domain.set_cache({}, None)  # frees the memory first
+        for folder in domains:
+            folder.set_cache({}, None)  # frees the memory first
         cached: list[dict[int, np.ndarray]] = [{} for _ in domains]
 
         keys = [(domain, index) for domain, images in enumerate(domains) for index in range(len(images))]
@@ -71,8 +71,8 @@ class ImageCache:
             results.close()
             workers.close()
 
-        for images, arrays, transform in zip(domains, cached, transforms, strict=True):
-            images.set_cache(arrays, transform)
+        for folder, arrays, transform in zip(domains, cached, transforms, strict=True):
+            folder.set_cache(arrays, transform)
         self._filled_for = transforms
         count = sum(map(len, cached))
         if is_full:

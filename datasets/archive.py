@@ -1,7 +1,7 @@
-"""Checks an archive from the network before anything of it is written, and unpacks it without trusting it.
+"""Safe extraction of downloaded archives: check everything first, then unpack.
 
-Both kinds, zip and plain tar, are reduced to a list of members that are files or folders; whatever else an archive can
-hold (links, devices, owners, permissions) is refused or left out. Standard library only.
+Zip and plain tar archives are reduced to a list of files and folders. Anything else in an archive is refused (links,
+devices) or ignored (owners, permissions). Uses the standard library only.
 """
 
 import re
@@ -16,123 +16,137 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple, cast
 
-MOST_MEMBERS = 200_000
+MAX_MEMBERS = 200_000
 CHUNK = 1 << 20  # bytes
-TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
-TAR_END = 1024  # bytes; every tar ends with at least two blocks of zeros
-MAC_METADATA = "__MACOSX"  # a folder that macOS adds to a zip; its ._NAME.jpg are no images
+TAR_MAGIC, TAR_MAGIC_OFFSET = b"ustar", 257
+TAR_END_SIZE = 1024  # bytes; every tar ends with at least two zero blocks
+MACOS_METADATA = "__MACOSX"  # a folder that macOS adds to a zip; its files ._NAME.jpg are not images
 
 
 class ArchiveError(Exception):
-    """The archive is damaged or not to be trusted. The message is the reason, to follow the archive's name."""
+    """The archive is damaged or unsafe. The message is a predicate that follows the archive's name."""
 
 
-class Member(NamedTuple):
-    path: PurePosixPath  # relative, inside the folder that it is unpacked into
+class ArchiveMember(NamedTuple):
+    """A file or folder in an archive."""
+
+    path: PurePosixPath  # relative to the folder that the archive is unpacked into
     size: int  # bytes, as declared
-    is_folder: bool
+    is_dir: bool
     open: Callable[[], IO[bytes]]
 
 
 @contextmanager
-def opened_archive(path: Path, size_limit: int) -> Iterator[list[Member]]:
-    """Yields the members of the zip or plain tar at `path`, which have been read to their end once and are at most
-    `size_limit` bytes altogether. Raises ArchiveError where that cannot be."""
+def open_archive(path: Path, size_limit: int) -> Iterator[list[ArchiveMember]]:
+    """Open the zip or plain tar at `path`, verify all contents, and yield its members.
+
+    Raises:
+        ArchiveError: the archive is damaged or unsafe, or its members have more than `size_limit` bytes in total.
+    """
     with path.open("rb") as file:
         try:
             members = tar_members(file) if is_tar(file) else zip_members(file)
             check_size(members, size_limit)
-            read_through(members)
+            verify_contents(members)
         except ArchiveError:
             raise
-        except Exception as error:  # the readers answer to damage with a dozen kinds, down to struct.error
+        except Exception as error:  # for damaged archives the readers raise many kinds of errors, down to struct.error
             raise ArchiveError(f"is damaged ({error})" if str(error) else "is damaged") from error
         yield members
 
 
 def is_tar(file: IO[bytes]) -> bool:
-    file.seek(TAR_MAGIC_AT)
+    """Return True if the file has the signature of a tar."""
+    file.seek(TAR_MAGIC_OFFSET)
     found = file.read(len(TAR_MAGIC))
     file.seek(0)
     return found == TAR_MAGIC
 
 
-def zip_members(file: IO[bytes]) -> list[Member]:
+def zip_members(file: IO[bytes]) -> list[ArchiveMember]:
+    """Return the members of a zip, without those added by macOS. Raise ArchiveError for an unsafe one."""
     archive = zipfile.ZipFile(file)
-    members: list[Member] = []
+    members: list[ArchiveMember] = []
     for info in archive.infolist():
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise ArchiveError(f"holds {info.filename!a}, which is a link or a device")
-        path = path_inside(info.orig_filename)
-        if MAC_METADATA not in path.parts:
-            members.append(Member(path, info.file_size, info.is_dir(), partial(archive.open, info)))
+            raise ArchiveError(f"contains {info.filename!a}, which is a link or a device")
+        path = safe_member_path(info.orig_filename)
+        if MACOS_METADATA not in path.parts:
+            members.append(ArchiveMember(path, info.file_size, info.is_dir(), partial(archive.open, info)))
     return members
 
 
-def tar_members(file: IO[bytes]) -> list[Member]:
-    archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - `file` is closed by who opened it
-    members: list[Member] = []
+def tar_members(file: IO[bytes]) -> list[ArchiveMember]:
+    """Return the members of a plain tar. Raise ArchiveError for an unsafe one, or if the end of the tar is missing."""
+    archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - the caller closes `file`
+    members: list[ArchiveMember] = []
     for info in archive:
-        if info.size < 0 or len(members) > MOST_MEMBERS:  # tarfile would follow a negative size in a circle
-            raise ArchiveError("is damaged (its list of members leads nowhere)")
+        if info.size < 0 or len(members) > MAX_MEMBERS:  # tarfile would loop forever on a negative size
+            raise ArchiveError("is damaged (its list of members is invalid)")
         if not info.isreg() and not info.isdir():
-            raise ArchiveError(f"holds {info.name!a}, which is a link or a device")
-        content = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))  # None is for what was refused above
-        members.append(Member(path_inside(info.name), info.size, info.isdir(), content))
-    file.seek(-TAR_END, 2)
+            raise ArchiveError(f"contains {info.name!a}, which is a link or a device")
+        content = cast(
+            Callable[[], IO[bytes]], partial(archive.extractfile, info)
+        )  # None only for types that are refused above
+        members.append(ArchiveMember(safe_member_path(info.name), info.size, info.isdir(), content))
+    file.seek(-TAR_END_SIZE, 2)
     if any(file.read()):
         raise ArchiveError("is damaged (its end is missing)")
     return members
 
 
-def path_inside(name: str) -> PurePosixPath:
-    """The member's path. Raises ArchiveError for a name that leaves the folder, on any system, or no image has."""
+def safe_member_path(name: str) -> PurePosixPath:
+    """Return the path of a member. Raise ArchiveError if the name is unsafe on any system, or has control characters."""
     path = PurePosixPath(name)
-    leaves = path.is_absolute() or ".." in path.parts or "\\" in name or re.match("[A-Za-z]:", name)
-    if leaves or any(ord(letter) < ord(" ") for letter in name):
-        raise ArchiveError(f"holds {name!a}, a name that may not be unpacked")
+    is_outside = path.is_absolute() or ".." in path.parts or "\\" in name or re.match("[A-Za-z]:", name)
+    if is_outside or any(ord(character) < ord(" ") for character in name):
+        raise ArchiveError(f"contains {name!a}, an unsafe name")
     return path
 
 
-def check_size(members: list[Member], size_limit: int) -> None:
-    if not any(not member.is_folder for member in members):
-        raise ArchiveError("holds no file")
-    if len(members) > MOST_MEMBERS:
-        raise ArchiveError(f"holds {len(members)} members, more than {MOST_MEMBERS}")
+def check_size(members: list[ArchiveMember], size_limit: int) -> None:
+    """Raise ArchiveError if there is no file, or if there are too many members or bytes."""
+    if not any(not member.is_dir for member in members):
+        raise ArchiveError("contains no file")
+    if len(members) > MAX_MEMBERS:
+        raise ArchiveError(f"contains {len(members)} members, more than {MAX_MEMBERS}")
     size = sum(member.size for member in members)
     if size > size_limit:
-        raise ArchiveError(
-            f"unpacks to {size / 1e9:.3g} GB, above the limit of {size_limit / 1e9:g}; CUT_SIZE_LIMIT_GB raises it"
-        )
+        raise ArchiveError(f"unpacks to {size / 1e9:.3g} GB, above the limit of {size_limit / 1e9:g} (CUT_SIZE_LIMIT_GB)")
 
 
-def read_through(members: list[Member]) -> None:
+def verify_contents(members: list[ArchiveMember]) -> None:
+    """Read every file to its end. Raise ArchiveError if a size is wrong; the readers raise on wrong checksums."""
     for member in members:
-        if not member.is_folder:
+        if not member.is_dir:
             size = 0
             with member.open() as content:
-                while chunk := content.read(CHUNK):  # a zip's reader compares the checksum at the end
+                while chunk := content.read(CHUNK):  # the zip reader compares the checksum at the end
                     size += len(chunk)
             if size != member.size:
-                raise ArchiveError(f"is damaged ({str(member.path)!a} has not the size that is stated)")
+                raise ArchiveError(f"is damaged ({str(member.path)!a} does not have the declared size)")
 
 
-def is_no_windows_name(part: str) -> bool:
-    """Return whether Windows refuses this name of a file or folder, or makes another one of it."""
-    return PureWindowsPath(part).is_reserved() or part[-1] in ". " or any(letter in '<>:"|?*' for letter in part)
+def is_invalid_on_windows(part: str) -> bool:
+    """Return True if Windows refuses this name of a file or folder, or changes it."""
+    return PureWindowsPath(part).is_reserved() or part[-1] in ". " or any(character in '<>:"|?*' for character in part)
 
 
-def unpack(members: list[Member], folder: Path) -> None:
-    """Writes the members below `folder`, as the user's own new files. Raises ArchiveError for two of one name, also
-    where it is the file system that holds two names for one, and for names that Windows does not have, on Windows."""
+def unpack(members: list[ArchiveMember], folder: Path) -> None:
+    """Write the members below `folder`, as new files of the user.
+
+    Raises:
+        ArchiveError: two members have one name, possibly only because the file system ignores case, or a name is invalid
+            on Windows, on Windows.
+    """
     for member in members:
-        if sys.platform == "win32" and any(map(is_no_windows_name, member.path.parts)):
-            raise ArchiveError(f"holds {str(member.path)!a}, a name that Windows does not allow")
+        if sys.platform == "win32" and any(map(is_invalid_on_windows, member.path.parts)):
+            raise ArchiveError(f"contains {str(member.path)!a}, a name that is invalid on Windows")
         path = folder / member.path
         try:
-            (path if member.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
-            if not member.is_folder:
+            (path if member.is_dir else path.parent).mkdir(parents=True, exist_ok=True)
+            if not member.is_dir:
                 with member.open() as content, path.open("xb") as copy:
                     shutil.copyfileobj(content, copy)
         except (FileExistsError, NotADirectoryError):
-            raise ArchiveError(f"holds {str(member.path)!a} twice") from None
+            raise ArchiveError(f"contains {str(member.path)!a} twice") from None

@@ -1,4 +1,4 @@
-"""A folder that appears when it is complete, or not at all."""
+"""A folder that is created completely or not at all."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,19 +10,20 @@ from util.errors import UserError
 
 @contextmanager
 def atomic_dir(target: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes `target` when the body ends well, and goes when it does not.
+    """Yield an empty folder. Rename it to `target` when the body succeeds, remove it when the body fails.
 
-    Raises UserError where `target` holds something already, or where it cannot be written.
+    Raises:
+        UserError: `target` exists and is not an empty folder, or it cannot be written.
     """
     target = target.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} is there already: remove it, or name another folder")
+        raise UserError(f"{target}: already exists. Remove it, or use another folder.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-            draft = Path(scratch, target.name)  # not `scratch` itself, which nobody else may read
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as tmp_dir:
+            draft = Path(tmp_dir, target.name)  # not `tmp_dir` itself, which only its owner may read
             draft.mkdir()
             yield draft
             draft.rename(target)
     except OSError as error:
-        raise UserError(f"{target} could not be made: {error}") from error
+        raise UserError(f"{target}: cannot be created ({error}). Use another folder.") from error

@@ -1,9 +1,9 @@
-"""Joins images of equal names side by side, A left and B right: what `--dataset_mode aligned` reads.
+"""Join images of equal names side by side, A left and B right, for `--dataset_mode aligned`.
 
     python datasets/combine_A_and_B.py --fold_A photos --fold_B labels --fold_AB datasets/photo2label
 
-The folders usually hold `train`, `val` and `test`; whatever subfolders they have, the result has too. With --use_AB a
-pair is called NAME_A.png and NAME_B.png, and the result NAME.png.
+The result has the same subfolders as the inputs, usually `train`, `val` and `test`. With --use_AB the names of a pair are
+NAME_A.png and NAME_B.png, and the name of the result is NAME.png.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python adds only the folder of the script
 from atomic_dir import atomic_dir
 
 from data.image_folder import list_images
@@ -21,17 +21,18 @@ from data.image_io import ImageError, read_image
 from util.cli import CLIParser, positive_int
 from util.errors import UserError, exit_on_user_error
 
-SHOWN = 3  # names in an error message
+MAX_LISTED = 3  # names in an error message
 JPEG_QUALITY = 95
 
 
 def main() -> None:
-    parser = CLIParser(description="Joins images of equal names side by side, A left and B right.")
+    """Run the program."""
+    parser = CLIParser(description="Join images of equal names side by side, A left and B right.")
     parser.add_argument("--fold_A", type=Path, required=True, help="folder of the left images")
-    parser.add_argument("--fold_B", type=Path, required=True, help="folder of the right images, of the same names")
-    parser.add_argument("--fold_AB", type=Path, required=True, help="folder of the result; it must not exist")
-    parser.add_argument("--num_imgs", type=positive_int, help="at most so many images of each subfolder; all by default")
-    parser.add_argument("--use_AB", action="store_true", help="the pairs are called NAME_A.png and NAME_B.png")
+    parser.add_argument("--fold_B", type=Path, required=True, help="folder of the right images, with the same names")
+    parser.add_argument("--fold_AB", type=Path, required=True, help="folder of the result, must not exist")
+    parser.add_argument("--num_imgs", type=positive_int, help="maximum number of images per subfolder; all by default")
+    parser.add_argument("--use_AB", action="store_true", help="names of a pair are NAME_A.png and NAME_B.png")
     with exit_on_user_error():
         arguments = parser.parse_args()
         pairs = find_pairs(arguments.fold_A, arguments.fold_B, arguments.use_AB, arguments.num_imgs)
@@ -44,36 +45,39 @@ def main() -> None:
 
 
 def find_pairs(
-    folder_A: Path, folder_B: Path, suffixed: bool = False, most: int | None = None
+    folder_A: Path, folder_B: Path, suffixed: bool = False, limit: int | None = None
 ) -> dict[Path, tuple[Path, Path]]:
-    """Maps the path of each result, relative to the folder of results, to its two images; sorted.
+    """Return the two images of each result by its path relative to the folder of results, sorted.
 
     Args:
-        suffixed: names end in _A and _B, which the result's do not.
-        most: at most so many pairs of each subfolder.
+        folder_A: folder of the left images.
+        folder_B: folder of the right images.
+        suffixed: names end in _A and _B, which the names of the results do not.
+        limit: maximum number of pairs per subfolder.
 
-    Raises UserError where a folder is missing or an image has no partner.
+    Raises:
+        UserError: a folder is missing, or an image has no partner.
     """
-    of_A = images_by_name(folder_A, "_A" if suffixed else "")
-    of_B = images_by_name(folder_B, "_B" if suffixed else "")
-    for here, there, folder in ((of_A, of_B, folder_B), (of_B, of_A, folder_A)):
-        alone = sorted(str(here[name]) for name in here.keys() - there.keys())
-        if alone:
-            more = f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else ""
-            raise UserError(f"{folder} has no partner of {', '.join(alone[:SHOWN])}{more}: names must be equal")
+    images_A = images_by_name(folder_A, "_A" if suffixed else "")
+    images_B = images_by_name(folder_B, "_B" if suffixed else "")
+    for here, there, folder in ((images_A, images_B, folder_B), (images_B, images_A, folder_A)):
+        unpaired = sorted(str(here[name]) for name in here.keys() - there.keys())
+        if unpaired:
+            more = f" and {len(unpaired) - MAX_LISTED} more" if len(unpaired) > MAX_LISTED else ""
+            raise UserError(f"{folder}: no partner of {', '.join(unpaired[:MAX_LISTED])}{more}. Both images need one name.")
     pairs: dict[Path, tuple[Path, Path]] = {}
     in_subfolder: Counter[Path] = Counter()
-    for name in sorted(of_A):
+    for name in sorted(images_A):
         in_subfolder[name.parent] += 1
-        if most is None or in_subfolder[name.parent] <= most:
-            pairs[name] = of_A[name], of_B[name]
+        if limit is None or in_subfolder[name.parent] <= limit:
+            pairs[name] = images_A[name], images_B[name]
     return pairs
 
 
 def images_by_name(folder: Path, suffix: str) -> dict[Path, Path]:
-    """All images below `folder` whose stem ends in `suffix`, by their relative paths without it."""
+    """Return all images below `folder` whose stem ends in `suffix`, by their relative paths without the suffix."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
+        raise UserError(f"{folder} is not a folder. Check the path.")
     images = [Path(path) for path in list_images(str(folder))]
     return {
         path.relative_to(folder).with_stem(path.stem.removesuffix(suffix)): path
@@ -83,11 +87,11 @@ def images_by_name(folder: Path, suffix: str) -> dict[Path, Path]:
 
 
 def side_by_side(path_A: Path, path_B: Path) -> Image.Image:
-    """The two images in one of twice their width, as 8-bit RGB. Raises UserError where they cannot be joined."""
+    """Return one 8-bit RGB image with both images side by side. Raise UserError if they differ in size."""
     A, B = read(path_A), read(path_B)
     if A.size != B.size:
         raise UserError(
-            f"{path_A} has {A.width}x{A.height} pixels and {path_B} has {B.width}x{B.height}: a pair has one size"
+            f"{path_A} has {A.width}x{A.height} pixels, but {path_B} has {B.width}x{B.height}. Resize one of them."
         )
     joined = Image.new("RGB", (2 * A.width, A.height))
     joined.paste(A, (0, 0))
@@ -96,10 +100,11 @@ def side_by_side(path_A: Path, path_B: Path) -> Image.Image:
 
 
 def read(path: Path) -> Image.Image:
+    """Read an image. Raise UserError if it is unusable."""
     try:
         return read_image(str(path))
     except ImageError as error:
-        raise UserError(f"{path} cannot be used: {error}") from error
+        raise UserError(f"{path}: {error}. Replace the image.") from error
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Fetches an archive, checks it, and puts what it holds in place: the worker behind the download scripts.
+"""Download, check and unpack an archive. The download scripts call this program.
 
-    python3 datasets/download.py URL FOLDER            the archive's content becomes FOLDER
+    python3 datasets/download.py URL FOLDER            the content of the archive becomes FOLDER
     python3 datasets/download.py --runs URL FOLDER     each run of the archive becomes FOLDER/<run>
 
-What is put in place appears whole or not at all. What is under way lies in a hidden folder beside it, under a lock, so
-that an interrupted download is continued and two commands at a time do not disturb each other. Standard library only.
+The result is created completely or not at all. A partial download is kept in a hidden folder next to it, under a lock, so
+that an interrupted download resumes and two commands do not disturb each other. Uses the standard library only.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO
 
-from archive import ArchiveError, opened_archive, unpack
-from http_download import DownloadConfig, DownloadError, discard, download, say
+from archive import ArchiveError, open_archive, unpack
+from http_download import DownloadConfig, DownloadError, discard, download, log
 
 fcntl: ModuleType | None
 try:
@@ -29,115 +29,118 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-WAIT_SECONDS = 0.5  # between two looks at the lock of another command
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+LOCK_POLL_INTERVAL = 0.5  # seconds between two attempts to lock
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 
 def main() -> int:
+    """Run the program and return its exit status."""
     parser = argparse.ArgumentParser(
-        description="Fetches an archive, checks it, and puts what it holds in place.",
-        epilog="`bash datasets/download_cut_dataset.sh --help` lists the environment's variables.",
+        description="Download, check and unpack an archive.",
+        epilog="`bash datasets/download_cut_dataset.sh --help` lists the environment variables.",
     )
-    parser.add_argument("--runs", action="store_true", help="the archive holds the folders of several runs")
+    parser.add_argument("--runs", action="store_true", help="unpack each run of the archive to a folder of its own")
     parser.add_argument("url", help="address of a .zip or .tar")
-    parser.add_argument("folder", type=Path, help="where its content goes")
+    parser.add_argument("folder", type=Path, help="folder for its content")
     arguments = parser.parse_args()
     try:
-        limits = DownloadConfig(
-            stall_seconds=positive_number("CUT_DOWNLOAD_STALL_SECONDS", default=30),
-            tries=int(positive_number("CUT_DOWNLOAD_TRIES", default=4)),
-            size=int(1e9 * positive_number("CUT_SIZE_LIMIT_GB", default=20)),
+        config = DownloadConfig(
+            stall_timeout=positive_number("CUT_DOWNLOAD_STALL_SECONDS", default=30),
+            max_tries=int(positive_number("CUT_DOWNLOAD_TRIES", default=4)),
+            size_limit=int(1e9 * positive_number("CUT_SIZE_LIMIT_GB", default=20)),
         )
     except ValueError as error:
-        say(f"error: {error}")
+        log(f"error: {error}")
         return WRONG_USAGE
     try:
-        (fetch_runs if arguments.runs else fetch_folder)(arguments.url, arguments.folder.absolute(), limits)
+        (fetch_runs if arguments.runs else fetch_folder)(arguments.url, arguments.folder.absolute(), config)
     except (DownloadError, ArchiveError) as error:
-        say(f"error: {error}")
+        log(f"error: {error}")
         return FAILED
     except OSError as error:
-        say(f"error: {error.strerror or error}: {error.filename or arguments.folder}")
+        log(f"error: {error.strerror or error}: {error.filename or arguments.folder}")
         return FAILED
     except KeyboardInterrupt:
-        say("interrupted; what was fetched is kept, and the same command goes on from there")
+        log("interrupted; the partial download is kept, run the same command again to resume it")
         return INTERRUPTED
     return 0
 
 
 def positive_number(variable: str, default: float) -> float:
-    """The number in an environment variable. Raises ValueError with a sentence for anything else."""
+    """Return the number in an environment variable. Raise ValueError with a message if it is not a positive number."""
     text = os.environ.get(variable, str(default))
     try:
         number = float(text)
     except ValueError:
         number = 0
     if not 0 < number < float("inf"):
-        raise ValueError(f"{variable} is {text!a}; it takes a number above 0")
+        raise ValueError(f"{variable}: expected a number above 0, got {text!a}.")
     return number
 
 
-def fetch_folder(url: str, folder: Path, limits: DownloadConfig) -> None:
-    """Makes the archive's content `folder`. An archive may hold the content itself, or one folder with it."""
-    with staging_dir(folder.parent, folder.name) as shop:
+def fetch_folder(url: str, folder: Path, config: DownloadConfig) -> None:
+    """Create `folder` from an archive that contains the files directly, or one folder with them."""
+    with staging_dir(folder.parent, folder.name) as staging:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            print(f"{folder} is there already; remove it to fetch it again")
+            print(f"{folder} already exists; remove it to download it again")
             return
-        unpacked = fetch_unpacked(url, shop, limits)
+        unpacked = fetch_unpacked(url, staging, config)
         entries = list(unpacked.iterdir())
         content = entries[0] if len(entries) == 1 and entries[0].is_dir() else unpacked
         content.rename(folder)
         print(f"{folder} is ready")
 
 
-def fetch_runs(url: str, folder: Path, limits: DownloadConfig) -> None:
-    """Puts each run of the archive below `folder`, leaving alone what is there. The archive may hold the runs in a
-    folder `checkpoints`, as the published one does."""
-    with staging_dir(folder, "released_weights") as shop:
-        note = shop / "runs"
-        known = note.read_text().splitlines() if note.exists() else []
-        if known and all((folder / name).is_dir() for name in known):
-            print(f"{folder} has all of them already: {', '.join(known)}")
+def fetch_runs(url: str, folder: Path, config: DownloadConfig) -> None:
+    """Create a folder below `folder` for each run of the archive, unless it exists.
+
+    The runs may be in a folder `checkpoints`, as in the published archive.
+    """
+    with staging_dir(folder, "released_weights") as staging:
+        names_file = staging / "runs"
+        names = names_file.read_text().splitlines() if names_file.exists() else []
+        if names and all((folder / name).is_dir() for name in names):
+            print(f"{folder} already has all runs: {', '.join(names)}")
             return
-        unpacked = fetch_unpacked(url, shop, limits)
+        unpacked = fetch_unpacked(url, staging, config)
         top = unpacked / "checkpoints"
         runs = sorted(path for path in (top if top.is_dir() else unpacked).iterdir() if path.is_dir())
         if not runs:
-            raise ArchiveError(f"what came from {url} holds no folder of a run")
+            raise ArchiveError(f"archive from {url} contains no folder of a run")
         for run in runs:
-            place = folder / run.name
-            if place.exists():
-                print(f"{place} is there already and stays as it is")
+            target = folder / run.name
+            if target.exists():
+                print(f"{target} already exists and is kept")
             else:
-                run.rename(place)
-                print(f"{place} is ready")
-        note.write_text("".join(f"{run.name}\n" for run in runs))
+                run.rename(target)
+                print(f"{target} is ready")
+        names_file.write_text("".join(f"{run.name}\n" for run in runs))
 
 
 @contextmanager
 def staging_dir(folder: Path, name: str) -> Iterator[Path]:
-    """A hidden place in `folder`, on its file system, for what is on its way there; ours alone until the body ends.
+    """Yield a hidden folder in `folder`, on its file system, that no other command uses until the body ends.
 
-    It outlives the body: it keeps a download that was begun. What was unpacked and not put in place goes.
+    It remains after the body, with a partial download. Unpacked files that were not moved are removed.
     """
-    shop = folder / ".downloads" / name
-    shop.mkdir(parents=True, exist_ok=True)
-    with (shop / "lock").open("w") as lock:
+    staging = folder / ".downloads" / name
+    staging.mkdir(parents=True, exist_ok=True)
+    with (staging / "lock").open("w") as lock:
         try:
             if not try_lock(lock):
-                say(f"another command is fetching {name}; waiting for it")
+                log(f"another command is downloading {name}; waiting for it")
                 while not try_lock(lock):
-                    time.sleep(WAIT_SECONDS)
-        except OSError:  # some network file systems; most people who fetch there are alone
-            say(f"this file system has no locks: do not fetch {name} twice at a time")
+                    time.sleep(LOCK_POLL_INTERVAL)
+        except OSError:  # some network file systems
+            log(f"this file system has no locks: do not download {name} twice at the same time")
         try:
-            yield shop
+            yield staging
         finally:
-            shutil.rmtree(shop / "unpacked", ignore_errors=True)
+            shutil.rmtree(staging / "unpacked", ignore_errors=True)
 
 
 def try_lock(file: IO[str]) -> bool:
-    """Return whether the file could be locked; False if another process has it. Raise OSError if there are no locks."""
+    """Lock the file. Return False if another process has locked it. Raise OSError if there are no locks."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,20 +154,20 @@ def try_lock(file: IO[str]) -> bool:
     return True
 
 
-def fetch_unpacked(url: str, shop: Path, limits: DownloadConfig) -> Path:
-    """Fetches the archive into `shop`, checks it and unpacks it; returns the folder with its content."""
-    archive, unpacked = shop / "archive", shop / "unpacked"
-    shutil.rmtree(unpacked, ignore_errors=True)  # left by a command that was killed
-    say(f"fetching {url}")
-    download(url, archive, limits)
+def fetch_unpacked(url: str, staging: Path, config: DownloadConfig) -> Path:
+    """Download the archive to `staging`, check and unpack it. Return the folder with its content."""
+    archive, unpacked = staging / "archive", staging / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)  # of a command that was killed
+    log(f"downloading {url}")
+    download(url, archive, config)
     try:
-        say("checking the archive")
-        with opened_archive(archive, limits.size) as members:
-            say(f"unpacking {sum(not member.is_folder for member in members)} files")
+        log("checking the archive")
+        with open_archive(archive, config.size_limit) as members:
+            log(f"unpacking {sum(not member.is_dir for member in members)} files")
             unpack(members, unpacked)
     except ArchiveError as error:
         discard(archive)
-        raise ArchiveError(f"what came from {url} {error}; it was removed") from None
+        raise ArchiveError(f"archive from {url} {error}; it was removed") from None
     discard(archive)
     return unpacked
 

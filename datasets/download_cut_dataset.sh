@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches one of the published datasets into datasets/NAME. Needs nothing but Python 3.11 or newer.
+# Download one of the published datasets to datasets/NAME. Needs only Python 3.11 or newer.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -10,24 +10,24 @@ help() {
   cat <<END
 usage: bash datasets/download_cut_dataset.sh NAME
 
-Fetches a dataset, checks it, and unpacks it into datasets/NAME. Names:
+Download a dataset, check it, and unpack it to datasets/NAME. Names:
 $names
-docs/datasets.md says what each of them is. cityscapes has a license that has to be accepted first:
-see datasets/prepare_cityscapes_dataset.py.
+docs/datasets.md describes them. cityscapes requires that you accept its license first, see
+datasets/prepare_cityscapes_dataset.py.
 
-An interrupted download goes on where it stopped when the same command is given again.
+Run the same command again to resume an interrupted download.
 
 Environment:
-  CUT_DATASETS_URL    fetch NAME.zip from this address (a mirror) instead of
+  CUT_DATASETS_URL    address of a mirror to download NAME.zip from, instead of
                       https://efrosgans.eecs.berkeley.edu/cyclegan/datasets
-  CUT_DATASETS_DIR    put NAME into this folder instead of $here
-  CUT_DOWNLOAD_STALL_SECONDS   give up a connection on which nothing comes for so long (30)
-  CUT_DOWNLOAD_TRIES           connections in a row that may be lost (4)
-  CUT_SIZE_LIMIT_GB            refuse an archive that is, or unpacks to, more than this (20)
-  http_proxy, https_proxy, no_proxy   as everywhere
-  PYTHON              the interpreter (.venv's, or else python3)
+  CUT_DATASETS_DIR    folder for NAME, instead of $here
+  CUT_DOWNLOAD_STALL_SECONDS   seconds without data after which a connection is closed (30)
+  CUT_DOWNLOAD_TRIES           lost connections in a row after which the download fails (4)
+  CUT_SIZE_LIMIT_GB            maximum size of the archive and of its contents in gigabytes (20)
+  http_proxy, https_proxy, no_proxy   proxy settings
+  PYTHON              Python interpreter (default: that of .venv, otherwise python3)
 
-Status: 0 the dataset is there, 1 it could not be fetched, 2 wrong usage, 130 interrupted.
+Exit status: 0 the dataset is complete, 1 the download failed, 2 wrong usage, 130 interrupted.
 END
 }
 
@@ -40,8 +40,8 @@ name=$1
 
 if [ "$name" = cityscapes ]; then
   cat >&2 <<END
-cityscapes may not be passed on: its license has to be accepted at https://www.cityscapes-dataset.com. Fetch
-leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there, then make the dataset from them:
+error: cityscapes cannot be downloaded automatically. Accept its license at https://www.cityscapes-dataset.com, download
+leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there, then create the dataset from them:
   python datasets/prepare_cityscapes_dataset.py --leftImg8bit_dir leftImg8bit_trainvaltest.zip \\
     --gtFine_dir gtFine_trainvaltest.zip --output_dir datasets/cityscapes
 END
@@ -52,7 +52,7 @@ for published in $names; do
   if [ "$name" = "$published" ]; then known=yes; fi
 done
 if [ $known = no ]; then
-  printf "error: there is no published dataset '%s'; the names are:\n%s\n" "$name" "$names" >&2
+  printf "error: unknown dataset '%s'. Use one of:\n%s\n" "$name" "$names" >&2
   exit 2
 fi
 
@@ -62,5 +62,5 @@ for python in "${PYTHON:-$here/../.venv/bin/python}" python3; do
     exec "$python" "$here/download.py" "${url%/}/$name.zip" "${CUT_DATASETS_DIR:-$here}/$name"
   fi
 done
-echo "error: Python 3.11 or newer was not found; name one: PYTHON=python3.12 bash datasets/download_cut_dataset.sh $name" >&2
+echo "error: Python 3.11 or newer not found. Set PYTHON: PYTHON=python3.12 bash datasets/download_cut_dataset.sh $name" >&2
 exit 1

@@ -1,18 +1,18 @@
-"""Draws the demonstration dataset: plain ponies (A) and striped ponies (B), without any network.
+"""Render the demonstration dataset, plain ponies (A) and striped ponies (B), without any download.
 
     python datasets/make_demo_dataset.py [--output datasets/demo] [--seed 0] [--size 64] [--train 200] [--test 20]
 
 `trainA` and `trainB` show *different* scenes: they are unpaired, as CUT expects. `testA` and `testB` show the *same*
-scenes under equal file names, so that a translation of testA can be scored against testB by PSNR and SSIM.
-`recipe.json` records the arguments.
+scenes under equal file names, so that paired metrics compare a translation of testA with testB. `recipe.json` stores the
+arguments.
 
 A scene is a pony on a meadow. In both domains it has the same meadow and the same outline; only the coat changes, from
-chestnut to cream with dark stripes, and the lighter chestnut becomes the lighter cream. The right answer follows from
-the image in A: an animal is a handful of tapered limbs, and stripes lie across each limb's own axis at fixed
-fractions of its length, so that they move, turn, grow and mirror with the animal; nothing about them is chance.
+chestnut to cream with dark stripes, and a lighter chestnut becomes a lighter cream. The image in A determines the image
+in B: an animal is made of tapered limbs, and stripes lie across the axis of each limb at fixed fractions of its length.
+They therefore move, turn, grow and mirror with the animal, and nothing about them is random.
 
-The same seed and Pillow draw the same images on every machine: edges are softened by their distance to the pixel, in
-+ - * / and square roots alone, which all machines round alike. Scene i does not depend on how many scenes are drawn.
+The same seed and Pillow version produce the same images on every machine: antialiasing uses the distance to the edge, and
+only + - * / and square roots, which all machines round alike. Scene i does not depend on the number of scenes.
 """
 
 import json
@@ -26,24 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python adds only the folder of the script
 from atomic_dir import atomic_dir
 
 from util.cli import CLIParser
 from util.errors import UserError, exit_on_user_error
 
-DRAWING = 1  # raise it when the images change, so that a folder drawn by older code is not taken for the same recipe
-LARGEST_SIDE = 4096  # pixels, more than any training on a demonstration needs
-STRIPE_SHARE = 0.36  # of the hide; below a half, so that stripes a little out of place still beat the plain chestnut
+DRAWING_VERSION = 1  # increase it when the images change, so that the recipe of older images differs
+MAX_SIZE = 4096  # pixels
+STRIPE_FRACTION = 0.36  # of the hide; below 1/2, so that slightly misplaced stripes still score better than the input
 
 Array = NDArray[np.float64]  # (size, size) numbers, or (size, size, 3) RGB in [0, 255]
 Color = tuple[float, ...]  # RGB in [0, 255]
-ScalarEvent = tuple[float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Coat:
-    """What tells one domain from the other. A pair holds the colors of the darkest and the lightest animal."""
+    """The coat of a domain. A pair contains the colors of the darkest and the lightest animal."""
 
     hide: tuple[Color, Color]
     mane: tuple[Color, Color]
@@ -59,9 +59,9 @@ FIXED_COLORS: dict[str, Color] = {"hoof": (52, 44, 46), "eye": (18, 14, 18), "gl
 
 @dataclass(frozen=True)
 class Scene:
-    """All that an image shows except the coat. Lengths are fractions of the image's side; y points down."""
+    """Everything in an image except the coat. Lengths are fractions of the image size; y points down."""
 
-    center: ScalarEvent  # of the trunk
+    center: Point  # of the trunk
     scale: float  # half the trunk's length, the unit of the animal's own frame
     facing: int  # +1 looks right, -1 looks left
     tilt: float  # rise of the trunk's axis per unit forward
@@ -75,7 +75,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draws a scene; the animal is big and always lies within the image."""
+    """Sample a scene. The animal is large and always inside the image."""
     return Scene(
         center=(rng.uniform(0.48, 0.52), rng.uniform(0.52, 0.58)),
         scale=rng.uniform(0.23, 0.255),
@@ -93,23 +93,26 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 @dataclass(frozen=True)
 class Limb:
-    """A rounded, tapered rod, the one shape that animals are made of, with `stripes` bands across its axis."""
+    """A rounded, tapered rod with `stripes` bands across its axis. Animals are made of limbs only."""
 
-    start: ScalarEvent  # (forward, up) in the animal's own frame
-    end: ScalarEvent
+    start: Point  # (forward, up) in the animal's own frame
+    end: Point
     radii: tuple[float, float]  # at the start and at the end
     part: str  # "hide", "mane" or one of FIXED_COLORS
     stripes: int = 0
     light: float = 1.0  # below 1 on the animal's far side
 
     def axis(self) -> tuple[float, float, float]:
-        """From start to end: way forward, way up, and length."""
+        """Return the vector from start to end (forward, up), and its length."""
         dx, dy = self.end[0] - self.start[0], self.end[1] - self.start[1]
         return dx, dy, math.sqrt(dx * dx + dy * dy)
 
     def coordinates(self, forward: Array, up: Array) -> tuple[Array, Array, Array]:
-        """Each pixel in the limb's own frame: depth below the outline (negative outside), way along the axis from the
-        start's cap, and way across it (-1 .. 1 from edge to edge)."""
+        """Return the coordinates of each pixel in the frame of the limb.
+
+        These are the depth inside the outline (negative outside), the distance along the axis from the cap of the start,
+        and the position across it (-1 to 1 from edge to edge).
+        """
         dx, dy, length = self.axis()
         x, y = forward - self.start[0], up - self.start[1]
         axial, lateral = (x * dx + y * dy) / length, (y * dx - x * dy) / length
@@ -119,15 +122,15 @@ class Limb:
         return depth, axial + self.radii[0], lateral / radius
 
     def stripe_depth(self, along: Array, across: Array) -> Array:
-        """How deep within a stripe each pixel lies, negative between them. Bands bulge as around a barrel."""
+        """Return the depth of each pixel inside a stripe, negative between stripes. Bands are curved as on a cylinder."""
         *_, length = self.axis()
         period = (length + sum(self.radii)) / self.stripes
         phase = along / period - 0.3 * across**2
-        return (STRIPE_SHARE / 2 - np.abs(phase - np.floor(phase) - 0.5)) * period
+        return (STRIPE_FRACTION / 2 - np.abs(phase - np.floor(phase) - 0.5)) * period
 
 
 def skeleton(scene: Scene) -> list[Limb]:
-    """The animal's limbs in its own frame, back to front."""
+    """Return the limbs of the animal in its own frame, from back to front."""
     step, nod, swish = 0.16 * scene.stride, 0.07 * scene.nod, 0.15 * scene.swish
     x, y = poll = (1.12 - nod, 1.02 + nod)  # where the neck meets the head
     dock, bend = (-0.98, 0.3), (-1.36 - swish, -0.05 + swish)
@@ -155,9 +158,9 @@ def skeleton(scene: Scene) -> list[Limb]:
     ]
 
 
-def draw(scene: Scene, coat: Coat, size: int) -> Image.Image:
-    """Draws the scene's animal in this coat on the scene's meadow: an RGB image of size x size pixels."""
-    image = draw_meadow(scene, size)
+def render(scene: Scene, coat: Coat, size: int) -> Image.Image:
+    """Render the scene with an animal in this coat, as an RGB image of size x size pixels."""
+    image = render_meadow(scene, size)
     right, down = pixel_centers(size)
     x, y = (right - scene.center[0]) / scene.scale * scene.facing, (scene.center[1] - down) / scene.scale
     cos = 1 / math.sqrt(1 + scene.tilt * scene.tilt)
@@ -175,8 +178,8 @@ def draw(scene: Scene, coat: Coat, size: int) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
 
 
-def draw_meadow(scene: Scene, size: int) -> Array:
-    """Sky, hills and grass with the animal's shadow: all that the two domains share."""
+def render_meadow(scene: Scene, size: int) -> Array:
+    """Render sky, hills and grass with the shadow of the animal, which both domains share."""
     rng = np.random.default_rng(scene.texture)
     right, down = pixel_centers(size)
     sky = mix((196, 220, 236), (170, 208, 244), scene.daylight)
@@ -197,49 +200,50 @@ def draw_meadow(scene: Scene, size: int) -> Array:
 
 
 def pixel_centers(size: int) -> tuple[Array, Array]:
-    """Way right and way down of each pixel's center, as fractions of the image's side."""
+    """Return the x and y coordinates of the pixel centers, as fractions of the image size."""
     down, right = (np.indices((size, size)) + 0.5) / size
     return right, down
 
 
 def soft_noise(rng: np.random.Generator, rows: int, columns: int, size: int) -> Array:
-    """Smooth noise in [-1, 1] with so many bumps down and across, alike at every image size."""
+    """Return smooth noise in [-1, 1] from a grid of rows x columns, similar at every image size."""
     grid = Image.fromarray(rng.integers(0, 256, (rows, columns), dtype=np.uint8))
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC)) / 127.5 - 1
 
 
 def cover(depth: Array, pixel: float) -> Array:
-    """How much of each pixel (0 .. 1) a shape covers whose outline lies `depth` away, positive inside."""
+    """Return the covered fraction of each pixel for a shape whose outline has the distance `depth`, positive inside."""
     return np.clip(depth / pixel + 0.5, 0, 1)
 
 
 def paint(image: Array, color: Color | Array, amount: Array) -> None:
-    """Lays a color over the image in place, as thickly as `amount` says (0 .. 1 per pixel)."""
+    """Blend a color into the image in place, with opacity `amount` (0 to 1 per pixel)."""
     image += amount[..., None] * (np.array(color) - image)
 
 
-def mix(first: Color, second: Color, share: float) -> Color:
-    """The color that takes this share (0 .. 1) of the second and the rest of the first."""
-    return tuple(a + (b - a) * share for a, b in zip(first, second, strict=True))
+def mix(first: Color, second: Color, weight: float) -> Color:
+    """Interpolate between two colors: `weight` (0 to 1) is the weight of the second."""
+    return tuple(a + (b - a) * weight for a, b in zip(first, second, strict=True))
 
 
 def make_dataset(output: Path, recipe: dict[str, int]) -> bool:
-    """Draws the dataset, whole or not at all. Returns False if the same recipe is there already.
+    """Create the dataset, completely or not at all. Return False if it exists with the same recipe.
 
-    Raises UserError if something else is there, or if the place cannot be written.
+    Raises:
+        UserError: `output` is something else, or cannot be written.
     """
     found = read_recipe(output)
     if found == recipe:
         return False
     if found is not None:
-        raise UserError(f"{output} was drawn by another recipe: remove it, or name another --output")
+        raise UserError(f"--output {output}: already exists with another recipe. Remove it, or use another --output.")
     with atomic_dir(output) as folder:
-        draw_dataset(folder, recipe)
+        render_dataset(folder, recipe)
     return True
 
 
-def draw_dataset(folder: Path, recipe: dict[str, int]) -> None:
-    """Draws the recipe's images into an empty folder; testA and testB share scenes, trainA and trainB do not."""
+def render_dataset(folder: Path, recipe: dict[str, int]) -> None:
+    """Render the images into an empty folder. testA and testB have the same scenes, trainA and trainB do not."""
     for phase, stream, count in [
         ("trainA", 0, recipe["train"]),
         ("trainB", 1, recipe["train"]),
@@ -249,12 +253,12 @@ def draw_dataset(folder: Path, recipe: dict[str, int]) -> None:
         (folder / phase).mkdir()
         for index in range(count):
             scene = random_scene(np.random.default_rng([recipe["seed"], stream, index]))
-            draw(scene, COATS[phase[-1]], recipe["size"]).save(folder / phase / f"{index:04d}.png")
+            render(scene, COATS[phase[-1]], recipe["size"]).save(folder / phase / f"{index:04d}.png")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
 
 def read_recipe(folder: Path) -> Any:
-    """The recipe that the folder's images were drawn by; None if it tells none."""
+    """Return the recipe in a folder, None if there is none."""
     try:
         return json.loads((folder / "recipe.json").read_text())
     except (OSError, ValueError):
@@ -263,23 +267,23 @@ def read_recipe(folder: Path) -> Any:
 
 @exit_on_user_error()
 def main() -> None:
-    """Makes the dataset that the command line asks for, and says where it is and what is in it."""
-    parser = CLIParser(description="Draws the demonstration dataset: plain ponies (A) and striped ponies (B).")
-    parser.add_argument("--output", type=Path, default=Path("datasets/demo"), help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same images")
-    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
-    parser.add_argument("--train", type=int, default=200, help="images in each of trainA, trainB")
-    parser.add_argument("--test", type=int, default=20, help="pairs in testA, testB")
+    """Run the program."""
+    parser = CLIParser(description="Render the demonstration dataset: plain ponies (A) and striped ponies (B).")
+    parser.add_argument("--output", type=Path, default=Path("datasets/demo"), help="folder to create")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--size", type=int, default=64, help="width and height of the images in pixels")
+    parser.add_argument("--train", type=int, default=200, help="number of images in each of trainA, trainB")
+    parser.add_argument("--test", type=int, default=20, help="number of pairs in testA, testB")
     recipe = vars(parser.parse_args())
     output = recipe.pop("output")
-    for name, least in {"seed": 0, "size": 32, "train": 1, "test": 1}.items():
-        if recipe[name] < least:
-            raise UserError(f"--{name} must be at least {least}, not {recipe[name]}")
-    if recipe["size"] > LARGEST_SIDE:
-        raise UserError(f"--size must be at most {LARGEST_SIDE}, not {recipe['size']}")
+    for name, minimum in {"seed": 0, "size": 32, "train": 1, "test": 1}.items():
+        if recipe[name] < minimum:
+            raise UserError(f"--{name} {recipe[name]}: must be at least {minimum}. Use a larger value.")
+    if recipe["size"] > MAX_SIZE:
+        raise UserError(f"--size {recipe['size']}: must be at most {MAX_SIZE}. Use a smaller value.")
 
-    made = make_dataset(output, {"drawing": DRAWING, **recipe})
-    print(f"{output} {'is drawn' if made else 'is there already'}: plain ponies (A) and striped ponies (B), ", end="")
+    created = make_dataset(output, {"drawing": DRAWING_VERSION, **recipe})
+    print(f"{output} {'is ready' if created else 'already exists'}: plain ponies (A) and striped ponies (B), ", end="")
     print("{size} x {size} pixels; {train} + {train} unpaired to train on, {test} pairs to test on".format(**recipe))
 
 

@@ -1,16 +1,16 @@
-"""Lays out the cats and dogs of AFHQ as the paper's cat2dog dataset: trainA, testA are cats, trainB, testB dogs.
+"""Arrange the cats and dogs of AFHQ as the cat2dog dataset of the paper: cats in trainA, testA, dogs in trainB, testB.
 
     python datasets/prepare_cat2dog_dataset.py --afhq_dir stargan-v2/data/afhq --output_dir datasets/cat2dog
 
-AFHQ comes with StarGAN v2; docs/datasets.md says where and under which license. The images are hard links to those of
-AFHQ where both lie on one file system (they take no room, and stay if AFHQ is removed), copies elsewhere.
+AFHQ is part of StarGAN v2; see docs/datasets.md for its address and license. On the file system of AFHQ the images are hard
+links (they use no space, and remain if AFHQ is removed), on another file system they are copies.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this folder on the path, not the project's
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python adds only the folder of the script
 from atomic_dir import atomic_dir
 
 from data.image_folder import list_images
@@ -18,13 +18,14 @@ from util.cli import CLIParser
 from util.errors import UserError, exit_on_user_error
 
 DOMAINS = {"A": "cat", "B": "dog"}
-AFHQ_TEST_NAMES = ("val", "test")  # in its first version, in its second
+AFHQ_TEST_NAMES = ("val", "test")  # in its first and in its second version
 
 
 def main() -> None:
-    parser = CLIParser(description="Lays out the cats and dogs of AFHQ as the cat2dog dataset.")
+    """Run the program."""
+    parser = CLIParser(description="Arrange the cats and dogs of AFHQ as the cat2dog dataset.")
     parser.add_argument("--afhq_dir", type=Path, required=True, help="folder with train/cat, train/dog, val/cat, val/dog")
-    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "cat2dog", help="folder to make")
+    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "cat2dog", help="folder to create")
     with exit_on_user_error():
         arguments = parser.parse_args()
         sources = {
@@ -40,14 +41,17 @@ def main() -> None:
 
 
 def animal_folder(afhq: Path, phase: str, animal: str) -> Path:
+    """Return the folder of `animal` in a phase, "train" or "test". Raise UserError if AFHQ does not have it."""
     names = AFHQ_TEST_NAMES if phase == "test" else (phase,)
     for name in names:
         if (afhq / name / animal).is_dir():
             return afhq / name / animal
-    raise UserError(f"{afhq} has no folder {' or '.join(f'{name}/{animal}' for name in names)}: is it that of AFHQ?")
+    wanted = " or ".join(f"{name}/{animal}" for name in names)
+    raise UserError(f"--afhq_dir {afhq}: no folder {wanted}. Give the folder of AFHQ.")
 
 
 def link_or_copy(source: Path, target: Path) -> None:
+    """Create `target` as a hard link to `source`, or as a copy if links are impossible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.hardlink_to(source.resolve())

@@ -1,4 +1,4 @@
-"""The scripts that make datasets from other datasets, run as a user runs them on small folders and archives."""
+"""The scripts that create datasets from other datasets, run as programs on small folders and archives."""
 
 import os
 import runpy
@@ -24,7 +24,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a script with options as the main program, in this process: PyTorch is imported once for all of them."""
+    """Run a script with options as the main program, in this process, so that PyTorch is imported only once."""
 
     def run(script: str, **options: Path | str) -> Result:
         flags = [part for name, value in options.items() for part in (f"--{name}", str(value)) if part]
@@ -43,7 +43,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def assert_refused(result: Result, output: Path, *words: str) -> None:
-    """One sentence with `words`, status 2, and nothing left beside what was there."""
+    """Check for a one-line error with `words`, exit status 2, and no new file."""
     assert result.returncode == 2, result.stderr
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: ")
@@ -59,7 +59,7 @@ def image(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (8, 6
 
 
 def colors(path: Path) -> tuple[tuple[int, int], list[int], list[int]]:
-    """Size, and the colors in the middle of the left and of the right half, rounded to steps of 5."""
+    """Return the size, and the colors at the centers of the left and of the right half, rounded to multiples of 5."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     height, width, _ = pixels.shape
@@ -113,12 +113,12 @@ def test_num_imgs_counts_in_each_subfolder(run: Run, two_folders: dict[str, Path
 
 
 @pytest.mark.parametrize("side", ["fold_A", "fold_B"])
-def test_a_image_without_partner_is_named(run: Run, two_folders: dict[str, Path], side: str) -> None:
-    lonely = two_folders[side] / "train" / "lonely.png"
-    image(lonely, RED)
+def test_an_image_without_partner_is_named(run: Run, two_folders: dict[str, Path], side: str) -> None:
+    unpaired = two_folders[side] / "train" / "unpaired.png"
+    image(unpaired, RED)
     result = run("combine_A_and_B.py", **two_folders)
     other = two_folders["fold_B" if side == "fold_A" else "fold_A"]
-    assert_refused(result, two_folders["fold_AB"], f"{other} has no partner of {lonely}")
+    assert_refused(result, two_folders["fold_AB"], f"{other}: no partner of {unpaired}")
 
 
 def test_different_sizes_are_named(run: Run, two_folders: dict[str, Path]) -> None:
@@ -129,30 +129,30 @@ def test_different_sizes_are_named(run: Run, two_folders: dict[str, Path]) -> No
 
 def test_a_broken_image_is_named_and_nothing_partial_stays(run: Run, two_folders: dict[str, Path]) -> None:
     (two_folders["fold_B"] / "val" / "1.png").write_bytes(b"no image")
-    assert_refused(run("combine_A_and_B.py", **two_folders), two_folders["fold_AB"], "B/val/1.png cannot be used")
+    assert_refused(run("combine_A_and_B.py", **two_folders), two_folders["fold_AB"], "B/val/1.png: not an image")
 
 
 def test_missing_folders_are_named(run: Run, two_folders: dict[str, Path]) -> None:
     shutil.rmtree(two_folders["fold_B"])
     result = run("combine_A_and_B.py", **two_folders)
     assert_refused(result, two_folders["fold_AB"], f"{two_folders['fold_B']} is not a folder")
-    assert "--dataroot" not in result.stderr, "an option of train.py"
+    assert "--dataroot" not in result.stderr, "an option of another program"
 
 
-def test_a_result_that_is_there_is_not_touched(run: Run, two_folders: dict[str, Path]) -> None:
+def test_an_existing_result_is_not_changed(run: Run, two_folders: dict[str, Path]) -> None:
     image(two_folders["fold_AB"] / "mine.png", RED)
     result = run("combine_A_and_B.py", **two_folders)
     assert result.returncode == 2
-    assert "is there already" in result.stderr
+    assert "already exists" in result.stderr
     assert files(two_folders["fold_AB"]) == {"mine.png"}
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(run: Run, two_folders: dict[str, Path]) -> None:
+def test_a_folder_that_cannot_be_written_is_named(run: Run, two_folders: dict[str, Path]) -> None:
     file = two_folders["fold_AB"]
     file.write_bytes(b"")
     result = run("combine_A_and_B.py", **two_folders | {"fold_AB": file / "AB"})
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith(f"error: {file / 'AB'} could not be made")
+    assert result.stderr.splitlines()[-1].startswith(f"error: {file / 'AB'}: cannot be created")
 
 
 # prepare_cityscapes_dataset.py
@@ -160,7 +160,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(run: Run, two_folders: d
 
 @pytest.fixture
 def cityscapes(tmp_path: Path) -> dict[str, Path]:
-    """The official folders, with the files that are not used here, and where the result goes."""
+    """Create the official folders, including files that are not used. Return them and the output folder."""
     for phase, frames in FRAMES.items():
         for frame in frames:
             city = frame.split("_")[0]
@@ -178,7 +178,7 @@ def cityscapes(tmp_path: Path) -> dict[str, Path]:
 
 
 def zipped(folder: Path) -> Path:
-    """The folder as an official archive: its top folder inside, no entries of folders."""
+    """Create an archive like the official one: with the top folder, without entries for folders."""
     archive = folder.parent / f"{folder.name}_trainvaltest.zip"
     with zipfile.ZipFile(archive, "w") as writer:
         for path in folder.rglob("*.png"):
@@ -186,17 +186,17 @@ def zipped(folder: Path) -> Path:
     return archive
 
 
-@pytest.mark.parametrize("given", ["folders", "folders around them", "archives"])
-def test_cityscapes_photos_are_a_and_labels_are_b(run: Run, cityscapes: dict[str, Path], given: str) -> None:
+@pytest.mark.parametrize("source", ["folders", "folders around them", "archives"])
+def test_cityscapes_photos_are_a_and_labels_are_b(run: Run, cityscapes: dict[str, Path], source: str) -> None:
     output = cityscapes["output_dir"]
-    if given == "folders around them":
+    if source == "folders around them":
         cityscapes |= {name: cityscapes[name].parent for name in ("leftImg8bit_dir", "gtFine_dir")}
-    if given == "archives":
+    if source == "archives":
         cityscapes |= {name: zipped(cityscapes[name]) for name in ("leftImg8bit_dir", "gtFine_dir")}
     result = run("prepare_cityscapes_dataset.py", **cityscapes)
     assert result.returncode == 0, result.stderr
     assert "3 train, 1 test pairs" in result.stdout
-    assert "the official train half has 2975 pairs" in result.stderr
+    assert "the official train split has 2975 pairs" in result.stderr
     expected = {f"{phase}/{n}.jpg" for phase, count in (("train", 3), ("test", 1)) for n in range(1, count + 1)}
     expected |= {name.replace("/", f"{half}/").replace(".jpg", f"_{half}.jpg") for name in expected for half in "AB"}
     assert files(output) == expected
@@ -228,7 +228,7 @@ def test_cityscapes_with_a_damaged_image_is_refused(run: Run, cityscapes: dict[s
     content[last_bytes] ^= 0xFF  # which only the archive's checksum covers
     archive.write_bytes(content)
     result = run("prepare_cityscapes_dataset.py", **cityscapes | {"leftImg8bit_dir": archive})
-    assert_refused(result, cityscapes["output_dir"], "_leftImg8bit.png cannot be read")
+    assert_refused(result, cityscapes["output_dir"], "_leftImg8bit.png: cannot be read")
 
 
 @pytest.mark.parametrize("missing", ["leftImg8bit_dir", "gtFine_dir"])
@@ -236,14 +236,14 @@ def test_cityscapes_with_folders_mixed_up_is_refused(run: Run, cityscapes: dict[
     mixed_up = cityscapes | {missing: cityscapes["output_dir"].parent / "nothing"}
     assert_refused(run("prepare_cityscapes_dataset.py", **mixed_up), cityscapes["output_dir"], "does not exist")
     mixed_up[missing].mkdir()
-    assert_refused(run("prepare_cityscapes_dataset.py", **mixed_up), cityscapes["output_dir"], "holds no folder")
+    assert_refused(run("prepare_cityscapes_dataset.py", **mixed_up), cityscapes["output_dir"], "contains no folder")
 
 
 # prepare_cat2dog_dataset.py
 
 
 @pytest.mark.parametrize("test_name", ["val", "test"])
-def test_afhq_is_laid_out_as_cat2dog(run: Run, tmp_path: Path, test_name: str) -> None:
+def test_afhq_becomes_cat2dog(run: Run, tmp_path: Path, test_name: str) -> None:
     afhq, output = tmp_path / "afhq", tmp_path / "cat2dog"
     for phase in ("train", test_name):
         for animal in ("cat", "dog", "wild"):
@@ -257,9 +257,9 @@ def test_afhq_is_laid_out_as_cat2dog(run: Run, tmp_path: Path, test_name: str) -
         f"testB/{test_name}_dog.jpg",
     }
     original = afhq / "train" / "cat" / "train_cat.jpg"
-    assert (output / "trainA" / "train_cat.jpg").samefile(original), "a link takes no room"
+    assert (output / "trainA" / "train_cat.jpg").samefile(original), "not a link"
     shutil.rmtree(afhq)
-    assert colors(output / "trainA" / "train_cat.jpg")[0] == (8, 6), "it stays when AFHQ goes"
+    assert colors(output / "trainA" / "train_cat.jpg")[0] == (8, 6), "lost together with AFHQ"
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
@@ -283,7 +283,7 @@ def test_a_folder_that_is_not_afhq_is_named(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["combine_A_and_B.py", "prepare_cat2dog_dataset.py", "prepare_cityscapes_dataset.py"])
-def test_it_starts_from_any_folder(script: str, tmp_path: Path) -> None:
+def test_scripts_start_from_any_folder(script: str, tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / script), "--help"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""The download script against a real server: whole, cut, changed, silent and dead connections; two commands at once."""
+"""The download script with a real server: lost, silent and refused connections, changed files, two commands at once."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def assert_whole(folder: Path, archive: dict[str, bytes] = IMAGES) -> None:
     found = {str(path.relative_to(folder)): path.read_bytes() for path in (folder / "mini").rglob("*.jpg")}
     assert found == archive
     assert visible(folder) == ["mini"]
-    assert [path.name for path in part(folder).parent.iterdir()] == ["lock"], "no room is taken once it is there"
+    assert [path.name for path in part(folder).parent.iterdir()] == ["lock"], "files are left"
 
 
 def assert_nothing_but_a_part(folder: Path, size: int) -> None:
@@ -68,7 +68,7 @@ def assert_nothing_but_a_part(folder: Path, size: int) -> None:
     assert part(folder).stat().st_size == size
 
 
-def test_a_data_set_is_fetched_whole(fetch: Fetch, folder: Path) -> None:
+def test_a_dataset_is_downloaded(fetch: Fetch, folder: Path) -> None:
     run = fetch("mini")
     assert run.returncode == 0, run.stderr
     assert_whole(folder)
@@ -76,16 +76,16 @@ def test_a_data_set_is_fetched_whole(fetch: Fetch, folder: Path) -> None:
     assert str(folder / "mini") in run.stdout
 
 
-def test_a_second_run_says_it_is_there(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
+def test_a_second_run_reports_that_it_exists(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
     fetch("mini")
     again = fetch("mini")
     assert again.returncode == 0
-    assert "there already" in again.stdout
+    assert "already exists" in again.stdout
     assert len(server.asked) == 1
     assert_whole(folder)
 
 
-def test_an_archive_without_a_top_folder_becomes_the_data_set(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
+def test_an_archive_without_a_top_folder_becomes_the_dataset(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
     server.files["/mini.zip"] = zip_of({name.removeprefix("mini/"): content for name, content in IMAGES.items()})
     assert fetch("mini").returncode == 0
     assert_whole(folder)
@@ -97,7 +97,7 @@ def test_what_macos_adds_to_a_zip_is_left_out(fetch: Fetch, server: ArchiveServe
     assert_whole(folder)
 
 
-def test_a_cut_connection_is_taken_up_where_it_broke(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
+def test_a_lost_connection_is_resumed(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
     server.cuts = [30_000]
     run = fetch("mini", CUT_DOWNLOAD_TRIES="2")
     assert run.returncode == 0, run.stderr
@@ -106,7 +106,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(fetch: Fetch, server: Archi
     assert_whole(folder)
 
 
-def test_a_later_command_goes_on_where_an_earlier_one_gave_up(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
+def test_a_later_command_resumes_the_download(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
     server.cuts = [30_000]
     first = fetch("mini")
     assert first.returncode == 1
@@ -118,7 +118,7 @@ def test_a_later_command_goes_on_where_an_earlier_one_gave_up(fetch: Fetch, serv
     assert_whole(folder)
 
 
-def test_a_server_without_ranges_sends_it_anew(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
+def test_a_server_without_ranges_sends_the_whole_file(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
     server.knows_ranges = False
     server.cuts = [30_000, 20_000]
     fetch("mini")
@@ -174,25 +174,25 @@ def test_a_busy_server_is_asked_again(fetch: Fetch, server: ArchiveServer, folde
     assert_whole(folder)
 
 
-def test_a_dead_link_is_one_sentence(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
+def test_a_missing_file_is_one_line(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
     run = fetch("maps", CUT_DOWNLOAD_TRIES="3")
     assert run.returncode == 1
     said = run.stderr.splitlines()
-    assert said[0] == f"fetching {server.url}/maps.zip"
+    assert said[0] == f"downloading {server.url}/maps.zip"
     assert len(said) == 2
-    assert f"404 Not Found for {server.url}/maps.zip" in said[1]
+    assert f"{server.url}/maps.zip: the server answered 404 Not Found" in said[1]
     assert "mirror" in said[1]
     assert len(server.asked) == 1
     assert visible(folder) == []
 
 
-def test_a_dead_server_is_one_sentence(fetch: Fetch, folder: Path) -> None:
+def test_an_unreachable_server_is_one_line(fetch: Fetch, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     run = fetch("mini", CUT_DATASETS_URL=f"http://127.0.0.1:{port}")
     assert run.returncode == 1
     assert run.stderr.splitlines()[1:] == [
-        f"error: http://127.0.0.1:{port}/mini.zip could not be fetched: Connection refused"
+        f"error: http://127.0.0.1:{port}/mini.zip: download failed, Connection refused. Try again later."
     ]
     assert visible(folder) == []
 
@@ -201,7 +201,7 @@ def test_a_silent_connection_is_given_up(fetch: Fetch, server: ArchiveServer, fo
     server.stall_after = 30_000
     run = fetch("mini", CUT_DOWNLOAD_STALL_SECONDS="0.3")
     assert run.returncode == 1
-    assert "nothing came for 0.3 s" in run.stderr
+    assert "no data for 0.3 s" in run.stderr
     assert_nothing_but_a_part(folder, 30_000)
 
 
@@ -216,10 +216,10 @@ def test_a_file_above_the_limit_is_refused(fetch: Fetch, server: ArchiveServer, 
     server.tells_length = tells_length
     run = fetch("mini", CUT_SIZE_LIMIT_GB="0.00005")
     assert run.returncode == 1
-    assert "has at least" in run.stderr
+    assert "at least" in run.stderr
     assert "CUT_SIZE_LIMIT_GB" in run.stderr
     assert visible(folder) == []
-    assert part(folder).stat().st_size == 0 or not tells_length, "nothing is fetched of what is known to be too large"
+    assert part(folder).stat().st_size == 0 or not tells_length, "downloaded although the length was known"
 
 
 def test_a_proxy_from_the_environment_is_used(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_proxy_from_the_environment_is_used(fetch: Fetch, server: ArchiveServe
 
 
 def started(server: ArchiveServer, folder: Path) -> subprocess.Popen[str]:
-    """The script under way, as the leader of its own process group."""
+    """Start the script as the leader of its own process group."""
     environment = clean_environment({"CUT_DATASETS_URL": server.url, "CUT_DATASETS_DIR": folder})
     return subprocess.Popen(
         ["bash", str(SCRIPT), "mini"],
@@ -250,7 +250,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_ctrl_c_keeps_the_part_and_says_so_in_a_line(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
+def test_ctrl_c_keeps_the_partial_download(fetch: Fetch, server: ArchiveServer, folder: Path) -> None:
     server.stall_after = 1_000
     running = started(server, folder)
     wait_for(lambda: part(folder).exists() and part(folder).stat().st_size == 1_000)
@@ -280,7 +280,7 @@ def test_two_commands_at_once_fetch_it_once(server: ArchiveServer, folder: Path)
     assert_whole(folder)
 
 
-def test_a_file_system_without_locks_is_no_hindrance(server: ArchiveServer, folder: Path) -> None:
+def test_a_file_system_without_locks_works(server: ArchiveServer, folder: Path) -> None:
     code = (
         "import errno, fcntl, runpy, sys\n"
         "def flock(*arguments): raise OSError(errno.ENOLCK, 'No locks available')\n"
@@ -296,25 +296,25 @@ def test_a_file_system_without_locks_is_no_hindrance(server: ArchiveServer, fold
 
 
 @pytest.mark.parametrize("place", ["a folder with files", "a file"])
-def test_what_is_in_the_way_is_left_alone(fetch: Fetch, server: ArchiveServer, folder: Path, place: str) -> None:
+def test_existing_files_are_not_changed(fetch: Fetch, server: ArchiveServer, folder: Path, place: str) -> None:
     folder.mkdir()
     mine = folder / "mini" / "mine.jpg" if place == "a folder with files" else folder / "mini"
     mine.parent.mkdir(exist_ok=True)
     mine.write_bytes(b"mine")
     run = fetch("mini")
     assert run.returncode == 0
-    assert "there already" in run.stdout
+    assert "already exists" in run.stdout
     assert mine.read_bytes() == b"mine"
     assert server.asked == []
 
 
-def test_an_empty_folder_is_not_taken_for_the_data_set(fetch: Fetch, folder: Path) -> None:
+def test_an_empty_folder_is_filled(fetch: Fetch, folder: Path) -> None:
     (folder / "mini").mkdir(parents=True)
     assert fetch("mini").returncode == 0
     assert_whole(folder)
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(fetch: Fetch, folder: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(fetch: Fetch, folder: Path) -> None:
     folder.write_bytes(b"")
     run = fetch("mini")
     assert run.returncode == 1
@@ -368,7 +368,7 @@ def test_a_variable_that_is_no_number_has_status_2(fetch: Fetch, server: Archive
 
 
 @pytest.mark.parametrize("address", ["file:///etc", "mirror", "http://[::1", "http://127.0.0.1:port", "http://"])
-def test_an_address_that_is_none_is_one_sentence(fetch: Fetch, address: str) -> None:
+def test_an_invalid_address_is_one_line(fetch: Fetch, address: str) -> None:
     run = fetch("mini", CUT_DATASETS_URL=address)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("error: ")

@@ -1,4 +1,4 @@
-"""Archives that are damaged, or made to do harm: refused in a sentence, removed, and nothing of them is left."""
+"""Damaged and malicious archives are refused with a one-line error and removed."""
 
 import io
 import os
@@ -53,13 +53,13 @@ def tar_with(name: str, kind: bytes, target: str = "/etc/passwd") -> bytes:
 
 
 def with_declared_size(data: bytes, size: int) -> bytes:
-    """A zip whose directory and headers state `size` for every member."""
+    """Return a zip that declares `size` for every member."""
     packed, old = struct.pack("<L", size), struct.pack("<L", 3_000)
     return data.replace(old, packed)
 
 
 def encrypted() -> bytes:
-    """A zip whose directory says that its last member is encrypted."""
+    """Return a zip that declares its last member as encrypted."""
     flags_at = GOOD.rindex(b"PK\1\2") + 8
     return GOOD[:flags_at] + b"\1" + GOOD[flags_at + 1 :]
 
@@ -69,11 +69,11 @@ def flipped(data: bytes, position: int) -> bytes:
 
 
 def tar_with_size(size: bytes) -> bytes:
-    """A tar whose second member states `size`, 12 bytes in tar's own notation."""
+    """Return a tar whose second member declares `size`, 12 bytes in tar's own notation."""
     data = bytearray(tar_of(IMAGES))
     header = data[SECOND : SECOND + 512]
     header[124:136] = size
-    header[148:156] = b" " * 8  # what the checksum counts for itself
+    header[148:156] = b" " * 8  # the checksum counts itself as blanks
     header[148:156] = b"%06o\0 " % sum(header)
     data[SECOND : SECOND + 512] = header
     return bytes(data)
@@ -85,11 +85,11 @@ def twice() -> bytes:
 
 
 HOSTILE = {
-    "dots": (lambda: zip_with(zipfile.ZipInfo("mini/../../escaped.jpg")), "may not be unpacked"),
-    "absolute": (lambda: zip_with(zipfile.ZipInfo(OUTSIDE)), "may not be unpacked"),
-    "backslashes": (lambda: zip_with(zipfile.ZipInfo("mini\\..\\..\\escaped.jpg")), "may not be unpacked"),
-    "drive": (lambda: zip_with(zipfile.ZipInfo("C:escaped.jpg")), "may not be unpacked"),
-    "newline": (lambda: zip_with(zipfile.ZipInfo("mini/a\nerror: b.jpg")), "may not be unpacked"),
+    "dots": (lambda: zip_with(zipfile.ZipInfo("mini/../../escaped.jpg")), "an unsafe name"),
+    "absolute": (lambda: zip_with(zipfile.ZipInfo(OUTSIDE)), "an unsafe name"),
+    "backslashes": (lambda: zip_with(zipfile.ZipInfo("mini\\..\\..\\escaped.jpg")), "an unsafe name"),
+    "drive": (lambda: zip_with(zipfile.ZipInfo("C:escaped.jpg")), "an unsafe name"),
+    "newline": (lambda: zip_with(zipfile.ZipInfo("mini/a\nerror: b.jpg")), "an unsafe name"),
     "link": (lambda: zip_with(special_entry(stat.S_IFLNK)), "link or a device"),
     "pipe": (lambda: zip_with(special_entry(stat.S_IFIFO)), "link or a device"),
     "twice": (twice, "twice"),
@@ -103,9 +103,9 @@ HOSTILE = {
     "web page": (lambda: b"<html>sign in first</html>", "damaged"),
     "empty": (lambda: b"", "damaged"),
     "encrypted": (encrypted, "encrypted"),
-    "no file": (lambda: zip_of({"mini/": b""}), "holds no file"),
-    "tar dots": (lambda: tar_of({"../escaped.jpg": b""}), "may not be unpacked"),
-    "tar absolute": (lambda: tar_of({OUTSIDE: b""}), "may not be unpacked"),
+    "no file": (lambda: zip_of({"mini/": b""}), "contains no file"),
+    "tar dots": (lambda: tar_of({"../escaped.jpg": b""}), "an unsafe name"),
+    "tar absolute": (lambda: tar_of({OUTSIDE: b""}), "an unsafe name"),
     "tar link": (lambda: tar_with("mini/link", tarfile.SYMTYPE), "link or a device"),
     "tar hard link": (lambda: tar_with("mini/link", tarfile.LNKTYPE), "link or a device"),
     "tar device": (lambda: tar_with("mini/null", tarfile.CHRTYPE), "link or a device"),
@@ -132,12 +132,12 @@ def fetch(tmp_path: Path) -> Iterator[Fetch]:
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_it_is_refused_and_nothing_is_left(case: str, fetch: Fetch, tmp_path: Path) -> None:
+def test_hostile_archives_are_refused_and_removed(case: str, fetch: Fetch, tmp_path: Path) -> None:
     make, reason = HOSTILE[case]
     run = fetch(make())
     assert run.returncode == 1, run.stderr
     said = run.stderr.splitlines()[-1]
-    assert said.startswith("error: what came from http://")
+    assert said.startswith("error: archive from http://")
     assert reason in said
     assert said.endswith("it was removed")
     assert "Traceback" not in run.stderr
@@ -146,14 +146,14 @@ def test_it_is_refused_and_nothing_is_left(case: str, fetch: Fetch, tmp_path: Pa
     assert not Path(OUTSIDE).exists()
 
 
-def test_a_good_archive_is_taken_after_a_bad_one(fetch: Fetch, tmp_path: Path) -> None:
+def test_a_good_archive_is_accepted_after_a_bad_one(fetch: Fetch, tmp_path: Path) -> None:
     assert fetch(GOOD[:5_000]).returncode == 1
     assert fetch(GOOD).returncode == 0
 
 
 def test_too_many_members_are_refused() -> None:
-    empty = archive.Member(PurePosixPath("mini/0.jpg"), size=0, is_folder=False, open=io.BytesIO)
-    with pytest.raises(archive.ArchiveError, match="holds 200001 members"):
+    empty = archive.ArchiveMember(PurePosixPath("mini/0.jpg"), size=0, is_dir=False, open=io.BytesIO)
+    with pytest.raises(archive.ArchiveError, match="contains 200001 members"):
         archive.check_size([empty] * 200_001, size_limit=1)
 
 
@@ -173,7 +173,7 @@ def test_damage_of_any_kind_is_an_archive_error(good: bytes, tmp_path: Path) -> 
             del damaged[rng.randrange(len(damaged)) :]
         path.write_bytes(damaged)
         try:
-            with archive.opened_archive(path, size_limit=10**7) as members:
+            with archive.open_archive(path, size_limit=10**7) as members:
                 archive.unpack(members, path.parent / f"unpacked{i}")
         except archive.ArchiveError:
             refused += 1

@@ -1,4 +1,4 @@
-"""The script that fetches the released weights: files go where users expect them and are never loaded."""
+"""The script that downloads the released weights: files are put below checkpoints/ and never unpickled."""
 
 import pickle
 import subprocess
@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "download_pretrained_models.sh"
 
 
 class Trap:
-    """Unpickling this makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,14 +55,14 @@ def test_runs_are_put_below_checkpoints(server: ArchiveServer, weights: dict[str
     assert not (tmp_path / "sprung").exists(), "weights were unpickled"
 
 
-def test_a_run_of_the_users_own_stays_as_it_is(server: ArchiveServer, weights: dict[str, bytes], tmp_path: Path) -> None:
+def test_an_existing_run_is_kept(server: ArchiveServer, weights: dict[str, bytes], tmp_path: Path) -> None:
     server.files["/models.tar"] = tar_of(weights)
     mine = tmp_path / "cat2dog_cut_pretrained" / "latest_net_G.pth"
     mine.parent.mkdir()
     mine.write_bytes(b"mine")
     result = run(server, tmp_path)
     assert result.returncode == 0
-    assert "stays as it is" in result.stdout
+    assert "is kept" in result.stdout
     assert found(tmp_path) == weights | {"cat2dog_cut_pretrained/latest_net_G.pth": b"mine"}
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_was_removed_is_fetched_again(server: ArchiveServer, weights:
     assert found(tmp_path) == weights
 
 
-def test_a_cut_download_is_continued(server: ArchiveServer, weights: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_lost_connection_is_resumed(server: ArchiveServer, weights: dict[str, bytes], tmp_path: Path) -> None:
     server.files["/models.tar"] = tar_of(weights)
     server.cuts = [1000]
     assert run(server, tmp_path).returncode == 1
@@ -91,11 +91,11 @@ def test_an_archive_without_runs_or_with_paths_outside_is_refused(
     server.files["/models.tar"] = archive
     result = run(server, tmp_path / "checkpoints")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("error: what came from ")
+    assert result.stderr.splitlines()[-1].startswith("error: archive from ")
     assert found(tmp_path / "checkpoints") == {}
 
 
-def test_a_dead_link_is_one_sentence(server: ArchiveServer, tmp_path: Path) -> None:
+def test_a_missing_file_is_one_line(server: ArchiveServer, tmp_path: Path) -> None:
     result = run(server, tmp_path)
     assert result.returncode == 1
     assert "404" in result.stderr.splitlines()[-1]

@@ -15,7 +15,7 @@ from programs import ENVIRONMENT, command
 from tiny_models import checkpointer
 from training_processes import RUN, TWO_EPOCHS
 
-from datasets.archive import ArchiveError, Member, unpack
+from datasets.archive import ArchiveError, ArchiveMember, unpack
 from models import create_model
 from options import TrainOptions
 from util.runtime.weights import has_partial_file
@@ -167,10 +167,10 @@ def test_the_download_starts_without_fcntl(tmp_path: Path, like_windows: dict[st
 def test_an_archive_with_names_that_windows_refuses_is_refused_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    members = [Member(Path(name), 0, is_folder=True, open=lambda: None)]
+    members = [ArchiveMember(Path(name), 0, is_dir=True, open=lambda: None)]
     unpack(members, tmp_path / "linux")
     monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(ArchiveError, match="a name that Windows does not allow"):
+    with pytest.raises(ArchiveError, match="a name that is invalid on Windows"):
         unpack(members, tmp_path / "windows")
     assert not (tmp_path / "windows").exists()
 
