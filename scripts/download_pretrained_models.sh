@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the weights that the authors of CUT released into checkpoints/<name>. Needs nothing but Python 3.11 or newer.
+# Download the weights that the authors of CUT released, to checkpoints/<name>. Needs only Python 3.11 or newer.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -7,15 +7,15 @@ help() {
   cat <<END
 usage: bash scripts/download_pretrained_models.sh
 
-Fetches the released weights, checks the archive, and puts each run into checkpoints/<name>/latest_net_G.pth and so on.
-Runs that are there already stay as they are. Nothing of them is loaded here; docs/datasets.md has the test commands.
+Download the released weights, check the archive, and extract each run to checkpoints/<name>/latest_net_G.pth and so on.
+Existing runs are kept. No file of the archive is loaded. docs/datasets.md has the test commands.
 
 Environment:
-  CUT_PRETRAINED_URL    fetch this archive instead of http://efrosgans.eecs.berkeley.edu/CUT/pretrained_models.tar
-  CUT_CHECKPOINTS_DIR   put the runs into this folder instead of $root/checkpoints
-  and all others of datasets/download_cut_dataset.sh (--help lists them)
+  CUT_PRETRAINED_URL    archive to download instead of http://efrosgans.eecs.berkeley.edu/CUT/pretrained_models.tar
+  CUT_CHECKPOINTS_DIR   folder for the runs instead of $root/checkpoints
+  and all variables of datasets/download_cut_dataset.sh (see its --help)
 
-Status: 0 the weights are there, 1 they could not be fetched, 2 wrong usage, 130 interrupted.
+Exit status: 0 for success, 1 if the download failed, 2 for invalid usage, 130 if interrupted.
 END
 }
 
@@ -31,5 +31,5 @@ for python in "${PYTHON:-$root/.venv/bin/python}" python3; do
     exec "$python" "$root/datasets/download.py" --runs "$url" "${CUT_CHECKPOINTS_DIR:-$root/checkpoints}"
   fi
 done
-echo "error: Python 3.11 or newer was not found; name one: PYTHON=python3.12 bash scripts/download_pretrained_models.sh" >&2
+echo "error: Python 3.11 or newer not found. Set PYTHON: PYTHON=python3.12 bash scripts/download_pretrained_models.sh" >&2
 exit 1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a translation in one command: sets up .venv, draws the demonstration set, trains CUT on it on whatever
-# device there is, translates the test images, and scores them against the truth. Some ten minutes on two CPU cores.
-# Arguments go to train.py: bash scripts/quickstart.sh --gpu_ids -1
+# Set up .venv, generate the demo dataset, train CUT on it, translate the test images, and evaluate the results against the
+# ground truth. Takes about ten minutes on two CPU cores, and uses a GPU if there is one.
+# Arguments are passed to train.py: bash scripts/quickstart.sh --gpu_ids -1
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^set /{/^# /s/^# //p}' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,5 +18,5 @@ bash scripts/setup.sh
 
 echo
 .venv/bin/python scripts/evaluate.py --results "results/$NAME/test_latest" --dataroot datasets/demo --paired
-echo "the translations: $PWD/results/$NAME/test_latest/index.html"
-echo "the training:     $PWD/checkpoints/$NAME/web/index.html"
+echo "results:  $PWD/results/$NAME/test_latest/index.html"
+echo "training: $PWD/checkpoints/$NAME/web/index.html"

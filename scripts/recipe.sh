@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The paper's experiments, behind scripts/train_*.sh and scripts/test_*.sh: which data, which options. Numbers of epochs,
-# rates and the like are the methods' own defaults.
+# Datasets and options of the paper's experiments, for scripts/train_*.sh and scripts/test_*.sh. Other options, such as the
+# number of epochs and the learning rate, keep the defaults of the method.
 set -euo pipefail
 case ${1:-}/${2:-} in
   train/?* | test/?*) ;;
   *)
-    echo "error: recipe.sh is called by the others, such as: bash scripts/train_horse2zebra.sh --help" >&2
+    echo "error: recipe.sh: not for direct use. Run a script of an experiment: bash scripts/train_horse2zebra.sh --help" >&2
     exit 2
     ;;
 esac
@@ -20,35 +20,35 @@ if [ "$(pwd -P)" = "$here" ]; then root=.; fi
 methods="cut fastcut cyclegan"
 dataset=$experiment
 name=$experiment
-both=()       # options of training and testing
-testing=()    # options of testing alone
+both=()       # options for training and testing
+testing=()    # options for testing only
 case $experiment in
   grumpifycat)
     name=grumpycat
-    testing=(--phase train)    # there is no test half
-    get="fetch it with: bash $root/datasets/download_cut_dataset.sh grumpifycat"
+    testing=(--phase train)    # there is no test split
+    get="Download it: bash $root/datasets/download_cut_dataset.sh grumpifycat"
     ;;
   horse2zebra)
     testing=(--num_test 120)
-    get="fetch it with: bash $root/datasets/download_cut_dataset.sh horse2zebra"
+    get="Download it: bash $root/datasets/download_cut_dataset.sh horse2zebra"
     ;;
   cat2dog)
     testing=(--num_test 500)
-    get="make it from AFHQ with $root/datasets/prepare_cat2dog_dataset.py, as docs/datasets.md says"
+    get="Prepare it from AFHQ with $root/datasets/prepare_cat2dog_dataset.py (see docs/datasets.md)"
     ;;
   cityscapes)
     both=(--direction BtoA)    # from label maps to photos
     testing=(--num_test 500)
-    get="make it from the official archives with $root/datasets/prepare_cityscapes_dataset.py, as docs/datasets.md says"
+    get="Prepare it from the official archives with $root/datasets/prepare_cityscapes_dataset.py (see docs/datasets.md)"
     ;;
   monet_etretat)
     methods=sincut
     dataset=single_image_monet_etretat
     name=singleimage_monet_etretat
-    get="put the painting into its trainA and the photo into its trainB, as docs/datasets.md says"
+    get="Put the painting into its trainA and the photo into its trainB (see docs/datasets.md)"
     ;;
   *)
-    echo "error: there is no experiment '$experiment'" >&2
+    echo "error: $experiment: no such experiment" >&2
     exit 2
     ;;
 esac
@@ -58,13 +58,13 @@ help() {
   cat <<END
 usage: bash scripts/${program}_$experiment.sh [${methods// /|}] [--dry-run] [options of $program.py]
 
-Runs $program.py as for the paper's experiment. The method is $default unless another one comes first. Options of
-$program.py win over the recipe's; $program.py --help lists them. Works from any folder; weights and pages go to the
-project's checkpoints and results.
+Run $program.py with the options of the paper's experiment. The default method is $default. Options of $program.py override
+those of the recipe; $program.py --help lists them. Works from any folder: weights and pages are written to the project's
+checkpoints and results.
 
-  --dry-run   print the command instead of running it
+  --dry-run   print the command without running it
 
-Status: 2 for wrong usage or a dataset that is not there, else that of $program.py.
+Exit status: 2 for invalid usage or a missing dataset, otherwise that of $program.py.
 END
 }
 
@@ -89,7 +89,7 @@ case ${given[0]:-} in
     ;;
 esac
 if [[ " $methods " != *" $method "* ]]; then
-  echo "error: there is no method '$method' for $experiment; choose one of: $methods" >&2
+  echo "error: $method: not a method for $experiment. Use one of: $methods" >&2
   exit 2
 fi
 case $method in
@@ -112,7 +112,7 @@ if [ $dry_run = yes ]; then
   exit 0
 fi
 if [ $needs_dataset = yes ] && [ ! -d "$dataroot" ]; then
-  echo "error: there is no $dataroot; $get" >&2
+  echo "error: $dataroot: no such folder. $get" >&2
   exit 2
 fi
 exec "${command[@]}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with everything that running and testing need. Safe to run twice.
-# PYTHON=python3.12 bash scripts/setup.sh picks the interpreter (3.11 or newer).
+# Create .venv with all packages for running and testing. Safe to run twice.
+# Choose the interpreter (3.11 or newer) with: PYTHON=python3.12 bash scripts/setup.sh
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^set /{/^# /s/^# //p}' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,11 +9,11 @@ PYTHON=${PYTHON:-python3}
 VISDOM_FOR_PYTHON_311="visdom==0.2.4"
 
 if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-  echo "setup.sh: $PYTHON is missing or older than 3.11; name a newer one: PYTHON=python3.12 bash scripts/setup.sh" >&2
+  echo "error: $PYTHON is missing or older than Python 3.11. Use another one: PYTHON=python3.12 bash scripts/setup.sh" >&2
   exit 2
 fi
 
-# The stamp is written last, so an install that was interrupted is taken up again.
+# The stamp is written last, so that an interrupted installation is repeated.
 stamp=.venv/installed
 wanted=$(cat requirements.txt requirements-extra.txt requirements-dev.txt scripts/setup.sh; "$PYTHON" --version)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
@@ -21,22 +21,22 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '
   exit 0
 fi
 
-# A .venv of another Python, or one whose Python is gone, is made anew.
+# Replace a .venv of another Python version, or one whose Python is gone.
 if [ "$(.venv/bin/python --version 2>/dev/null)" != "$("$PYTHON" --version)" ]; then
   "$PYTHON" -m venv --clear .venv
 fi
-echo "setup.sh: installing into .venv; torch with its CUDA libraries is several GB, so this takes some minutes"
+echo "setup.sh: installing into .venv; this takes some minutes, because torch with its CUDA libraries has several GB"
 .venv/bin/python -m pip install --quiet --requirement requirements-dev.txt
 
-# visdom 0.3 needs Python 3.12. The last release for 3.11 has no wheel and builds only with setuptools older than 81,
-# which has to be asked of the build environment: a plain requirement cannot say it.
+# visdom 0.3 needs Python 3.12. The last release for 3.11 has no wheel, and its build needs setuptools older than 81. Only
+# a constraint applies to the build environment; a requirement does not.
 if .venv/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
   constraint=$(mktemp)
   trap 'rm -f "$constraint"' EXIT
   echo "setuptools<81" >"$constraint"
   PIP_CONSTRAINT=$constraint PIP_BUILD_CONSTRAINT=$constraint \
     .venv/bin/python -m pip install --quiet "$VISDOM_FOR_PYTHON_311" "setuptools<81" ||
-    echo "setup.sh: visdom did not install; training works without it, only the live view is missing" >&2
+    echo "warning: visdom could not be installed; training works without it, but does not log to visdom" >&2
 fi
 
 printf '%s\n' "$wanted" >"$stamp"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Translates with what train_cat2dog.sh trained: cats to dogs. --help says more.
+# Test the models of train_cat2dog.sh: cats to dogs. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" test cat2dog "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Translates with what train_cityscapes.sh trained: label maps to street scenes. --help says more.
+# Test the models of train_cityscapes.sh: label maps to street scenes. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" test cityscapes "$@"

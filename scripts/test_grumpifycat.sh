@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Translates with what train_grumpifycat.sh trained: Russian Blue cats to Grumpy Cat. --help says more.
+# Test the models of train_grumpifycat.sh: Russian Blue cats to Grumpy Cat. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" test grumpifycat "$@"

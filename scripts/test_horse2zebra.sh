@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Translates with what train_horse2zebra.sh trained: horses to zebras. --help says more.
+# Test the models of train_horse2zebra.sh: horses to zebras. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" test horse2zebra "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Trains a translation: cats to dogs. --help says more.
+# Train a model: cats to dogs. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" train cat2dog "$@"

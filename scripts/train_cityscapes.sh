@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Trains a translation: label maps to street scenes. --help says more.
+# Train a model: label maps to street scenes. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" train cityscapes "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Trains a translation: Russian Blue cats to Grumpy Cat. --help says more.
+# Train a model: Russian Blue cats to Grumpy Cat. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" train grumpifycat "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Trains a translation: horses to zebras. --help says more.
+# Train a model: horses to zebras. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" train horse2zebra "$@"

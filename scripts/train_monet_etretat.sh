@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Trains a translation: one painting by Monet to one photo of Étretat. --help says more.
+# Train a model: one painting by Monet to one photo of Étretat. See --help.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" train monet_etretat "$@"

@@ -1,9 +1,11 @@
-"""What watching costs a run: `python scripts/benchmarks/benchmark_loggers.py`.
+"""Measure what each logger adds to the time of a training step.
 
-Trains the same small CUT in turns without a live view, and with each of several, among them a visdom server that accepts
-connections and never answers. Losses and images are shown after every step, a hundred times more often than by default.
-Prints the time of a step as a ratio to that without a view, turn by turn: wall-clock time, which shows any waiting, and
-the CPU time of the training thread, which does not depend on what else the machine does.
+    python scripts/benchmarks/benchmark_loggers.py
+
+Trains a small CUT model without a logger and with each logger, in interleaved rounds. One of the visdom servers accepts
+connections and never answers. Losses and images are logged after every step, a hundred times more often than by default.
+The results are ratios to a step without a logger: of wall-clock time, which includes waiting, and of the CPU time of the
+training thread, which does not depend on other programs.
 """
 
 import os
@@ -29,38 +31,38 @@ from util.loggers import TensorBoardLogger, VisdomLogger, WandbLogger
 from util.loggers.base import Logger, LoggerGroup, TrainingPosition
 from util.loggers.visdom_logger import VisdomSettings
 
-MODEL = "--name views --gpu_ids -1 --netG resnet_4blocks --ngf 16 --ndf 16 --netF_nc 64 --num_patches 64 --display_id -1"
-NO_VIEW = "no view"
+MODEL = "--name loggers --gpu_ids -1 --netG resnet_4blocks --ngf 16 --ndf 16 --netF_nc 64 --num_patches 64 --display_id -1"
+NO_LOGGER = "no logger"
 
 
-def steps(model: BaseModel, view: Logger | LoggerGroup, count: int) -> tuple[float, float]:
-    """Wall-clock seconds and seconds of this thread's CPU time that `count` steps take, shown one by one."""
-    wall, processor = time.perf_counter(), time.thread_time()
+def time_steps(model: BaseModel, logger: Logger | LoggerGroup, count: int) -> tuple[float, float]:
+    """Train for `count` steps and log each of them. Return seconds of wall-clock time, and of CPU time of this thread."""
+    wall, cpu = time.perf_counter(), time.thread_time()
     for step in range(1, count + 1):
         model.optimize_parameters()
         position = TrainingPosition(1, step / count, step)
-        view.log_scalars("losses", position, model.get_current_losses())
-        view.log_images(position, model.visuals_for_display())
-    return time.perf_counter() - wall, time.thread_time() - processor
+        logger.log_scalars("losses", position, model.get_current_losses())
+        logger.log_images(position, model.visuals_for_display())
+    return time.perf_counter() - wall, time.thread_time() - cpu
 
 
-def views(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], Logger | LoggerGroup]]:
-    """What opens each view, by its name. `hanging` and `refusing` are ports."""
+def logger_factories(folder: Path, hanging: int, refusing: int) -> dict[str, Callable[[], Logger | LoggerGroup]]:
+    """Return a factory per logger. `hanging` and `refusing` are ports of servers that do not answer."""
     return {
-        NO_VIEW: lambda: LoggerGroup(),
-        "visdom, server hangs": lambda: VisdomLogger(VisdomSettings("views", "views", port=hanging)),
-        "visdom, no server": lambda: VisdomLogger(VisdomSettings("views", "views", port=refusing)),
+        NO_LOGGER: lambda: LoggerGroup(),
+        "visdom, server hangs": lambda: VisdomLogger(VisdomSettings("loggers", "loggers", port=hanging)),
+        "visdom, no server": lambda: VisdomLogger(VisdomSettings("loggers", "loggers", port=refusing)),
         "tensorboard": lambda: TensorBoardLogger(folder / "tensorboard"),
-        "wandb, offline": lambda: WandbLogger(folder, "views"),
+        "wandb, offline": lambda: WandbLogger(folder, "loggers"),
     }
 
 
 @exit_on_user_error()
 def main() -> None:
-    parser = CLIParser(description="What each live view costs a training step, as ratios taken in turns.")
-    parser.add_argument("--turns", type=positive_int, default=5, help="turns of each view")
-    parser.add_argument("--steps", type=positive_int, default=40, help="steps in a turn")
-    parser.add_argument("--size", type=image_size, default=64, help="side of the images in pixels")
+    parser = CLIParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--turns", type=positive_int, default=5, help="interleaved rounds")
+    parser.add_argument("--steps", type=positive_int, default=40, help="steps per round")
+    parser.add_argument("--size", type=image_size, default=64, help="image side in pixels")
     arguments = parser.parse_args()
     os.environ.setdefault("WANDB_MODE", "offline")
 
@@ -74,24 +76,24 @@ def main() -> None:
     ):
         refusing = closed.getsockname()[1]
         closed.close()
-        openers = views(Path(folder), silent.getsockname()[1], refusing)
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in openers}
-        steps(model, LoggerGroup(), arguments.steps)  # warms up
-        for _ in tqdm(range(arguments.turns), unit="turn"):
-            for name, opener in openers.items():
-                view = opener()
-                view.start(lambda line: None)
-                taken[name].append(steps(model, view, arguments.steps))
-                view.close()
+        factories = logger_factories(Path(folder), silent.getsockname()[1], refusing)
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in factories}
+        time_steps(model, LoggerGroup(), arguments.steps)  # warm up
+        for _ in tqdm(range(arguments.turns), unit="round"):
+            for name, create_logger in factories.items():
+                logger = create_logger()
+                logger.start(lambda line: None)
+                times[name].append(time_steps(model, logger, arguments.steps))
+                logger.close()
 
-    base = taken[NO_VIEW]
-    print(f"{arguments.turns} turns of {arguments.steps} steps, {torch.get_num_threads()} threads; ratios to {NO_VIEW}:")
-    print(f"{'':>22}  wall clock (least to most)   CPU time")
-    for name, turns in taken.items():
-        wall, processor = ([turn[clock] / alone[clock] for turn, alone in zip(turns, base, strict=True)] for clock in (0, 1))
+    base = times[NO_LOGGER]
+    print(f"{arguments.turns} rounds of {arguments.steps} steps, {torch.get_num_threads()} threads; ratios to {NO_LOGGER}:")
+    print(f"{'':>22}  wall clock (min to max)   CPU time")
+    for name, rounds in times.items():
+        wall, cpu = ([each[clock] / alone[clock] for each, alone in zip(rounds, base, strict=True)] for clock in (0, 1))
         print(
             f"{name:>22}  {statistics.median(wall):.3f} ({min(wall):.3f} to {max(wall):.3f})"
-            f"       {statistics.median(processor):.3f}"
+            f"       {statistics.median(cpu):.3f}"
         )
 
 

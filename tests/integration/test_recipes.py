@@ -17,7 +17,7 @@ PARSERS = {"train": TrainOptions, "test": TestOptions}
 METHODS = {"cut": ("cut", 200, 200), "fastcut": ("cut", 150, 50), "cyclegan": ("cycle_gan", 200, 200)}
 PAIRS_OF_FOLDERS = ["grumpifycat", "horse2zebra", "cat2dog", "cityscapes"]
 RECIPES = [*((experiment, method) for experiment in PAIRS_OF_FOLDERS for method in METHODS), ("monet_etretat", "sincut")]
-# What testing has to say the same as training, to find its weights and to translate the same images the same way.
+# Options that must be equal in training and testing.
 SHARED = ("name", "dataroot", "checkpoints_dir", "direction", "model", "CUT_mode")
 
 
@@ -35,14 +35,14 @@ def call(
 
 
 def dry_run(script: str, *arguments: str, cwd: Path | None = None) -> list[str]:
-    """The command that a recipe prints."""
+    """Return the command that a recipe prints."""
     finished = call(script, "--dry-run", *arguments, cwd=cwd)
     assert (finished.returncode, finished.stderr) == (0, "")
     return shlex.split(finished.stdout)
 
 
 def parsed(phase: str, command: list[str]) -> Namespace:
-    """The options of a recipe's command; fails where they are none of the program's."""
+    """Parse the options of a recipe's command. Fail if the program does not accept them."""
     _, program, *arguments = command
     assert Path(program).name == f"{phase}.py"
     try:
@@ -69,20 +69,20 @@ def test_training_and_testing_agree(experiment: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("phase", PARSERS)
-def test_every_recipe_has_a_run_of_its_own(phase: str) -> None:
+def test_every_recipe_has_its_own_run_name(phase: str) -> None:
     names = [parsed(phase, dry_run(f"{phase}_{experiment}.sh", method)).name for experiment, method in RECIPES]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("phase", PARSERS)
-def test_cut_is_what_comes_without_a_method(phase: str) -> None:
+def test_cut_is_the_default_method(phase: str) -> None:
     script = f"{phase}_horse2zebra.sh"
     assert dry_run(script) == dry_run(script, "cut")
     assert dry_run(script, "--gpu_ids", "-1") == dry_run(script, "cut", "--gpu_ids", "-1")
 
 
 @pytest.mark.parametrize("phase", PARSERS)
-def test_the_command_line_wins(phase: str) -> None:
+def test_the_command_line_overrides_the_recipe(phase: str) -> None:
     command = dry_run(f"{phase}_cityscapes.sh", "fastcut", "--name", "my 'own' run", "--direction", "AtoB", "--crop_size=64")
     opt = parsed(phase, command)
     assert (opt.name, opt.direction, opt.crop_size) == ("my 'own' run", "AtoB", 64)
@@ -119,18 +119,19 @@ def test_a_recipe_runs_its_command_with_the_projects_python(tmp_path: Path, with
 
 @pytest.mark.parametrize("experiment", dict.fromkeys(experiment for experiment, _ in RECIPES))
 @pytest.mark.parametrize("phase", PARSERS)
-def test_a_data_set_that_is_not_there_is_one_sentence(tmp_path: Path, phase: str, experiment: str) -> None:
+def test_a_missing_dataset_is_reported_in_one_line(tmp_path: Path, phase: str, experiment: str) -> None:
     shutil.copytree(SCRIPTS, tmp_path / "scripts")
     finished = call(tmp_path / "scripts" / f"{phase}_{experiment}.sh", cwd=tmp_path)
     assert (finished.returncode, finished.stdout) == (2, "")
     (line,) = finished.stderr.splitlines()
-    assert line.startswith("error: there is no ./datasets/")
-    named = [word for word in line.replace(",", " ").split() if word.endswith((".sh", ".py", ".md"))]
+    assert line.startswith("error: ./datasets/")
+    assert ": no such folder. " in line
+    named = [word for word in line.replace(",", " ").replace(")", " ").split() if word.endswith((".sh", ".py", ".md"))]
     assert named
     assert all((SCRIPTS.parent / name).is_file() for name in named)
 
 
-def test_ones_own_data_set_is_for_the_program_to_judge(tmp_path: Path) -> None:
+def test_the_folder_of_another_dataroot_is_not_checked(tmp_path: Path) -> None:
     shutil.copytree(SCRIPTS, tmp_path / "scripts")
     (tmp_path / "train.py").write_text("")
     for own in (["--dataroot", "elsewhere"], ["--dataroot=elsewhere"]):
@@ -138,17 +139,19 @@ def test_ones_own_data_set_is_for_the_program_to_judge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_an_unknown_method_is_one_sentence(dry: list[str]) -> None:
+def test_an_unknown_method_is_reported_in_one_line(dry: list[str]) -> None:
     finished = call("train_horse2zebra.sh", "sincut", *dry)
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr == "error: there is no method 'sincut' for horse2zebra; choose one of: cut fastcut cyclegan\n"
+    assert finished.stderr == "error: sincut: not a method for horse2zebra. Use one of: cut fastcut cyclegan\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["nonsense", "horse2zebra"]])
-def test_the_recipes_behind_the_scripts_are_not_called_alone(arguments: list[str]) -> None:
+def test_recipe_sh_is_not_for_direct_use(arguments: list[str]) -> None:
     finished = call("recipe.sh", *arguments)
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr.startswith("error: recipe.sh is called by the others, such as: bash scripts/train_")
+    assert finished.stderr.startswith(
+        "error: recipe.sh: not for direct use. Run a script of an experiment: bash scripts/train_"
+    )
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
