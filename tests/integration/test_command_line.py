@@ -1,4 +1,4 @@
-"""train.py and test.py as users know them: command lines, files, pages, sentences and exit statuses."""
+"""train.py and test.py as programs: command lines, files, pages, errors and exit statuses."""
 
 import json
 import os
@@ -28,7 +28,7 @@ HOSTILE_NAME = "<img src=x onerror=alert(1)>'\"&\n.png"
 
 
 def saved(run_dir: Path) -> set[str]:
-    """The labels under which the generator of a run lies there."""
+    """Return the labels of the saved generators of a run."""
     return {path.name.partition("_net_")[0] for path in run_dir.glob("*_net_G*.pth")}
 
 
@@ -45,7 +45,7 @@ def recorded(run_dir: Path) -> dict:
 
 
 def logged(run_dir: Path) -> list[str]:
-    """The lines of a log of one run, after its header, each in the published shape."""
+    """Return the lines of the log of one run without its header. Check their published format."""
     header, *lines = (run_dir / "loss_log.txt").read_text().splitlines()
     assert header.startswith("================ Training Loss (")
     assert all(re.fullmatch(LOG_LINE, line) for line in lines)
@@ -53,7 +53,7 @@ def logged(run_dir: Path) -> list[str]:
 
 
 def shown(page_path: Path) -> list[Path]:
-    """The images that a page shows, each of which is there."""
+    """Return the images of a page. Check that their files exist."""
     page = read_page(page_path)
     files = [linked_file(page_path, link) for link in page.attributes("img", "src")]
     assert all(file.is_file() for file in files)
@@ -61,7 +61,7 @@ def shown(page_path: Path) -> list[Path]:
 
 
 def results(folder: Path) -> dict[str, np.ndarray]:
-    """The images of a results page by visual and name."""
+    """Return the images of a results page by visual and name."""
     images = folder / "images"
     assert sorted(shown(folder / "index.html")) == sorted(images.rglob("*.png"))
     return {str(path.relative_to(images)): np.asarray(Image.open(path)) for path in images.rglob("*.png")}
@@ -69,7 +69,7 @@ def results(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a trained CUT and a dataset that has but its test half left, and what training printed."""
+    """Return a folder with a trained CUT and a dataset that has only its test split, and the output of the training."""
     folder = tmp_path_factory.mktemp("cut")
     data = two_domains(folder / DATA, n_A=5, n_B=3, size=(40, 32))
     told = succeed(
@@ -132,7 +132,7 @@ def test_testing_needs_neither_the_training_images_nor_the_architecture_again(tr
     assert page.text_of("h2") == ["00.png", HOSTILE_NAME.replace("\n", "\ufffd"), "cats/00.png"]
 
 
-def test_testing_with_another_architecture_says_so(trained: tuple[Path, str]) -> None:
+def test_testing_with_another_architecture_prints_a_note(trained: tuple[Path, str]) -> None:
     finished = run(trained[0], "test.py", "--dataroot", DATA, "--name", NAME, "--ngf", "4")
     assert "note: --ngf is 4 here, but the run was trained with 2\n" in finished.stdout
     assert finished.returncode == 2
@@ -179,7 +179,7 @@ def test_sincut_from_two_images_to_a_whole_one(tmp_path: Path) -> None:
     assert {image.shape for image in images.values()} == {(40, 56, 3)}
 
 
-def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
+def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
     two_domains(tmp_path / "data", n_A=5, n_B=3, size=(40, 32))
     known = ["--dataroot", "data", "--CUT_mode", "FastCUT", *CUT]
     log = [*known, "--name", "long", "--print_freq", "1", "--num_threads", "2"]
@@ -209,8 +209,8 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
     for run_dir, label in ((long, "1"), (long, "latest"), (tmp_path / "checkpoints" / "next", "latest")):
         assert not any(differ(began[network], weights(run_dir, label, network)) for network in "DFG")
 
-    anew = [*known, "--name", "long", "--overwrite"]
-    sentence = refuse(tmp_path, "train.py", *anew, "--preprocess", "crop", "--crop_size", "64")
+    again = [*known, "--name", "long", "--overwrite"]
+    sentence = refuse(tmp_path, "train.py", *again, "--preprocess", "crop", "--crop_size", "64")
     assert "lower --crop_size" in sentence
     assert not differ(began["G"], weights(long)), "a run that never took a step has spoilt the weights of another"
 
@@ -241,7 +241,7 @@ def test_fastcut_interrupted_and_taken_up_again(tmp_path: Path) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_sentence_before_any_training(tmp_path: Path, mistake: list[str], sentence: str) -> None:
+def test_errors_are_one_line_and_create_no_files(tmp_path: Path, mistake: list[str], sentence: str) -> None:
     two_domains(tmp_path / "data", n_A=5, n_B=3)
     (tmp_path / "empty" / "trainA").mkdir(parents=True)
     (tmp_path / "empty" / "trainA" / "notes.txt").touch()
@@ -250,7 +250,7 @@ def test_a_mistake_is_one_sentence_before_any_training(tmp_path: Path, mistake: 
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_run_is_a_one_line_error(tmp_path: Path) -> None:
     two_domains(tmp_path / "data", phase="test")
     said = refuse(tmp_path, "test.py", "--dataroot", "data", "--name", "cats", *NETWORKS)
     assert (
@@ -258,7 +258,7 @@ def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
-def test_results_that_cannot_be_written_are_one_sentence(trained: tuple[Path, str]) -> None:
+def test_results_that_cannot_be_written_are_a_one_line_error(trained: tuple[Path, str]) -> None:
     place = f"{DATA}/testA/00.png"
     said = refuse(trained[0], "test.py", "--dataroot", DATA, "--name", NAME, "--crop_size", "32", "--results_dir", place)
     assert re.match(
@@ -266,12 +266,12 @@ def test_results_that_cannot_be_written_are_one_sentence(trained: tuple[Path, st
     )
 
 
-def test_images_of_a_few_pixels_are_one_sentence(trained: tuple[Path, str]) -> None:
+def test_tiny_images_are_a_one_line_error(trained: tuple[Path, str]) -> None:
     said = refuse(trained[0], "test.py", "--dataroot", DATA, "--name", NAME, "--crop_size", "4", "--results_dir", "few")
     assert re.match(r"error: .*testA/\S+.png: 4x4 pixels are too few \(", said)
 
 
-def test_a_test_that_translates_nothing_does_not_pass_for_one(trained: tuple[Path, str]) -> None:
+def test_a_test_without_results_fails(trained: tuple[Path, str]) -> None:
     options = ("--dataroot", DATA, "--name", NAME, "--crop_size", "32", "--load_size", "1000000000000")
     finished = run(trained[0], "test.py", *options, "--results_dir", "nothing")
     assert finished.returncode == 2

@@ -1,4 +1,4 @@
-"""Folders as one finds them, folders that change meanwhile, and thousands of damaged files, read in real runs."""
+"""Unusual folders, folders that change during a run, and thousands of damaged files, read in real runs."""
 
 import os
 import random
@@ -24,12 +24,12 @@ SMALL += ["--netF_nc", "4", "--num_patches", "8", "--nce_layers", "0,4,8"]
 
 
 def tree(folder: Path) -> set[Path]:
-    """All that lies below `folder`."""
+    """Return all paths below `folder`."""
     return {Path(here, name) for here, folders, files in os.walk(folder) for name in folders + files}
 
 
 def hostile_folder(folder: Path) -> tuple[set[str], dict[str, str]]:
-    """Fills `folder`. Returns the names of the images that can be read, and of those that cannot, with the reasons."""
+    """Fill `folder`. Return the names of readable images, and those of unreadable images with the reasons."""
     folder.mkdir(parents=True)
     readable = {
         '"><script>alert(1)<|script>.png': noise(40, 32),
@@ -150,40 +150,38 @@ def test_a_folder_that_changes_while_training_runs(tmp_path: Path) -> None:
 
 
 def wait_for(process: subprocess.Popen[str], pattern: str) -> str:
-    """The next line of what the process says that `pattern` is found in."""
+    """Return the next output line of the process that matches `pattern`."""
     told = []
     assert process.stdout is not None
     for line in process.stdout:
         told.append(line)
         if re.search(pattern, line):
             return line
-    raise AssertionError(f"it ended without saying {pattern}: {''.join(told)}")
+    raise AssertionError(f"ended without {pattern}: {''.join(told)}")
 
 
-def damaged(whole: bytes, draw: random.Random) -> bytes:
-    """A file as disks, transfers and enemies leave it."""
-    content, place = bytearray(whole), draw.randrange(len(whole))
-    kind = draw.randrange(6)
+def damaged(whole: bytes, rng: random.Random) -> bytes:
+    """Return a damaged copy of a file, as after a disk error, a lost transfer or an attack."""
+    content, place = bytearray(whole), rng.randrange(len(whole))
+    kind = rng.randrange(6)
     if kind == 0:  # cut short
         return bytes(content[:place])
     if kind == 1:  # a few bytes changed
-        for _ in range(draw.randint(1, 8)):
-            content[draw.randrange(len(content))] = draw.randrange(256)
+        for _ in range(rng.randint(1, 8)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
     elif kind == 2:  # a number at its bounds
-        content[place : place + 4] = draw.choice(
-            [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]
-        )
+        content[place : place + 4] = rng.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
     elif kind == 3:  # a piece lost
-        del content[place : place + draw.randint(1, 40)]
+        del content[place : place + rng.randint(1, 40)]
     elif kind == 4:  # a piece twice
-        content[place:place] = content[place : place + draw.randint(1, 40)]
+        content[place:place] = content[place : place + rng.randint(1, 40)]
     else:  # a block of zeros, as after a crash
         content[place:] = bytes(len(content) - place)
     return bytes(content)
 
 
 def whole_files(folder: Path) -> list[Path]:
-    """A file for every extension, and for each further way in which Pillow decodes one."""
+    """Create a file for every extension, and for each further decoding path of Pillow."""
     folder.mkdir()
     color, turned = noise(20, 16), Image.Exif()
     turned[0x0112] = 6
@@ -208,12 +206,12 @@ def whole_files(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("count", [1000, pytest.param(8000, marks=pytest.mark.slow)])
 def test_damaged_files_are_read_or_refused(count: int, tmp_path: Path) -> None:
-    draw, whole = random.Random(0), [path.read_bytes() for path in whole_files(tmp_path / "whole")]
+    rng, whole = random.Random(0), [path.read_bytes() for path in whole_files(tmp_path / "whole")]
     folder = tmp_path / "damaged"
     fill(folder, 1)
     for number in range(count):
-        content = damaged(draw.choice(whole), draw)
-        (folder / f"{number:05}{draw.choice(EXTENSIONS)}").write_bytes(content)
+        content = damaged(rng.choice(whole), rng)
+        (folder / f"{number:05}{rng.choice(EXTENSIONS)}").write_bytes(content)
     before = tree(tmp_path)
 
     loader = create_dataset(

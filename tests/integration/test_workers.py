@@ -1,4 +1,4 @@
-"""Data loader workers: they need no shared memory, follow their program's end, and never keep it from ending."""
+"""Data loader workers: no shared memory, errors and deaths, and no effect on the end of the program."""
 
 import os
 import signal
@@ -21,14 +21,14 @@ FULL_SHM = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && { cat /dev/zero > /dev/
 
 
 class Squares(Dataset[dict[str, torch.Tensor]]):
-    """Tensors of a megabyte; places below 0 are errors."""
+    """Tensors of a megabyte. Keys below 0 raise, key 1000 kills the worker."""
 
-    def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
-        if place < 0:
-            raise (MemoryError if place == -1 else ValueError)("cannot be read")
-        if place == 1000:
+    def __getitem__(self, key: int) -> dict[str, torch.Tensor]:
+        if key < 0:
+            raise (MemoryError if key == -1 else ValueError)("cannot be read")
+        if key == 1000:
             os.kill(os.getpid(), signal.SIGKILL)
-        return {"square": torch.full((512, 512), place**2, dtype=torch.float32)}
+        return {"square": torch.full((512, 512), key**2, dtype=torch.float32)}
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
@@ -36,17 +36,17 @@ def test_items_come_in_order(num_workers: int) -> None:
     workers = Workers(Squares(), num_workers)
     for count in (7, 2, 0, 5):
         items = [item["square"] for item in workers.read(range(count))]
-        assert [item[0, 0].item() for item in items] == [place**2 for place in range(count)]
+        assert [item[0, 0].item() for item in items] == [key**2 for key in range(count)]
         assert all(item.shape == (512, 512) for item in items)
         for item in items:
             item += 1  # not read-only
     workers.close()
 
 
-def test_what_a_worker_raises_is_raised_here() -> None:
+def test_exceptions_of_a_worker_are_raised() -> None:
     workers = Workers(Squares(), 2)
-    for place, kind in ((-1, MemoryError), (-2, WorkerError)):
-        items = workers.read([0, place])
+    for key, kind in ((-1, MemoryError), (-2, WorkerError)):
+        items = workers.read([0, key])
         next(items)
         with pytest.raises(kind, match="cannot be read"):
             next(items)
@@ -63,7 +63,7 @@ def test_a_dead_worker_is_reported_and_replaced() -> None:
 
 
 def test_workers_end_with_a_program_that_is_killed() -> None:
-    reader, writer = os.pipe()  # ends when all who can write have ended
+    reader, writer = os.pipe()  # closes when all processes that can write have ended
     program = os.fork()
     if program == 0:
         next(Workers(Squares(), 3).read(range(9)))

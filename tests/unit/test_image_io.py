@@ -1,4 +1,4 @@
-"""Images of every kind are read upright, in 8 bits, or refused with a reason."""
+"""Image files of all formats are decoded to 8-bit RGB, or refused with a reason."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_every_extension(extension: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extension", [".png", ".webp", ".tif"])
-def test_lossless_pixels_stay(extension: str, tmp_path: Path) -> None:
+def test_lossless_pixels_are_unchanged(extension: str, tmp_path: Path) -> None:
     path = tmp_path / f"image{extension}"
     noise(24, 16).save(path, lossless=True)
     np.testing.assert_array_equal(read(path), np.asarray(noise(24, 16)))
@@ -40,7 +40,7 @@ def test_exif_orientation(extension: str, mode: str, tmp_path: Path) -> None:
     upright, turned = tmp_path / f"upright{extension}", tmp_path / f"turned{extension}"
     image.save(upright)
     exif = image.getexif()
-    exif[ORIENTATION] = 6  # to be turned by 90 degrees clockwise
+    exif[ORIENTATION] = 6  # rotate by 90 degrees clockwise
     image.save(turned, exif=exif)
     np.testing.assert_array_equal(read(turned), np.rot90(read(upright), -1))
 
@@ -74,7 +74,7 @@ def test_12_bits_are_scaled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_negatives_are_turned(bits: int, tmp_path: Path) -> None:
+def test_negatives_are_inverted(bits: int, tmp_path: Path) -> None:
     path = tmp_path / "negative.tif"
     samples = np.array([[0, 1, 2 ** (bits - 1), 2**bits - 1]], dtype=f"<u{bits // 8}")
     path.write_bytes(tiff(samples.tobytes(), (4, 1), bits, WHITE_IS_ZERO))
@@ -82,7 +82,7 @@ def test_negatives_are_turned(bits: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32, np.int16])
-def test_samples_of_no_known_range_are_refused(kind: type, tmp_path: Path) -> None:
+def test_samples_without_a_defined_range_are_refused(kind: type, tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     if kind is np.int16:
         path.write_bytes(tiff(np.arange(-4, 4, dtype="<i2").tobytes(), (4, 2), 16, BLACK_IS_ZERO, is_signed=True))
@@ -93,7 +93,7 @@ def test_samples_of_no_known_range_are_refused(kind: type, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_laid_on_white(mode: str, tmp_path: Path) -> None:
+def test_transparent_images_are_composited_on_white(mode: str, tmp_path: Path) -> None:
     image = Image.new("RGBA", (8, 8), (40, 40, 40, 255))
     image.paste((40, 40, 40, 0), (0, 0, 4, 8))
     image.convert(mode).save(tmp_path / "image.png")
@@ -115,7 +115,7 @@ def test_transparent_palette_entry(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "name"), [("1", "bits.png"), ("L", "gray.png"), ("P", "palette.gif"), ("CMYK", "print.jpg")]
 )
-def test_other_modes_look_as_pillow_shows_them(mode: str, name: str, tmp_path: Path) -> None:
+def test_other_modes_are_converted_like_pillow(mode: str, name: str, tmp_path: Path) -> None:
     noise(16, 16).convert(mode).save(tmp_path / name)
     np.testing.assert_array_equal(read(tmp_path / name), np.asarray(Image.open(tmp_path / name).convert("RGB")))
 
@@ -128,7 +128,7 @@ def test_first_frame_of_an_animation(extension: str, tmp_path: Path) -> None:
     assert not read(path).any()
 
 
-def test_content_decides_not_the_name(tmp_path: Path) -> None:
+def test_the_content_determines_the_format(tmp_path: Path) -> None:
     noise(8, 8).save(tmp_path / "image.png")
     (tmp_path / "image.png").rename(tmp_path / "image.jpg")
     np.testing.assert_array_equal(read(tmp_path / "image.jpg"), np.asarray(noise(8, 8)))
@@ -152,18 +152,18 @@ def test_damaged_files_have_a_reason(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "image.png")
     with pytest.raises(ImageError, match="not a regular file"):
         read(tmp_path / "image.png")
 
 
 @pytest.mark.timeout(60)
-def test_what_becomes_a_pipe_while_it_is_opened_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_replaced_by_a_pipe_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise(8, 8).save(tmp_path / "whole.png")
-    as_it_was = (tmp_path / "whole.png").stat()
+    regular = (tmp_path / "whole.png").stat()
     os.mkfifo(tmp_path / "image.png")
-    monkeypatch.setattr(Path, "stat", lambda path: as_it_was)
+    monkeypatch.setattr(Path, "stat", lambda path: regular)
     with pytest.raises(ImageError, match="not an image"):
         read_image(str(tmp_path / "image.png"))
 

@@ -1,4 +1,4 @@
-"""Command lines to options: what beats what, what is refused and how, and that nothing but the command line counts."""
+"""Parsing of command lines: precedence of defaults, errors, help, and independence of the machine."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def parse(command: str, *arguments: str) -> Namespace:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -> str:
-    """What is said about a wrong command line; fails unless that is one sentence and the exit status 2."""
+    """Return the error of a wrong command line. Check that it is one line and that the exit status is 2."""
     with pytest.raises(SystemExit) as stop:
         parse(command, *arguments)
     said = capsys.readouterr()
@@ -39,21 +39,21 @@ def refusal(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -
 
 
 def declared(command: str, *arguments: str) -> list[Action]:
-    """The options that this command line may set, but for those that other options follow from."""
+    """Return the options of this command line, except those that other options depend on."""
     actions = OPTIONS[command]().parser(arguments)._actions
     return [action for action in actions if action.dest not in ("help", "model", "CUT_mode", "dataset_mode", "suffix")]
 
 
-# Values that go with the defaults of the other options; another string goes with them anyway.
-FITTING = {"preprocess": "patch", "load_size": "1600", "crop_size": "16"}
+# Values that are compatible with the defaults of the other options.
+COMPATIBLE = {"preprocess": "patch", "load_size": "1600", "crop_size": "16"}
 
 
 def another_value(action: Action) -> tuple[list[str], Any]:
-    """What to give to the option to set it otherwise than by default, and the value that this is."""
+    """Return arguments that set the option to another value than its default, and this value."""
     if action.nargs == 0:
         return [], True
     candidates = action.choices or ("7", "0.25", "1.5", "yes", "no", "step", "1,2")
-    for text in [FITTING.get(action.dest, ""), *candidates]:
+    for text in [COMPATIBLE.get(action.dest, ""), *candidates]:
         try:
             value = action.type(text) if callable(action.type) else text
         except (ArgumentTypeError, ValueError):
@@ -64,7 +64,7 @@ def another_value(action: Action) -> tuple[list[str], Any]:
 
 
 @pytest.mark.parametrize("case", MODES, ids=" ".join)
-def test_every_option_given_wins(case: tuple[str, ...]) -> None:
+def test_explicit_options_override_all_defaults(case: tuple[str, ...]) -> None:
     for action in declared(*case):
         text, value = another_value(action)
         opt = parse(*case, *action.option_strings, *text)
@@ -73,7 +73,7 @@ def test_every_option_given_wins(case: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("case", MODES, ids=" ".join)
-def test_a_value_given_wins_although_it_is_the_shared_default(case: tuple[str, ...]) -> None:
+def test_an_explicit_value_equal_to_the_shared_default_overrides_the_model(case: tuple[str, ...]) -> None:
     shared = {action.dest: action.default for action in declared(case[0])}
     for action in declared(*case):
         value = shared.get(action.dest)
@@ -85,7 +85,7 @@ def test_a_value_given_wins_although_it_is_the_shared_default(case: tuple[str, .
         assert action.dest in opt.explicit
 
 
-def test_the_modes_defaults_beat_the_models() -> None:
+def test_defaults_of_the_mode_override_those_of_the_model() -> None:
     for mode in ("FastCUT", "fastcut"):
         opt = parse("train", "--CUT_mode", mode)
         assert {name: getattr(opt, name) for name in FASTCUT} == FASTCUT
@@ -96,7 +96,7 @@ def test_the_modes_defaults_beat_the_models() -> None:
     assert layers == ["0,2,4", "0,2,3"]
 
 
-def test_the_models_defaults_beat_the_shared_ones() -> None:
+def test_defaults_of_the_model_override_the_shared_ones() -> None:
     def shown(command: str, model: str, names: str) -> list[Any]:
         opt = parse(command, "--model", model)
         return [getattr(opt, name) for name in names.split()]
@@ -109,14 +109,14 @@ def test_the_models_defaults_beat_the_shared_ones() -> None:
     assert shown("test", "test", "dataset_mode preprocess num_test") == ["single", "resize_and_crop", 50]
 
 
-def test_the_data_set_brings_its_own_defaults() -> None:
+def test_defaults_of_the_dataset() -> None:
     assert parse("train", "--dataset_mode", "singleimage").preprocess == "zoom_and_patch"
     assert parse("test", "--dataset_mode", "singleimage").preprocess == "none"
     assert parse("train", "--dataset_mode", "singleimage", "--preprocess", "none").preprocess == "none"
 
 
 @pytest.mark.parametrize("case", COMMANDS, ids=" ".join)
-def test_options_follow_from_the_command_line_alone(
+def test_options_depend_on_the_command_line_only(
     case: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command, *arguments = case
@@ -146,7 +146,7 @@ def test_options_follow_from_the_command_line_alone(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sys_argv_is_parsed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--CUT_mode", "FastCUT", "--ngf", "7"]
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     assert TrainOptions().parse() == TrainOptions().parse(arguments) != TrainOptions().parse([])
@@ -189,7 +189,7 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
         ("--crop_size 300", "--load_size 286: smaller than --crop_size 300, .* Use --load_size 300 or more"),
         ("--preprocess resize_und_crop", "--preprocess 'resize_und_crop': unknown operation 'und'. Use none, or .* fixsize"),
         ("--bogus 3", "unrecognized arguments: --bogus 3"),
-        ("--load 300", "unrecognized arguments: --load 300"),  # no abbreviations: one may become ambiguous
+        ("--load 300", "unrecognized arguments: --load 300"),  # no abbreviations
         ("stray", "unrecognized arguments: stray"),
         ("--name", "--name: expected one argument"),
         ("--name=", "--name '': not a folder name below --checkpoints_dir"),
@@ -207,28 +207,28 @@ def test_without_an_argument_the_programs_own_command_line_is_read(monkeypatch: 
         ("--suffix {ngf:s}", "--suffix '{ngf:s}': cannot be formatted"),
     ],
 )
-def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: str, reason: str) -> None:
+def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: str, reason: str) -> None:
     assert re.search(reason, refusal(capsys, "train", *arguments.split()))
 
 
-def test_the_largest_seed_is_one_that_pytorch_takes() -> None:
+def test_pytorch_accepts_the_largest_seed() -> None:
     opt = parse("train", "--seed", "18446744073709551615")
     assert torch.Generator().manual_seed(opt.seed).initial_seed() == 2**64 - 1
 
 
-def test_mistakes_of_a_test(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_test_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--num_test: '0'" in refusal(capsys, "test", "--num_test", "0")
     assert "unrecognized arguments: --n_epochs 3" in refusal(capsys, "test", "--n_epochs", "3")
     assert "--load_size 32: smaller than --crop_size 64" in refusal(capsys, "test", "--crop_size", "64", "--load_size", "32")
 
 
 @pytest.mark.parametrize("preprocess", ["none", "crop", "scale_width", "zoom_and_patch"])
-def test_a_load_size_below_the_crop_size_matters_only_where_both_are_used(preprocess: str) -> None:
+def test_a_load_size_below_the_crop_size_is_refused_only_if_both_are_used(preprocess: str) -> None:
     assert parse("train", "--load_size", "100", "--preprocess", preprocess).load_size == 100
 
 
 @pytest.mark.parametrize("name", BOOLEANS)
-def test_booleans_take_words_in_any_case_or_none(name: str) -> None:
+def test_booleans_accept_words_in_any_case_or_no_value(name: str) -> None:
     for words, value in (("yes true t y 1 TRUE Yes T", True), ("no false f n 0 FALSE No F", False)):
         for word in words.split():
             assert getattr(parse("train", f"--{name}", word), name) is value, word
@@ -236,7 +236,7 @@ def test_booleans_take_words_in_any_case_or_none(name: str) -> None:
         assert getattr(parse("train", f"--{name}", "--CUT_mode", mode), name) is True
 
 
-def test_the_suffix_is_filled_in_and_appended() -> None:
+def test_the_suffix_is_formatted_and_appended() -> None:
     published = ["--name", "cats", "--suffix", "{model}_{netG}_size{load_size}"]
     assert parse("train", *published).name == "cats_cut_resnet_9blocks_size286"
     assert (
@@ -249,7 +249,7 @@ def test_the_suffix_is_filled_in_and_appended() -> None:
 
 
 @pytest.mark.parametrize("gpu_ids", ["auto", "-1", "0", "9", "0,1", "garbage"])
-def test_the_device_is_not_the_parsers_business(gpu_ids: str) -> None:
+def test_parsing_does_not_check_the_device(gpu_ids: str) -> None:
     assert parse("train", "--gpu_ids", gpu_ids).gpu_ids == gpu_ids
     assert parse("train").gpu_ids == "auto"
 
@@ -268,7 +268,7 @@ def test_the_device_is_not_the_parsers_business(gpu_ids: str) -> None:
         ("--model sincut --load_size 512", 512),
     ],
 )
-def test_a_tests_load_size_follows_the_crop_size_unless_it_is_given(arguments: str, load_size: int) -> None:
+def test_the_load_size_of_a_test_is_the_crop_size_unless_it_is_set(arguments: str, load_size: int) -> None:
     assert parse("test", *arguments.split()).load_size == load_size
 
 
@@ -290,7 +290,7 @@ def test_help_lists_the_options_with_their_defaults(capsys: pytest.CaptureFixtur
     assert {entry for entry in entries if entry != "-h,"} == {action.option_strings[0] for action in actions}
 
 
-def test_help_speaks_of_the_chosen_model_and_mode(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_depends_on_model_and_mode(capsys: pytest.CaptureFixture[str]) -> None:
     def shown(*arguments: str) -> str:
         with pytest.raises(SystemExit):
             parse("train", *arguments, "--help")

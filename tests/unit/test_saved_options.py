@@ -1,4 +1,4 @@
-"""A run's options beside its weights: what a test takes over from them, and records that are damaged or hostile."""
+"""Saved options of a run: what a test reads from them, and damaged or malicious files."""
 
 import json
 import runpy
@@ -23,19 +23,19 @@ OTHERWISE = ["--input_nc", "1", "--output_nc", "1", "--normG", "batch", "--normD
 
 
 def options_of_training(folder: Path, *arguments: str) -> Namespace:
-    """The options of a run that left its record in `folder`."""
+    """Return the options of a run, saved in `folder`."""
     opt = TrainOptions().parse(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
     save_options(opt, folder / "run")
     return opt
 
 
 def options_of_test(folder: Path, *arguments: str) -> Namespace:
-    """The options of a test of that run."""
+    """Return the options of a test of that run."""
     return parse_with_saved_architecture(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
 
 
-def leave(folder: Path, content: str | bytes) -> Path:
-    """Puts `content` where the run's record belongs."""
+def write_saved(folder: Path, content: str | bytes) -> Path:
+    """Write `content` as the saved options of the run."""
     path = folder / "run" / MACHINE_READABLE
     path.parent.mkdir()
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -43,7 +43,7 @@ def leave(folder: Path, content: str | bytes) -> Path:
 
 
 def architecture(opt: Namespace) -> dict[str, Any]:
-    """The options that a trained run dictates to its test."""
+    """Return the architecture options, which a test must share with the training."""
     parser = TestOptions().parser([])
     (group,) = (group for group in parser._action_groups if group.title == ARCHITECTURE)
     return {action.dest: getattr(opt, action.dest) for action in group._group_actions}
@@ -61,13 +61,13 @@ def architecture(opt: Namespace) -> dict[str, Any]:
     ],
     ids=" ".join,
 )
-def test_a_test_takes_the_architecture_over(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_test_uses_the_saved_architecture(tmp_path: Path, arguments: list[str]) -> None:
     expected = architecture(options_of_training(tmp_path, *arguments))
     assert architecture(options_of_test(tmp_path)) == expected
 
 
 @pytest.mark.parametrize("model", ["cut", "sincut", "cycle_gan"])
-def test_a_test_takes_over_what_the_layers_are_laid_out_for_and_not_how_images_are_cut(tmp_path: Path, model: str) -> None:
+def test_a_test_uses_the_saved_net_size_but_not_load_and_crop_size(tmp_path: Path, model: str) -> None:
     untrained = options_of_test(tmp_path, "--model", model)
     options_of_training(tmp_path, "--model", model, "--load_size", "128", "--crop_size", "32")
     opt = options_of_test(tmp_path)
@@ -75,13 +75,13 @@ def test_a_test_takes_over_what_the_layers_are_laid_out_for_and_not_how_images_a
     assert (opt.load_size, opt.crop_size) == (untrained.load_size, untrained.crop_size)
 
 
-def test_a_sincut_run_is_tested_on_whole_images_in_every_way(tmp_path: Path) -> None:
+def test_a_sincut_run_is_always_tested_on_whole_images(tmp_path: Path) -> None:
     options_of_training(tmp_path, "--model", "sincut")
     for way in ([], ["--dataset_mode", "single"], ["--model", "test"]):
         assert options_of_test(tmp_path, *way).preprocess == "none", way
 
 
-def test_a_test_takes_nothing_else_over(tmp_path: Path) -> None:
+def test_a_test_uses_no_other_saved_option(tmp_path: Path) -> None:
     expected = options_of_test(tmp_path)
     options_of_training(
         tmp_path, *("--dataroot", "elsewhere", "--preprocess", "crop", "--seed", "7", "--batch_size", "3", "--phase", "val")
@@ -100,7 +100,7 @@ def test_a_test_takes_nothing_else_over(tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_trained_weights_load_without_a_word_about_the_architecture(
+def test_trained_weights_load_without_architecture_options(
     tmp_path: Path, arguments: list[str], test_arguments: list[str]
 ) -> None:
     model = create_model(options_of_training(tmp_path, *TINY, *arguments))
@@ -112,7 +112,7 @@ def test_trained_weights_load_without_a_word_about_the_architecture(
             assert torch.equal(weight, model.networks[name].state_dict()[key]), key
 
 
-def test_the_command_line_wins_and_the_difference_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_overrides_saved_options_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options_of_training(tmp_path, "--ngf", "8", "--netG", "resnet_6blocks", "--normG", "batch")
     opt = options_of_test(tmp_path, "--ngf", "16", "--normG", "batch", "--no_antialias")
     assert (opt.ngf, opt.netG, opt.normG, opt.no_antialias) == (16, "resnet_6blocks", "batch", True)
@@ -122,25 +122,25 @@ def test_the_command_line_wins_and_the_difference_is_told(tmp_path: Path, capsys
     ]
 
 
-def test_a_value_given_wins_although_it_is_the_default(tmp_path: Path) -> None:
+def test_an_explicit_default_value_overrides_the_saved_one(tmp_path: Path) -> None:
     options_of_training(tmp_path, "--ngf", "8", "--direction", "BtoA", "--no_dropout", "no")
     opt = options_of_test(tmp_path, "--ngf", "64", "--direction", "AtoB", "--no_dropout")
     assert (opt.ngf, opt.direction, opt.no_dropout) == (64, "AtoB", True)
 
 
-def test_nothing_is_taken_over_or_told_where_there_is_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_saved_options_the_defaults_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--checkpoints_dir", str(tmp_path), "--name", "run", "--gpu_ids", "-1", "--ngf", "8"]
     assert options_of_test(tmp_path, "--ngf", "8") == TestOptions().parse(arguments)
     assert saved_architecture_args(TestOptions().parse(arguments)) == []
     assert capsys.readouterr().out == ""
 
 
-def test_an_option_that_an_older_record_lacks_has_its_default(tmp_path: Path) -> None:
-    leave(tmp_path, '{"ngf": 8, "normG": null, "of another time": 3}')
+def test_missing_saved_options_have_their_defaults(tmp_path: Path) -> None:
+    write_saved(tmp_path, '{"ngf": 8, "normG": null, "of another time": 3}')
     assert architecture(options_of_test(tmp_path)) == architecture(TestOptions().parse(["--ngf", "8"]))
 
 
-def test_the_records_are_for_programs_and_for_people(tmp_path: Path) -> None:
+def test_options_are_saved_as_json_and_text(tmp_path: Path) -> None:
     opt = options_of_training(tmp_path, "--ngf", "8", "--dataroot", "images\udcff", "--nce_idt", "no")
 
     def refuse_constant(name: str) -> None:
@@ -175,8 +175,8 @@ def test_the_records_are_for_programs_and_for_people(tmp_path: Path) -> None:
     ],
     ids=lambda content: repr(content[:12]),
 )
-def test_a_damaged_record_is_named(tmp_path: Path, content: str | bytes) -> None:
-    path = leave(tmp_path, content)
+def test_damaged_saved_options_are_named(tmp_path: Path, content: str | bytes) -> None:
+    path = write_saved(tmp_path, content)
     with pytest.raises(UserError) as refused:
         options_of_test(tmp_path)
     assert str(refused.value).startswith(f"{path}: damaged (")
@@ -184,7 +184,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: str | bytes) -> None
     assert "\n" not in str(refused.value)
 
 
-def test_a_folder_in_the_place_of_a_record_is_named(tmp_path: Path) -> None:
+def test_a_folder_named_like_the_saved_options_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / MACHINE_READABLE).mkdir(parents=True)
     with pytest.raises(UserError, match=r"train_opt\.json: damaged \(.*Is a directory"):
         options_of_test(tmp_path)
@@ -201,8 +201,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("option", "value"), HOSTILE, ids=lambda value: str(value)[:12].encode("ascii", "replace").decode())
-def test_a_hostile_record_is_named(tmp_path: Path, option: str, value: Any) -> None:
-    path = leave(tmp_path, json.dumps({option: value}))
+def test_malicious_saved_options_are_named(tmp_path: Path, option: str, value: Any) -> None:
+    path = write_saved(tmp_path, json.dumps({option: value}))
     with pytest.raises(UserError) as refused:
         options_of_test(tmp_path)
     said = str(refused.value)
@@ -211,21 +211,21 @@ def test_a_hostile_record_is_named(tmp_path: Path, option: str, value: Any) -> N
     assert len(said) < len(str(path)) + 300
 
 
-def test_of_a_hostile_record_only_the_architecture_counts(tmp_path: Path) -> None:
-    path = leave(tmp_path, '{"model": "sincut", "net_size": "wide"}')
+def test_saved_options_outside_the_architecture_are_not_checked(tmp_path: Path) -> None:
+    path = write_saved(tmp_path, '{"model": "sincut", "net_size": "wide"}')
     with pytest.raises(UserError, match="net_size is 'wide'"):
         options_of_test(tmp_path)
     path.write_text('{"model": "cut", "load_size": "wide"}')
     assert options_of_test(tmp_path).load_size == 256
 
 
-def test_networks_of_monstrous_width_are_refused(tmp_path: Path) -> None:
-    leave(tmp_path, '{"ngf": 1000000000000}')
+def test_huge_saved_networks_are_refused(tmp_path: Path) -> None:
+    write_saved(tmp_path, '{"ngf": 1000000000000}')
     with pytest.raises(UserError, match="--ngf 1000000000000: the network is too large"):
         create_model(options_of_test(tmp_path))
 
 
-def test_the_program_ends_with_one_sentence(tmp_path: Path) -> None:
-    leave(tmp_path, '{"netG": ["resnet_9blocks"], "model": ["\\ud800"]}')
+def test_the_program_prints_a_one_line_error(tmp_path: Path) -> None:
+    write_saved(tmp_path, '{"netG": ["resnet_9blocks"], "model": ["\\ud800"]}')
     line = refuse(tmp_path, "test.py", "--checkpoints_dir", str(tmp_path), "--name", "run")
     assert line.startswith(f"error: {tmp_path / 'run' / MACHINE_READABLE}: damaged (model is ")
