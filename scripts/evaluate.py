@@ -41,6 +41,7 @@ from util.runtime.device import AUTO, describe_device, select_device
 
 IDENTITY_BASELINE = "input left as it is"  # value in evaluation.json, which users' scripts read
 METRICS_FILE = "evaluation.json"
+GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")  # of Pillow
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class ProgressImages:
 
 
 def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> list[ResultSet]:
-    """Return the translations of every folder. If the first is a results page, its inputs come first, as a baseline.
+    """Return the translations of every folder, and before those of the first results page its inputs, as a baseline.
 
     Raise UserError if a folder contains no images.
     """
@@ -85,7 +86,7 @@ def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> lis
         images = ImageFiles.from_dir(folder / "images" / visual if is_page else folder, limit)
         inputs = folder / "images" / visual.replace("fake_A", "real_B").replace("fake_B", "real_A")
         sources = inputs if is_page and inputs.name != visual and inputs.is_dir() else None
-        if sources and not found:
+        if sources and all(other.title != IDENTITY_BASELINE for other in found):
             found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.from_dir(sources, limit), sources))
         found.append(ResultSet(str(folder), folder, images, sources))
     return found
@@ -100,16 +101,21 @@ def real_folder(opt: Namespace) -> Path:
 
 
 def image_format(images: ImageFiles) -> tuple[Size | None, bool]:
-    """Return the common size of the files, None if they differ, and True if the first one is grayscale."""
-    sizes, modes = set(), []
+    """Return the common size of the files, None if they differ, and True if all of them are grayscale.
+
+    Print a warning if only some are grayscale: the real images keep their colors.
+    """
+    sizes, gray = set(), 0
     for path in images.paths:
         try:
             with open_exif_transposed(path) as image:
                 sizes.add(image.size)
-                modes.append(image.mode)
+                gray += image.mode in GRAY_MODES
         except ImageError as error:
             raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
-    return common_size(sizes), modes[0] == "L"
+    if 0 < gray < len(images):
+        print(f"warning: {images.root}: {gray} of {len(images)} images are grayscale. The real images keep their colors.")
+    return common_size(sizes), gray == len(images)
 
 
 def parse(arguments: list[str]) -> Namespace:

@@ -113,6 +113,25 @@ def test_real_images_are_converted_to_the_size_and_color_of_the_results(page: Pa
     assert found["SSIM"]["value"] == pytest.approx(1)
 
 
+def test_one_grayscale_result_leaves_the_real_images_in_color(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (page / "data" / "testB").iterdir():
+        Image.open(path).save(page / "results" / "images" / "fake_B" / path.name)
+    first = page / "results" / "images" / "fake_B" / "00.png"
+    target = np.asarray(Image.open(first))
+    Image.open(first).convert("L").save(first)
+    found = evaluated(page, "--paired", "--max_images", "2")[str(page / "results")]
+    gray = np.asarray(Image.open(first).convert("RGB"))
+    assert found["SSIM"]["value"] == pytest.approx((ssim(gray, target) + 1) / 2)
+    assert "fake_B: 1 of 2 images are grayscale. The real images keep their colors." in capsys.readouterr().out
+
+
+def test_the_baseline_is_that_of_the_first_page_among_the_folders(page: Path) -> None:
+    folders = [str(page / "results" / "images" / "fake_B"), str(page / "results")]
+    evaluate(parse(["--results", *folders, "--real", str(page / "data" / "testB"), "--paired", "--gpu_ids", "-1"]))
+    entries = json.loads((page / "results" / "evaluation.json").read_text())
+    assert [entry["judged"] for entry in entries] == ["input left as it is", folders[1]]
+
+
 def test_several_folders_are_written_to_one_file(page: Path, tmp_path: Path, thumbnail: Path) -> None:
     folders = [str(page / "results" / "images" / visual) for visual in ("fake_B", "real_A")]
     real = ["--real", str(page / "data" / "testB"), "--json", str(tmp_path / "metrics.json")]
