@@ -17,8 +17,8 @@ EXEMPT = re.compile(r"(#|//) style: ok$|<!-- style: ok -->$")
 
 # Regular expression, matched inside words and names too: the word to use instead.
 USE_INSTEAD = {
-    # Not in the flag --pictures, the key "pictures" of metrics.jsonl, and a file name.
-    r"(?<!--)(?<!arguments\.)(?<![\"'])(?<!demo_)(?<![a-z])picture": "image",
+    # Not in stable names: the flags --pictures and --evaluation_pictures, keys of metrics.jsonl, and a file name.
+    r"(?<!--)(?<!arguments\.)(?<![\"'`])(?<!(demo|real)_)(?<!evaluation_)(?<![a-z])picture": "image",
     r"\bdata sets?\b": "dataset",
     r"(optimi|normali|initiali|regulari|minimi|maximi|synchroni|summari|reali|recogni)s(e[ds]?|ing|ation|er)": "-ize",
     r"colour|centre|neighbour|behaviour|grey(?!scale)|honour": "US spelling",

@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
+.venv/bin/python scripts/check_vocabulary.py
 .venv/bin/mypy
 # One thread per worker, because there is one worker per core.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto "$@"

@@ -1,4 +1,4 @@
-"""Shared by all tests: the command-line flags of the test suite, and what slow tests are."""
+"""Command-line options, the "slow" marker and fixtures of all tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from training_processes import Ended, TrainingProcesses
 ROOT = Path(__file__).resolve().parent.parent
 OWN_GOLDEN = ROOT / "tests" / "golden"
 SHARED_GOLDEN = ROOT.parent / "shared" / "golden"
-SECONDS_FOR_SLOW_TESTS = 7200  # on a machine that has other work to do as well
+SLOW_TEST_TIMEOUT = 7200  # seconds, on a busy machine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,27 +18,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--golden",
         action="append",
         metavar="DIR",
-        help=f"check the golden cases below DIR (may be repeated; default: {OWN_GOLDEN} and, if there, {SHARED_GOLDEN})",
+        help=f"folder of golden cases; may be repeated; default: {OWN_GOLDEN} and, if it exists, {SHARED_GOLDEN}",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skipped = pytest.mark.skip(reason="slow; run with --all")
-    patient = pytest.mark.timeout(SECONDS_FOR_SLOW_TESTS)
+    long_timeout = pytest.mark.timeout(SLOW_TEST_TIMEOUT)
     for item in items:
         if "slow" in item.keywords:
-            item.add_marker(patient if config.getoption("--all") else skipped)
+            item.add_marker(long_timeout if config.getoption("--all") else skipped)
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The project's root folder."""
+    """Return the project's root folder."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def train() -> Iterator[Callable[..., Ended]]:
-    """Runs train.py in a process of its own: see `TrainingProcesses.run`."""
+    """Yield a function that runs train.py in its own process: `TrainingProcesses.run`."""
     processes = TrainingProcesses()
     yield processes.run
     processes.close()

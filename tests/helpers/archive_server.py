@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that serves archives and misbehaves on request; and runs of the scripts that fetch."""
+"""An HTTP server that serves archives and injects faults, and functions that run the download scripts."""
 
 import hashlib
 import io
@@ -109,12 +109,12 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 
 def run_script(script: Path, *arguments: str, **environment: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a download script to its end, as a user's shell would."""
+    """Run a download script in a shell until it ends."""
     command = ["bash", str(script), *arguments]
     return subprocess.run(command, env=clean_environment(environment), capture_output=True, text=True, timeout=60)
 
 
 def clean_environment(changes: dict[str, str | Path]) -> dict[str, str]:
-    """This process's environment without proxies and mirrors, with one try unless `changes` say otherwise."""
+    """Return the environment of this process without proxies and with one download attempt, updated by `changes`."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     return kept | {"PYTHON": sys.executable, "CUT_DOWNLOAD_TRIES": "1"} | {k: str(v) for k, v in changes.items()}

@@ -1,6 +1,6 @@
-"""A few training steps of every model in float64, each process with its share of the images, and what comes out of them.
+"""Training steps of every model in float64, in one process or split across several.
 
-As a program, under torchrun: `distributed_steps.py FILE` takes the steps of all cases and saves what the main process has.
+Run `distributed_steps.py FILE` with torchrun: it takes the steps of all cases, and the main process saves the results.
 """
 
 import sys
@@ -25,7 +25,7 @@ SIZES = ["--gpu_ids", "-1", "--load_size", str(SIDE), "--crop_size", str(SIDE), 
 RESNET = [*SIZES, "--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--init_gain", "0.3"]
 CUT = [*RESNET, "--netF_nc", "16", "--nce_layers", "0,4,8", "--num_patches", "8"]
 
-# With these seeds FastCUT's coin falls on either side in the three steps.
+# With the default seed, some of FastCUT's three steps are flipped and some are not.
 CASES: dict[str, list[str]] = {
     "cut": CUT,
     "cut_no_identity_wgangp": [*CUT, "--nce_idt", "false", "--gan_mode", "wgangp", "--lambda_gp", "10"],
@@ -39,7 +39,7 @@ CASES: dict[str, list[str]] = {
 
 
 def take_steps(case: str) -> dict[str, Any]:
-    """The gradients of the first step, the losses and flips of all, and the weights after the last."""
+    """Return the gradients of the first step, losses and flips of all steps, and the final weights."""
     model = create_model(TrainOptions().parse(CASES[case]))
     result: dict[str, Any] = {"losses": [], "flips": []}
     images = torch.Generator().manual_seed(1)
@@ -61,12 +61,12 @@ def options(arguments: list[str]) -> Namespace:
 
 
 def refusal(attempt: Callable[[], Any]) -> str:
-    """The sentence by which what is attempted is refused."""
+    """Return the message of the UserError that `attempt` raises. Fail if it raises none."""
     try:
         attempt()
     except UserError as error:
         return str(error)
-    raise AssertionError("nothing was refused")
+    raise AssertionError("no UserError was raised")
 
 
 def of_all(networks: dict[str, torch.nn.Module], read: Any) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ HOSTILE_NAMES = [
 
 
 class Payload:
-    """A pickle that makes a folder when it is loaded by trusting hands."""
+    """Creates a folder if it is unpickled without protection."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Payload:
 
 
 def small_network(norm: type[nn.Module] = nn.BatchNorm2d, width: int = 3, seed: int = 0) -> nn.Sequential:
-    """A small network with weights of its own, running statistics included."""
+    """Return a small network with random weights and running statistics."""
     net = nn.Sequential(nn.Conv2d(2, width, 3), norm(width), nn.Conv2d(width, 1, 1))
     generator = torch.Generator().manual_seed(seed)
     for tensor in net.state_dict().values():

@@ -1,4 +1,4 @@
-"""Small images, folders of them, and the options that read them."""
+"""Small images, datasets of them, and options that read them."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -12,18 +12,18 @@ from data.loader import Batch
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    """An RGB image of noise."""
+    """Return an RGB image of noise."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def ramp(width: int = 256, height: int = 256) -> Image.Image:
-    """An RGB image whose red is the column and whose green is the row, scaled to 0…255."""
+    """Return an RGB image: red is the column and green is the row, scaled to 0…255."""
     columns, rows = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([columns, rows, 0 * rows], 2).round().astype(np.uint8))
 
 
 def fill(folder: Path, count: int, size: tuple[int, int] = (20, 16), seed: int = 0) -> list[Path]:
-    """Writes `count` images of noise, 00.png …, into `folder`; returns their paths in order."""
+    """Write `count` images of noise, 00.png …, to `folder`. Return their paths in order."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:02}.png" for number in range(count)]
     for number, path in enumerate(paths):
@@ -32,14 +32,14 @@ def fill(folder: Path, count: int, size: tuple[int, int] = (20, 16), seed: int =
 
 
 def two_domains(root: Path, phase: str = "train", n_A: int = 5, n_B: int = 3, size: tuple[int, int] = (20, 16)) -> Path:
-    """Fills <phase>A and <phase>B below `root`, and returns `root`."""
+    """Create the unpaired dataset <phase>A, <phase>B in `root`. Return `root`."""
     fill(root / f"{phase}A", n_A, size, seed=1)
     fill(root / f"{phase}B", n_B, size, seed=2)
     return root
 
 
 def options(dataroot: Path, is_train: bool = True, **changes: Any) -> Namespace:
-    """What the command line would give a dataset, with small sizes."""
+    """Return the options of a dataset as the command line sets them, with small sizes."""
     opt = Namespace(
         dataroot=str(dataroot),
         dataset_mode="unaligned",
@@ -70,5 +70,5 @@ def options(dataroot: Path, is_train: bool = True, **changes: Any) -> Namespace:
 
 
 def pixels(batch: Batch | Sample, domain: str = "A") -> np.ndarray:
-    """The images of `domain` as uint8, channels first."""
+    """Return the images of `domain` as uint8, channels first."""
     return np.round((np.asarray(batch[domain], dtype=np.float64) + 1) * 127.5).astype(np.uint8)

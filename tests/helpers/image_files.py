@@ -1,4 +1,4 @@
-"""Image files that Pillow reads but does not write, byte by byte."""
+"""Image files that Pillow can read but not write."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # photometric interpretations of a 
 
 
 def png(width: int, height: int, bits: int, color_type: int, lines: bytes) -> bytes:
-    """A PNG file. Args: lines are those of the image, each after a byte 0, compressed by zlib."""
+    """Return a PNG file. `lines` are the image rows, each after a zero byte, compressed by zlib."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -19,7 +19,7 @@ def png(width: int, height: int, bits: int, color_type: int, lines: bytes) -> by
 
 
 def png_16(samples: np.ndarray) -> bytes:
-    """A PNG file of (H, W, 3) colors of 16 bits."""
+    """Return a PNG file of 16-bit colors (H, W, 3)."""
     height, width, _ = samples.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
     return png(width, height, 16, 2, zlib.compress(lines))
@@ -28,7 +28,7 @@ def png_16(samples: np.ndarray) -> bytes:
 def tiff(
     samples: bytes, size: tuple[int, int], bits: int, photometric: int, channels: int = 1, is_signed: bool = False
 ) -> bytes:
-    """A little-endian TIFF file of uncompressed samples. Args: size is width and height; bits is for one sample."""
+    """Return an uncompressed little-endian TIFF file. `size` is (width, height), `bits` the depth of a sample."""
     width, height = size
     after = 8 + 2 + 12 * 11 + 4  # header, number of entries, entries, no further image
     bits_at, samples_at = after, after + 2 * channels

@@ -1,4 +1,4 @@
-"""train.py and test.py as users start them: as processes of their own, here in a folder of their own."""
+"""Run train.py, test.py and the scripts as users do: in their own process and working directory."""
 
 import os
 import subprocess
@@ -7,36 +7,36 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# ASCII, so that a folder's name may hold what the console cannot show.
+# ASCII, so that folder names can contain characters that the console cannot show.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii", "CUDA_VISIBLE_DEVICES": ""}
-ENVIRONMENT["PYTHONUNBUFFERED"] = ""  # as users have it, whatever the tests are run with
+ENVIRONMENT["PYTHONUNBUFFERED"] = ""  # the default for users, whatever it is for the tests
 QUIET = ["--gpu_ids", "-1", "--display_id", "-1", "--num_threads", "0"]
 
 Finished = subprocess.CompletedProcess[str]
 
 
 def command(program: str, *arguments: str) -> list[str]:
-    """The command line of `program`, without a live view, on the CPU; the arguments win."""
+    """Return the command line of `program` on the CPU without visdom; `arguments` override this."""
     shared = QUIET if program == "train.py" else QUIET[:2]
     return [sys.executable, str(ROOT / program), *shared, *arguments]
 
 
 def run(folder: Path, program: str, *arguments: str) -> Finished:
-    """Runs a program of the project in `folder` to its end, whatever that is."""
+    """Run a program of the project in `folder` until it ends, with any exit status."""
     return subprocess.run(
         command(program, *arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=250
     )
 
 
 def succeed(folder: Path, program: str, *arguments: str) -> str:
-    """As `run`; fails unless the program ends well and has nothing to complain of. Returns what it printed."""
+    """Run a program and return its output. Fail if its exit status is not 0, or it prints to stderr."""
     finished = run(folder, program, *arguments)
     assert (finished.returncode, finished.stderr) == (0, "")
     return finished.stdout
 
 
 def refuse(folder: Path, program: str, *arguments: str) -> str:
-    """As `run`; fails unless the program refuses the command: in one line, with status 2. Returns that line."""
+    """Run a program that must end with status 2 and an error message of one line. Return that line."""
     finished = run(folder, program, *arguments)
     assert (finished.returncode, finished.stderr[:7]) == (2, "error: "), finished
     (line,) = finished.stderr.splitlines()

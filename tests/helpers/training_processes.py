@@ -1,8 +1,9 @@
-"""train.py in real processes that can be killed, without waiting for torch to be imported by each.
+"""Run train.py in real processes that can be killed, without importing torch for each of them.
 
-`TrainingProcesses` is for tests. Run as a program, this is a parent that imports train.py once. For each line of JSON on its
-standard input, {"folder", "arguments", "deadly"}, it forks a process that is `train.py arguments` in that folder, and
-answers with its number, and with its status when it has ended. Of its workers, those die that open an image named `deadly`.
+`TrainingProcesses` is for tests. As a program, this file is the parent process: it imports train.py once. Each line of its
+standard input is JSON, {"folder", "arguments", "deadly"}. For each line it forks a process that runs `train.py arguments`
+in that folder, and prints its process id, then its exit status. Data loader workers that open an image named `deadly` are
+killed.
 """
 
 import filecmp
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from programs import ENVIRONMENT, ROOT, command
 
 STATE = "training_state.pt"
-# Arguments of a small CUT run on the dataset "data", and of how long it trains.
+# Arguments of a small CUT run on the dataset "data", and of its length.
 NETWORKS = [
     "--netG",
     "resnet_4blocks",
@@ -41,7 +42,7 @@ ENDLESS = ["--n_epochs", "100000"]
 
 
 class Ended(NamedTuple):
-    """How a training ended: its exit status, negative where a signal killed it, and what it printed."""
+    """The end of a training run: exit status (negative: killed by this signal), stdout and stderr."""
 
     status: int
     told: str
@@ -49,7 +50,7 @@ class Ended(NamedTuple):
 
 
 class TrainingProcesses:
-    """The program's other end."""
+    """Starts the parent process, and runs train.py in its children."""
 
     def __init__(self) -> None:
         self.parent = subprocess.Popen(
@@ -67,8 +68,11 @@ class TrainingProcesses:
         meanwhile: Callable[[int, Path], None] | None = None,
         deadly: str | None = None,
     ) -> Ended:
-        """`train.py arguments` in `folder`, quietly and on the CPU, to its end; `meanwhile` gets the number of the process
-        and the file that it prints to. A worker process that opens an image named `deadly` is killed."""
+        """Run `train.py arguments` in `folder` on the CPU until it ends.
+
+        `meanwhile` is called with the process id and the file of its output. Data loader workers that open an image named
+        `deadly` are killed.
+        """
         (folder / "stdout").unlink(missing_ok=True)  # of the process before
         _, _, *rest = command("train.py", *arguments)
         self.parent.stdin.write(json.dumps({"folder": str(folder), "arguments": rest, "deadly": deadly}) + "\n")
@@ -80,14 +84,14 @@ class TrainingProcesses:
         return Ended(status, (folder / "stdout").read_text(), (folder / "stderr").read_text())
 
     def close(self) -> None:
-        """Ends the parent."""
+        """End the parent process."""
         self.parent.stdin.close()
         self.parent.wait()
         self.parent.stdout.close()
 
 
 def reported(steps: int, pid: int, output: Path) -> bool:
-    """Waits until the training process has reported on so many steps with --print_freq 1; False where it ends before."""
+    """Wait until --print_freq 1 has printed this many steps. Return False if the process ends before."""
     while not (output.exists() and output.read_text().count("\n(epoch: ") >= steps):
         if not Path(f"/proc/{pid}").exists():
             return False
@@ -96,7 +100,7 @@ def reported(steps: int, pid: int, output: Path) -> bool:
 
 
 def kill(number: int, after: int) -> Callable[[int, Path], None]:
-    """For `TrainingProcesses.run`: sends the process the signal when it has reported on so many steps."""
+    """Return a function for `meanwhile` that sends the signal after this many steps."""
 
     def wait_and_kill(pid: int, output: Path) -> None:
         if reported(after, pid, output):
@@ -107,7 +111,7 @@ def kill(number: int, after: int) -> Callable[[int, Path], None]:
 
 
 def same_end(folder: Path, one: str, other: str) -> bool:
-    """Whether two runs ended with the same weights, optimizers, pools and counters, byte for byte."""
+    """Return True if the weights and training states of two runs are equal, byte for byte."""
     run_dir = folder / "checkpoints" / one
     files = [STATE, *sorted(path.name for path in run_dir.glob("latest_net_*.pth"))]
     assert len(files) > 1
@@ -116,7 +120,7 @@ def same_end(folder: Path, one: str, other: str) -> bool:
 
 
 def kill_workers_that_open(name: str) -> None:
-    """Has every process but this one killed that opens an image of this name."""
+    """Kill every process except this one that opens an image of this name."""
     import data.image_io
 
     open_at_once, program = data.image_io._open_at_once, os.getpid()

@@ -39,24 +39,24 @@ TINY = [
 NAN = float("nan")
 
 
-def damaged(content: bytes, draws: random.Random) -> bytes:
+def damaged(content: bytes, rng: random.Random) -> bytes:
     """`content` with some bits flipped, or some bytes taken out, repeated, put in or overwritten."""
-    place, length = draws.randrange(len(content)), draws.randrange(1, 64)
+    place, length = rng.randrange(len(content)), rng.randrange(1, 64)
     before, some, after = content[:place], content[place : place + length], content[place + length :]
-    flipped = bytes([some[0] ^ 1 << draws.randrange(8)]) + some[1:]
-    middle = draws.choice(
-        [flipped, b"", some + some, draws.randbytes(length) + some, bytes(len(some)), draws.randbytes(len(some))]
+    flipped = bytes([some[0] ^ 1 << rng.randrange(8)]) + some[1:]
+    middle = rng.choice(
+        [flipped, b"", some + some, rng.randbytes(length) + some, bytes(len(some)), rng.randbytes(len(some))]
     )
     return before + middle + after
 
 
-def with_damaged_pickle(content: bytes, draws: random.Random) -> bytes:
+def with_damaged_pickle(content: bytes, rng: random.Random) -> bytes:
     """A file of torch's format whose description of the tensors is damaged, and whose checksums are right."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(buffer, "w") as forged:
         for name in whole.namelist():
             part = whole.read(name)
-            forged.writestr(name, damaged(part, draws) if name.endswith("data.pkl") else part)
+            forged.writestr(name, damaged(part, rng) if name.endswith("data.pkl") else part)
     return buffer.getvalue()
 
 
@@ -83,11 +83,11 @@ def loads_or_is_refused(load: Callable[[], Any], path: Path) -> bool:
 @pytest.mark.parametrize("number", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", ["zip", "forged zip", "old"])
 def test_damaged_weights(tmp_path: Path, form: str, number: int) -> None:
-    path, draws, loaded = tmp_path / "latest_net_G.pth", random.Random(form), 0
+    path, rng, loaded = tmp_path / "latest_net_G.pth", random.Random(form), 0
     save_weights(small_network(seed=1), path)
     whole = path.read_bytes() if form != "old" else old_format(small_network(seed=1).state_dict())
     for _ in range(number):
-        path.write_bytes((with_damaged_pickle if form == "forged zip" else damaged)(whole, draws))
+        path.write_bytes((with_damaged_pickle if form == "forged zip" else damaged)(whole, rng))
         loaded += loads_or_is_refused(lambda: load_weights(small_network(), path), path)
     assert loaded < number / 2, "damage that does no harm tests nothing"
 
@@ -109,9 +109,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BaseModel, P
 @pytest.mark.parametrize("number", [200, pytest.param(5000, marks=pytest.mark.slow)])
 def test_damaged_states(run, number: int) -> None:
     model, path, whole = run
-    draws, loaded = random.Random(0), 0
+    rng, loaded = random.Random(0), 0
     for turn in range(number):
-        path.write_bytes((damaged, with_damaged_pickle)[turn % 2](whole, draws))
+        path.write_bytes((damaged, with_damaged_pickle)[turn % 2](whole, rng))
         loaded += loads_or_is_refused(checkpointer(model).resume, path)
     path.write_bytes(whole)
     assert checkpointer(model).resume()
@@ -123,25 +123,25 @@ HOSTILE.append(torch.zeros(1).expand(10**6, 10**6))  # a few bytes on the disk, 
 HOSTILE.append(torch.eye(2).to_sparse())
 
 
-def replaced_somewhere(value: Any, draws: random.Random) -> Any:
+def replaced_somewhere(value: Any, rng: random.Random) -> Any:
     """`value` with one of its parts replaced or taken out."""
-    if isinstance(value, dict) and value and draws.random() < 0.9:
-        key = draws.choice(list(value))
-        if draws.random() < 0.1:
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = rng.choice(list(value))
+        if rng.random() < 0.1:
             return {other: part for other, part in value.items() if other != key}
-        return value | {key: replaced_somewhere(value[key], draws)}
-    if isinstance(value, list) and value and draws.random() < 0.7:
-        place = draws.randrange(len(value))
-        return [*value[:place], replaced_somewhere(value[place], draws), *value[place + 1 :]]
-    return draws.choice(HOSTILE)
+        return value | {key: replaced_somewhere(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.7:
+        place = rng.randrange(len(value))
+        return [*value[:place], replaced_somewhere(value[place], rng), *value[place + 1 :]]
+    return rng.choice(HOSTILE)
 
 
 @pytest.mark.parametrize("number", [200, pytest.param(5000, marks=pytest.mark.slow)])
 def test_states_of_something_else(run, number: int) -> None:
     model, path, whole = run
-    state, draws, loaded = torch.load(path, weights_only=True), random.Random(0), 0
+    state, rng, loaded = torch.load(path, weights_only=True), random.Random(0), 0
     for _ in range(number):
-        torch.save(replaced_somewhere(state, draws), path)
+        torch.save(replaced_somewhere(state, rng), path)
         loaded += loads_or_is_refused(checkpointer(model).resume, path)
     path.write_bytes(whole)
     assert checkpointer(model).resume()
@@ -208,11 +208,11 @@ def test_safetensors_load_in_the_place_of_a_checkpoint_and_are_refused_like_one(
         state = loaded.networks[name].state_dict()
         assert all(torch.equal(tensor, state[key]) for key, tensor in trained.state_dict().items())
 
-    path, draws = tmp_path / "safe" / "latest_net_G_A.safetensors", random.Random(0)
+    path, rng = tmp_path / "safe" / "latest_net_G_A.safetensors", random.Random(0)
     whole = path.read_bytes()
     for length in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert not loads_or_is_refused(lambda: loaded.load_networks("latest"), path)
     for _ in range(200):
-        path.write_bytes(damaged(whole[:2000], draws) + whole[2000:])
+        path.write_bytes(damaged(whole[:2000], rng) + whole[2000:])
         loads_or_is_refused(lambda: loaded.load_networks("latest"), path)

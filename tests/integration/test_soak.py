@@ -76,9 +76,9 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(
     assert train(tmp_path, *run, "--name", "undisturbed").status == 0
 
     disturbed = [*run, "--name", "disturbed", "--save_latest_freq", "5"]
-    draws, statuses = random.Random(0), []
+    rng, statuses = random.Random(0), []
     while 0 not in statuses:
-        after = draws.randrange(1, steps_between)
+        after = rng.randrange(1, steps_between)
         faults = [
             kill(signal.SIGTERM, after),  # first, so that the run has begun before there is a corrupt image
             full_disk(small_disk, after),

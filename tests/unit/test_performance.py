@@ -48,7 +48,7 @@ class TestEqualsThePlainStep:
 
 
 def test_noise_is_compiled_without_a_warning() -> None:
-    """Of the compiler's first half, which all its warnings about the code come from."""
+    """Use the "eager" backend: all warnings about the code come from the compiler's front end."""
     network = tiny_model(SINCUT).networks["G"]
     with warnings.catch_warnings(record=True) as warned:
         torch.compile(network, backend="eager", dynamic=False)(torch.zeros(1, 3, 64, 64))
