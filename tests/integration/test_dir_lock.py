@@ -50,11 +50,14 @@ def test_a_run_has_one_process_and_a_killed_one_does_not_block(folder: Path, tra
     (folder / "other").mkdir()
     shared = [*RUN, "--name", "busy"]
     elsewhere = [*shared, "--dataroot", "../data", "--checkpoints_dir", "../checkpoints"]
-    refused = []
+    refused, workers = [], []
 
     def start_others_and_kill(pid: int, output: Path) -> None:
         assert reported(2, pid, output)
         refused.extend(other.run(folder / "other", *elsewhere, *more) for more in ([], ["--continue_train"]))
+        workers.extend(int(worker) for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
         os.kill(pid, signal.SIGKILL)
         expected = rf"error: \.\./checkpoints/busy: in use by process {pid} on \S+ since 20\d\d-\d\d-\d\d [\d:+-]+\. Wait "
         for ended in refused:
@@ -62,14 +65,17 @@ def test_a_run_has_one_process_and_a_killed_one_does_not_block(folder: Path, tra
             assert re.match(expected, ended.complained)
             assert ended.complained.count("\n") == 1
 
-    # The workers outlive the killed process, and must not keep its lock.
+    # The stopped workers outlive the killed process, and must not keep its lock.
     busy = ["--save_latest_freq", "1", "--num_threads", "2"]
     assert train(folder, *shared, *ENDLESS, *busy, meanwhile=start_others_and_kill).status == -9
     assert len(refused) == 2
     run_dir = folder / "checkpoints" / "busy"
     (run_dir / "latest_net_G.pth.01234567-1-01234567.part").touch()  # of another machine
     (run_dir / f"{STATE}.part").touch()  # of an earlier release
-    assert train(folder, *shared, *TWO_EPOCHS, "--overwrite").status == 0
+    restarted = train(folder, *shared, *TWO_EPOCHS, "--overwrite")
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    assert (restarted.status, len(workers)) == (0, 2)
     assert not [*run_dir.rglob("*.part"), *run_dir.rglob(".*")]
     assert same_end(folder, "whole", "busy")
 

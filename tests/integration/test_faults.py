@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoint(folder:
     before = contents(run_dir)
     ended = train(folder, *run, *ENDLESS, "--continue_train", "--lr", "1e30")
     assert ended.status == 3
-    assert ended.complained.startswith("error: the loss ")
+    assert ended.complained.startswith("error: the run has diverged: loss ")
     assert " in epoch 2, after " in ended.complained
     assert "data/trainA/0" in ended.complained
     assert ended.complained.count("\n") == 1
