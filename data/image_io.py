@@ -1,113 +1,190 @@
-"""Image files of all common formats, decoded to 8-bit RGB. An unusable file raises ImageError."""
+"""Image files of any kind: decoders by content, as an 8-bit RGB image or as an array of any band count and dtype."""
 
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from data.image_array import MAX_PIXELS, ImageArray, ImageError, too_large
+from data.image_formats import read_dicom, read_npy, read_npz
+from data.pillow_reader import (
+    HEAD_BYTES,
+    gray_to_8_bit,
+    is_avif,
+    is_heif,
+    open_with_pillow,
+    page_areas,
+    read_any_tiff,
+    read_pillow,
+    to_8_bit,
+)
+from data.tiff_reader import MAX_LISTED_PAGES, Page, list_pages
 
-# Without this list Pillow chooses a decoder by content, and some decoders start other programs.
-_DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-WHITE_IS_ZERO = 0  # photometric interpretation of a TIFF
+@dataclass(frozen=True)
+class Reader:
+    """A kind of file: its usual endings, how its first bytes look, and how it is decoded."""
 
-# Pillow refuses to decode larger images. Enlarged images have the same limit.
-MAX_PIXELS = 178_956_970
-
-
-class ImageError(Exception):
-    """This image is unusable, others may be usable. The message is the reason, without the path."""
+    extensions: tuple[str, ...]
+    matches: Callable[[bytes], bool]
+    read: Callable[[BinaryIO, Page, int], ImageArray]  # file, page, max_pixels
 
 
-def read_image(path: str) -> Image.Image:
-    """Read the first frame of `path` as 8-bit RGB, rotated by its EXIF orientation.
+def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image as 8-bit RGB: the first frame, upright by its EXIF orientation.
 
-    Transparent images are composited on white. 16-bit samples are scaled from 0...65535 to 0...255, 12-bit samples likewise.
+    Transparent images are composited over white. 16-bit samples are scaled, 0…65535 to 0…255, and so are 12-bit ones.
+
+    Args:
+        path: an image of any kind in READERS.
+        page: index of a TIFF's page; None for the largest; "bands" to stack all pages as the bands of one image.
+        max_pixels: limit of width times height.
 
     Raises:
-        ImageError: the file is missing, empty, damaged or too large, or its samples have no defined range.
+        ImageError: the file is gone, empty, damaged or too large, its samples have no defined range, or it has neither
+            1 nor 3 bands.
     """
-    with open_exif_transposed(path) as image:
-        return _to_8_bit(image).convert("RGB")
+    with _open(path) as (file, head):
+        name = _find_reader(head)
+        if name not in _ARRAY_FORMATS:
+            try:
+                with open_with_pillow(file, head, page, max_pixels) as image:
+                    ImageOps.exif_transpose(image, in_place=True)
+                    return to_8_bit(image).convert("RGB")
+            except UnidentifiedImageError:
+                if name != "TIFF":
+                    raise
+            file.seek(0)
+        return _array_to_rgb(READERS[name].read(file, page, max_pixels))
+
+
+def read_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> ImageArray:
+    """Read an image with the bands and the dtype that its file has: the first frame, upright by its EXIF orientation.
+
+    Args and errors are those of `read_image`, but any band count and any range of finite samples is read.
+    """
+    with _open(path) as (file, head):
+        return READERS[_find_reader(head)].read(file, page, max_pixels)
+
+
+def image_pages(path: str) -> list[int]:
+    """Return the indices of a TIFF's full-resolution pages, without overviews and masks; [0] for other files.
+
+    Pages after the first MAX_LISTED_PAGES are not looked at.
+
+    Raises:
+        ImageError: the file cannot be opened.
+    """
+    with _open(path) as (file, head):
+        if not _is_tiff(head):
+            return [0]
+        try:
+            with Image.open(file, formats=("TIFF",)) as image:
+                assert isinstance(image, TiffImageFile)
+                return list(page_areas(image, MAX_LISTED_PAGES))
+        except UnidentifiedImageError:
+            file.seek(0)
+            return list_pages(file)
 
 
 @contextmanager
-def open_exif_transposed(path: str) -> Iterator[Image.Image]:
-    """Open the first frame of `path`, rotated by its EXIF orientation, without conversion of its samples.
+def open_exif_transposed(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open an image that Pillow decodes, upright by its EXIF orientation, with whatever samples it has.
 
     Raises:
-        ImageError: the file is missing, empty, damaged or too large, or the body fails.
+        ImageError: the file is gone, empty, damaged or too large; also for what fails in the body.
     """
+    with _open(path) as (file, head), open_with_pillow(file, head, page, max_pixels) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        yield image
+
+
+@contextmanager
+def _open(path: str) -> Iterator[tuple[BinaryIO, bytes]]:
+    """Open a regular file and yield it with its first bytes. Whatever fails in the body is an ImageError."""
     try:
-        file = Path(path)
-        status = file.stat()
+        status = Path(path).stat()
         if not S_ISREG(status.st_mode):
             raise ImageError("not a regular file")
         if status.st_size == 0:
             raise ImageError("an empty file")
-        # Pillow can read the images that it warns about (large images, odd metadata).
-        # If it is given a path, Pillow 13 maps uncompressed TIFFs into memory and corrupts those that are rotated.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            open(file, "rb", opener=_open_at_once) as data,
-            Image.open(data, formats=_DECODERS) as image,
-        ):
-            ImageOps.exif_transpose(image, in_place=True)
-            yield image
+        # What decoders warn of (large images, odd metadata) they can still read.
+        with warnings.catch_warnings(action="ignore"), open(path, "rb", opener=_open_nonblocking) as file:
+            head = file.read(HEAD_BYTES)
+            if not file.seekable():
+                raise UnidentifiedImageError
+            file.seek(0)
+            yield file, head
     except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError("not an image of a known format, or damaged at its start") from error
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        raise too_large(int(found[1]), MAX_PIXELS) if found else ImageError(str(error)) from error
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
-    except Exception as error:  # for damaged files Pillow's decoders raise almost any exception
-        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
+    except Exception as error:  # on damaged files decoders raise nearly every kind of exception
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        is_of_a_decoder = isinstance(error, TypeError | LookupError | ArithmeticError | AttributeError | RecursionError)
+        raise ImageError(f"damaged: {reason}" if is_of_a_decoder else reason) from error
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without blocking, because a file that was replaced by a pipe would block until another process writes to it."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a pipe as well, which a file may have become meanwhile, instead of waiting for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def is_16_bit(image: Image.Image) -> bool:
-    """Return True if the samples are 16-bit gray, 0...65535.
-
-    A 16-bit PGM has mode "I", and so has a 16-bit PNG before Pillow 11.
-    """
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-
-
-def to_gray16(image: Image.Image) -> np.ndarray:
-    """Return the samples (H, W) of an image with `is_16_bit`, from 0 (black) to 65535 (white)."""
-    samples = np.asarray(image).astype(np.uint32)
-    if isinstance(image, TiffImageFile):  # Pillow does not report 12-bit scans and negatives
-        max_value = (1 << image.tag_v2[BITSPERSAMPLE][0]) - 1
-        samples = (samples * 65535 + max_value // 2) // max_value
-        if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
-            samples = 65535 - samples
-    return samples
+def _array_to_rgb(array: ImageArray) -> Image.Image:
+    pixels = array.with_channels(3)
+    if pixels.dtype == np.uint16:
+        pixels = gray_to_8_bit(pixels)
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"{pixels.dtype} samples, whose white is not defined; set --value_range LO,HI")
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def check_bit_depth(image: Image.Image) -> None:
-    """Raise ImageError for samples without a defined range."""
-    if image.mode in ("I", "F"):
-        raise ImageError("32-bit or signed samples, whose white is not defined; save the image with 8 or 16 unsigned bits")
+def _is_tiff(head: bytes) -> bool:
+    return head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))  # classic and BigTIFF
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Return `image` with 8-bit samples and without transparency."""
-    if is_16_bit(image):
-        return Image.fromarray(((to_gray16(image) + 128) // 257).astype(np.uint8))
-    check_bit_depth(image)
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        return white
-    return image
+def _is_npy(head: bytes) -> bool:
+    return head.startswith(b"\x93NUMPY")
+
+
+def _is_zip(head: bytes) -> bool:
+    return head.startswith((b"PK\3\4", b"PK\5\6"))
+
+
+def _is_dicom(head: bytes) -> bool:
+    return head[128:132] == b"DICM"
+
+
+# The first reader that matches decodes the file; the last one takes every other format that Pillow knows, or refuses it.
+READERS: dict[str, Reader] = {
+    "TIFF": Reader((".tif", ".tiff"), _is_tiff, read_any_tiff),
+    "NPY": Reader((".npy",), _is_npy, lambda file, page, max_pixels: read_npy(file, max_pixels)),
+    "NPZ": Reader((".npz",), _is_zip, lambda file, page, max_pixels: read_npz(file, max_pixels)),
+    "DICOM": Reader((".dcm", ".dicom"), _is_dicom, lambda file, page, max_pixels: read_dicom(file, max_pixels)),
+    "AVIF": Reader((".avif",), is_avif, read_pillow),
+    "HEIF": Reader((".heic", ".heif", ".hif"), is_heif, read_pillow),
+    "Pillow": Reader(
+        (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"), lambda head: True, read_pillow
+    ),
+}
+EXTENSIONS = tuple(sorted(extension for reader in READERS.values() for extension in reader.extensions))
+_ARRAY_FORMATS = ("NPY", "NPZ", "DICOM")
+
+
+def _find_reader(head: bytes) -> str:
+    """Return the name of the reader of a file that starts with `head`."""
+    return next(name for name, reader in READERS.items() if reader.matches(head))

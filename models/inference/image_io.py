@@ -12,7 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from data.image_folder import list_images
-from data.image_io import EXTENSIONS, check_bit_depth, is_16_bit, open_exif_transposed, to_gray16
+from data.image_io import EXTENSIONS, open_exif_transposed
+from data.pillow_reader import check_bit_depth, is_gray16, to_gray16
 from util.errors import UserError
 from util.files import atomic_write
 
@@ -49,7 +50,7 @@ def from_pil(image: Image.Image) -> ImageArray:
         ImageError: the image has 32-bit samples, whose value of white is undefined.
     """
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "L", "LA") else None
-    if is_16_bit(image):
+    if is_gray16(image):
         # Transpose after reading: a transposed copy loses the TIFF tags that define the samples.
         gray = Image.fromarray(to_gray16(image).astype(np.uint16))
         gray.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)

@@ -123,14 +123,14 @@ def kill_workers_that_open(name: str) -> None:
     """Kill every process except this one that opens an image of this name."""
     import data.image_io
 
-    open_at_once, program = data.image_io._open_at_once, os.getpid()
+    open_at_once, program = data.image_io._open_nonblocking, os.getpid()
 
     def open_or_die(path: str, flags: int) -> int:
         if Path(path).name == name and os.getpid() != program:
             os.kill(os.getpid(), signal.SIGKILL)
         return open_at_once(path, flags)
 
-    data.image_io._open_at_once = open_or_die
+    data.image_io._open_nonblocking = open_or_die
 
 
 def serve() -> None:

@@ -186,7 +186,10 @@ def whole_files(folder: Path) -> list[Path]:
     color, turned = noise(20, 16), Image.Exif()
     turned[0x0112] = 6
     ways: list[tuple[str, Image.Image, dict]] = [
-        *(("any" + extension, color, {}) for extension in EXTENSIONS if extension != ".pgm"),
+        *(
+            ("any" + extension, color, {})
+            for extension in sorted(set(EXTENSIONS) & set(Image.registered_extensions()) - {".pgm"})
+        ),
         ("gray.pgm", color.convert("L"), {}),
         ("progressive.jpg", color, {"progressive": True, "exif": turned}),
         ("print.jpg", color.convert("CMYK"), {}),

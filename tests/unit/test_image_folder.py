@@ -84,7 +84,7 @@ def test_dataroot_that_is_a_file(tmp_path: Path) -> None:
 def test_empty_folder_counts_other_files(tmp_path: Path) -> None:
     two_domains(tmp_path)
     for image in (tmp_path / "trainB").iterdir():
-        image.rename(image.with_suffix(".npy"))
+        image.rename(image.with_suffix(".pdf"))
     error = error_of(tmp_path)
     assert error.startswith(f"{tmp_path}/trainB has no images, only 3 other files")
     assert ".jpeg" in error

@@ -1,0 +1,244 @@
+"""Images that Pillow decodes: as PIL images, and as arrays without loss of bands or bits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    IMAGEDESCRIPTION,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    TiffImageFile,
+)
+
+from data.image_array import (
+    FileInfo,
+    ImageArray,
+    ImageError,
+    TiffTag,
+    composite_over_white,
+    too_large,
+    transpose_by_orientation,
+)
+from data.tiff_reader import GEO_TAGS, MAX_PAGES, Page, full_pages, largest_page, read_tiff, spans_pages
+
+# Pillow would choose a decoder by content, whatever the name says, and some of its decoders start other programs.
+_DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+HEAD_BYTES = 132  # of a file, by which readers recognize it
+_NEW_SUBFILE_TYPE, _WHITE_IS_ZERO, _UNSIGNED = 254, 0, 1  # TIFF
+_COLOR_PNG_16 = ((16, 2), (16, 4), (16, 6))  # bit depth and color type: RGB, gray with alpha, RGBA
+_ORIENTATION = ExifTags.Base.Orientation
+
+
+@contextmanager
+def open_with_pillow(file: BinaryIO, head: bytes, page: Page, max_pixels: int) -> Iterator[Image.Image]:
+    """Open the page of a file that starts with `head`, not yet turned by its EXIF orientation.
+
+    Raises:
+        ImageError: the image is too large, or Pillow lacks a plug-in.
+        UnidentifiedImageError: the format, or its kind of samples, is unknown.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and max_pixels > 2 * limit:  # Pillow raises above twice its limit, and only has this global one
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    # Given a path, Pillow 13 maps uncompressed TIFFs into memory and garbles those that are to be turned.
+    with Image.open(file, formats=_pillow_formats(head)) as image:
+        if isinstance(image, TiffImageFile):
+            if page == "bands" and image.tag_v2.next:
+                raise UnidentifiedImageError("Pillow does not stack pages")
+            _seek_page(image, page)
+        if image.width * image.height > max_pixels:
+            raise too_large(image.width * image.height, max_pixels)
+        yield image
+
+
+def _pillow_formats(head: bytes) -> tuple[str, ...]:
+    if is_avif(head):
+        Image.init()
+        if "AVIF" not in Image.OPEN:
+            raise ImageError("an AVIF image: pip install 'Pillow>=11.3'")
+        return ("AVIF",)
+    if is_heif(head):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise ImageError("a HEIC image: pip install pillow-heif") from None
+        register_heif_opener()
+        return ("HEIF",)
+    return _DECODERS
+
+
+def page_areas(image: TiffImageFile, limit: int = MAX_PAGES) -> dict[int, int]:
+    """Return the area of each full-resolution page among the first `limit` by index; the image is then at another page.
+
+    Raises:
+        UnidentifiedImageError: Pillow does not know what samples a page has.
+    """
+    pages: list[tuple[int, int, int]] = []
+    while len(pages) < limit:
+        try:
+            image.seek(len(pages))
+        except SyntaxError as error:
+            raise UnidentifiedImageError(str(error)) from error
+        except Exception:  # the end, or damage; the pages before it are intact
+            break
+        pages.append((image.width, image.height, image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)))
+    return full_pages(pages)
+
+
+def _seek_page(image: TiffImageFile, page: Page) -> None:
+    if not isinstance(page, int) and image.tag_v2.next:  # an offset: there are other pages
+        page = largest_page(page_areas(image))
+    if isinstance(page, int):
+        try:
+            image.seek(page)
+        except EOFError:
+            raise ImageError(f"page {page} of a file with fewer") from None
+
+
+def _heif_brands(head: bytes) -> set[bytes]:
+    """Return the major and compatible brands of an ISO base media file."""
+    if head[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+
+
+def is_avif(head: bytes) -> bool:
+    """Return True if a file that starts with `head` is an AVIF image."""
+    return bool(_heif_brands(head) & {b"avif", b"avis"})
+
+
+def is_heif(head: bytes) -> bool:
+    """Return True if a file that starts with `head` is a HEIF image; check for AVIF first, which is one."""
+    return bool(_heif_brands(head) & {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+
+
+def is_gray16(image: Image.Image) -> bool:
+    """Return True if samples are 16-bit gray, 0…65535. A 16-bit PGM, and a PNG before Pillow 11, comes as mode "I"."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def to_gray16(image: Image.Image) -> np.ndarray:
+    """Return the (H, W) samples of an image that `is_gray16`: 0 for black to 65535 for white."""
+    samples = np.asarray(image).astype(np.uint32)
+    if isinstance(image, TiffImageFile):  # of which Pillow tells neither the scanners' 12 bits nor negatives
+        white = (1 << image.tag_v2[BITSPERSAMPLE][0]) - 1
+        samples = (samples * 65535 + white // 2) // white
+        if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
+            samples = 65535 - samples
+    return samples
+
+
+def check_bit_depth(image: Image.Image) -> None:
+    """Raise ImageError for samples without a defined range."""
+    if image.mode in ("I", "F"):
+        raise ImageError("32-bit or signed samples, whose white is not defined; set --value_range LO,HI")
+
+
+def from_pil(image: Image.Image) -> ImageArray:
+    """Return the samples of an upright PIL image, 8-bit or 16-bit gray; palettes and CMYK become RGB.
+
+    Raises:
+        ImageError: 32-bit samples.
+    """
+    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "L", "LA") else None
+    info = FileInfo(image.format or "PNG", profile)
+    if is_gray16(image):
+        return ImageArray(to_gray16(image).astype(np.uint16)[:, :, None], info=info)
+    check_bit_depth(image)
+    is_gray = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        pixels = np.asarray(image.convert("LA" if is_gray else "RGBA"))
+        return ImageArray(np.ascontiguousarray(pixels[:, :, :-1]), np.ascontiguousarray(pixels[:, :, -1]), info)
+    pixels = np.asarray(image.convert("L" if is_gray else "RGB"))
+    return ImageArray(pixels.reshape(*pixels.shape[:2], -1), info=info)
+
+
+def to_8_bit(image: Image.Image) -> Image.Image:
+    """Return `image` with 8-bit samples and without transparency; what is so already is returned as it is."""
+    if is_gray16(image):
+        return Image.fromarray(gray_to_8_bit(to_gray16(image)))
+    check_bit_depth(image)
+    if image.has_transparency_data:
+        return composite_over_white(image.convert("RGBA"))
+    return image
+
+
+def gray_to_8_bit(samples: np.ndarray) -> np.ndarray:
+    """Return 0…65535 scaled to 0…255 (uint8), rounded."""
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def read_pillow(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
+    """Read a file of any format that Pillow decodes, except TIFF."""
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    with open_with_pillow(file, head, page, max_pixels) as image:
+        if image.format == "PNG" and (head[24], head[25]) in _COLOR_PNG_16:
+            return _read_color_png16(file, image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return from_pil(image)
+
+
+def _read_color_png16(file: BinaryIO, image: Image.Image) -> ImageArray:
+    """Read 16-bit colors, of which Pillow keeps 8 bits. Args: image is the same file as Pillow opened it."""
+    try:
+        from imagecodecs import png_decode
+    except ImportError:
+        raise ImageError("a PNG with 16-bit colors: pip install imagecodecs") from None
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    file.seek(0)
+    pixels = transpose_by_orientation(png_decode(file.read()), orientation)
+    info = FileInfo("PNG", image.info.get("icc_profile"))
+    if pixels.shape[2] in (2, 4):
+        return ImageArray(np.ascontiguousarray(pixels[:, :, :-1]), np.ascontiguousarray(pixels[:, :, -1]), info)
+    return ImageArray(np.ascontiguousarray(pixels), info=info)
+
+
+def read_any_tiff(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
+    """Read through Pillow what it reads without loss, as ever, and everything else through tifffile."""
+    try:
+        with open_with_pillow(file, b"", page, max_pixels) as image:
+            assert isinstance(image, TiffImageFile)
+            index, pages = image.tell(), 1
+            if page is None:
+                pages = len(page_areas(image))
+                image.seek(index)
+            if _is_exact(image, pages):
+                tags = image.tag_v2
+                geo = tuple(_geo_tag(image, code) for code in GEO_TAGS if code in tags)
+                if tags.get(_ORIENTATION, 1) != 1:
+                    geo = ()  # it is that of the stored rows
+                ImageOps.exif_transpose(image, in_place=True)
+                array = from_pil(image)
+                return replace(array, info=replace(array.info, format="TIFF", geo_tags=geo, pages=pages))
+    except UnidentifiedImageError:
+        pass
+    file.seek(0)
+    return read_tiff(file, page, max_pixels)
+
+
+def _is_exact(image: TiffImageFile, pages: int) -> bool:
+    """Return True if Pillow decodes every band and every bit, and if the page is a whole image."""
+    tags = image.tag_v2
+    bits, samples = tags.get(BITSPERSAMPLE, (1,)), tags.get(SAMPLESPERPIXEL, 1)
+    if set(tags.get(SAMPLEFORMAT, (_UNSIGNED,))) != {_UNSIGNED}:
+        return False
+    is_whole = not spans_pages(str(tags.get(IMAGEDESCRIPTION, "")), pages, image.width, image.height)
+    if is_gray16(image):
+        return samples == 1 and is_whole
+    return image.mode not in ("I", "F") and max(bits) <= 8 and samples == len(image.getbands()) and is_whole
+
+
+def _geo_tag(image: TiffImageFile, code: int) -> TiffTag:
+    value = image.tag_v2[code]
+    if not isinstance(value, str | bytes | tuple):
+        value = (value,)
+    return TiffTag(code, image.tag_v2.tagtype[code], len(value), value)
