@@ -18,25 +18,24 @@ EXEMPT = re.compile(r"(#|//) style: ok$|<!-- style: ok -->$")
 # Regular expression, matched inside words and names too: the word to use instead.
 USE_INSTEAD = {
     # Not in stable names: the flags --pictures and --evaluation_pictures, keys of metrics.jsonl, and a file name.
-    r"(?<!--)(?<!arguments\.)(?<![\"'`])(?<!(demo|real)_)(?<!evaluation_)(?<![a-z])picture": "image",
-    r"\bdata sets?\b": "dataset",
+    r"(?<!--)(?<!arguments\.)(?<![\"'`])(?<!(demo|real)_)(?<!evaluation_)(?<![a-z])picture": "image",  # style: ok
+    r"\bdata sets?\b": "dataset",  # style: ok
     r"(optimi|normali|initiali|regulari|minimi|maximi|synchroni|summari|reali|recogni)s(e[ds]?|ing|ation|er)": "-ize",
-    r"colour|centre|neighbour|behaviour|grey(?!scale)|honour": "US spelling",
-    r"\b(anew|midst|whoever|forsake|heed|hindrance|thereof|wherein|nought)\b|for want of": "plain modern English",
-    r"\bshall\b": "must, or the present tense",
-    r"\b(go|goes|going|went) on where|\b(take|takes|taken|took) up again|\btake_up\b": "resume",
-    r"\b(by|from) chance\b.{0,20}\bcoin\b|\bthrow(s|n)? (a|the) coin\b": "sample",
-    r"\byardstick\b": "reference workload",
-    r"\b(taken|timed|measured) in turns\b": "interleaved",
-    r"wanted_figures|declare_figures|figure_table|format_figure|JudgedPictures|\bJudge\b|figures of": "metric",
-    r"KeptDraws|DrawTensors|draws_at|seed_draws|draw_positions|draw_flip|\bdraws?(\.| =|: )|random draw": "sample, RNG",
-    r"RecordedSteps|recorded_steps|\bRecorder\b|MOST_RECORDINGS|\bplay(ed|s)? back\b": "CUDA graph capture, replay",
-    r"\bmachinery\b|HowToCompute|network_calls|chosen_speed": "performance config",
-    r"keep_freed_memory|whole_folder|started_together|upright_visuals|keep_averages|WeightAverages|RunFiles": (
-        "the name in the module that does this now"
-    ),
-    r"LiveView|BackgroundView|\bInbox\b|VisdomBoard|VisdomScreen|\blive views?\b": "logger",
-    r"SilentReport|TrainingReport|EarlyWarnings|LossWatch|early warnings?": "visualizer, monitor",
+    r"colour|centre|neighbour|behaviour|grey(?!scale)|honour": "US spelling",  # style: ok
+    r"\b(anew|midst|whoever|forsake|heed|hindrance|nought)\b|for want of": "plain modern English",  # style: ok
+    r"\bshall\b": "must, or the present tense",  # style: ok
+    r"\b(go|goes|going|went) on where|\b(take|takes|taken|took) up again|\btake_up\b": "resume",  # style: ok
+    r"\b(by|from) chance\b.{0,20}\bcoin\b|\bthrow(s|n)? (a|the) coin\b": "sample",  # style: ok
+    r"\byardstick\b": "reference workload",  # style: ok
+    r"\b(taken|timed|measured) in turns\b": "interleaved",  # style: ok
+    r"(wanted|declare)_figures|figure_table|format_figure|JudgedPictures|\bJudge\b|figures of": "metric",  # style: ok
+    r"KeptDraws|DrawTensors|draws_at|seed_draws|draw_(positions|flip)": "sample, RNG",  # style: ok
+    r"\bdraws?(\.| =|: )|random draw": "sample, RNG",
+    r"RecordedSteps|recorded_steps|\bRecorder\b|\bplay(ed|s)? back\b": "CUDA graph capture, replay",  # style: ok
+    r"\bmachinery\b|HowToCompute|network_calls|chosen_speed": "performance config",  # style: ok
+    r"keep_freed_memory|whole_folder|upright_visuals|keep_averages|WeightAverages|RunFiles": "its new name",  # style: ok
+    r"LiveView|BackgroundView|\bInbox\b|VisdomBoard|VisdomScreen|\blive views?\b": "logger",  # style: ok
+    r"SilentReport|TrainingReport|EarlyWarnings|LossWatch|early warnings?": "visualizer, monitor",  # style: ok
     r'^\s*"""(What|Whether|Where|How|Of)\b': "a docstring that starts with an imperative verb",
 }
 PATTERNS = [(re.compile(pattern, re.IGNORECASE), better) for pattern, better in USE_INSTEAD.items()]

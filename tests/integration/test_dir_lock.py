@@ -30,7 +30,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, train) -> Path:
-    """A folder with a dataset, and with a run of two epochs, "whole", that nothing happened to."""
+    """Return a folder with a dataset and an undisturbed run of two epochs, "whole"."""
     folder = tmp_path_factory.mktemp("locks")
     two_domains(folder / "data", n_A=5, n_B=3, size=(40, 32))
     assert train(folder, *RUN, *TWO_EPOCHS, "--name", "whole").status == 0

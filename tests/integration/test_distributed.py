@@ -12,7 +12,7 @@ from programs import ENVIRONMENT, ROOT
 
 
 def torchrun(folder: Path, processes: int, program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program in so many processes, which talk through gloo, to its end."""
+    """Run a program in several processes that communicate with gloo, until it ends."""
     return subprocess.run(
         [
             sys.executable,
@@ -59,7 +59,7 @@ def test_two_processes_take_the_steps_of_one(case: str, of_two: dict[str, Any], 
 
 
 def difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
-    """The largest of all differences between two tables of tensors."""
+    """Return the largest difference between two dictionaries of tensors."""
     assert one.keys() == two.keys()
     return max((two[name] - tensor).abs().max().item() for name, tensor in one.items())
 

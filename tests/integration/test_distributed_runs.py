@@ -40,7 +40,7 @@ Losses = dict[tuple[int, int], list[float]]
 
 
 def start(folder: Path, launcher: Sequence[str], *arguments: str) -> subprocess.Popen[str]:
-    """Starts train.py in `folder` by a launcher of processes."""
+    """Start train.py in `folder` with torchrun."""
     return subprocess.Popen(
         [*launcher, *command("train.py", *arguments)[1:]],
         cwd=folder,
@@ -52,7 +52,7 @@ def start(folder: Path, launcher: Sequence[str], *arguments: str) -> subprocess.
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the child processes of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

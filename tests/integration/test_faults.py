@@ -22,7 +22,7 @@ from options import TrainOptions
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, train) -> Path:
-    """A folder with a dataset, and with a run of two epochs, "whole", that nothing happened to."""
+    """Return a folder with a dataset and an undisturbed run of two epochs, "whole"."""
     folder = tmp_path_factory.mktemp("faults")
     two_domains(folder / "data", n_A=5, n_B=3, size=(40, 32))
     assert train(folder, *RUN, *TWO_EPOCHS, "--name", "whole").status == 0
@@ -30,13 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, train) -> Path:
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
-    """The checkpoints of a run."""
+    """Return the checkpoints of a run."""
     return {path.name: path.read_bytes() for path in [*run_dir.glob("*.pth"), run_dir / STATE]}
 
 
 @pytest.fixture
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of a megabyte in the place of the folder of the run "small"."""
+    """Mount a file system of 1 MB at the folder of the run "small"."""
     place = folder / "checkpoints" / "small"
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True)

@@ -39,7 +39,7 @@ int fsync(int descriptor) {
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library whose fsync fails with the error numbers in FOLDER_ERROR and FILE_ERROR."""
+    """Compile a library whose fsync fails with the error numbers in FOLDER_ERROR and FILE_ERROR."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")
@@ -124,7 +124,7 @@ os.open, os.replace = open_no_folder, replace_later
 
 @pytest.fixture(scope="module")
 def like_windows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of Python processes that lack what Windows lacks."""
+    """Return the environment of a Python process without the functions that Windows lacks."""
     folder = tmp_path_factory.mktemp("windows")
     (folder / "sitecustomize.py").write_text(LIKE_WINDOWS)
     return ENVIRONMENT | {"PYTHONPATH": str(folder)}

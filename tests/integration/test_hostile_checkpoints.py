@@ -20,6 +20,7 @@ from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
 from util.errors import UserError
+from util.runtime.checkpoint import read_training_state
 from util.runtime.weights import load_weights, save_weights, write_safetensors
 
 TINY = [
@@ -51,7 +52,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 
 
 def with_damaged_pickle(content: bytes, rng: random.Random) -> bytes:
-    """A file of torch's format whose description of the tensors is damaged, and whose checksums are right."""
+    """Return a PyTorch file whose pickle is damaged and whose checksums are correct."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(buffer, "w") as forged:
         for name in whole.namelist():
@@ -94,7 +95,7 @@ def test_damaged_weights(tmp_path: Path, form: str, number: int) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BaseModel, Path, bytes]]:
-    """A model, the state file of its run after two steps, and what the file holds."""
+    """Return a model, the state file of its run after two steps, and the content of the file."""
     folder = tmp_path_factory.mktemp("run")
     model = create_model(TrainOptions().parse([*TINY, "--name", "run", "--checkpoints_dir", str(folder)]))
     for step in range(2):
@@ -190,9 +191,7 @@ def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(run, tmp_path: Pa
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match="not a regular file"):
         if name == STATE:
-            from util.runtime.checkpoint import read_run_state
-
-            read_run_state(tmp_path / name)
+            read_training_state(tmp_path / name)
         else:
             load_weights(small_network(), tmp_path / name)
 

@@ -114,7 +114,7 @@ def test_another_beginning_that_is_asked_for_is_made(folder: Path, train, explic
     assert train(folder, *run, "--overwrite").status == 0
     ended = train(folder, *run, "--continue_train", *explicit)
     assert ended.status == 0
-    assert "; the optimizers start anew\n" in ended.told
+    assert "; the optimizers start from zero\n" in ended.told
     epochs = {line.partition(",")[0] for line in ended.told.splitlines() if line.startswith("(epoch: ")}
     assert epochs == ({"(epoch: 2"} if "--epoch_count" in explicit else {"(epoch: 1", "(epoch: 2"})
 
@@ -125,7 +125,7 @@ def test_weights_without_a_state_are_started_from(folder: Path, train) -> None:
     (folder / "checkpoints" / "published" / STATE).unlink()
     ended = train(folder, *run, "--continue_train")
     assert ended.status == 0
-    assert "starting from the weights of published, latest; the optimizers start anew\n" in ended.told
+    assert "loaded the weights of published, latest; the optimizers start from zero\n" in ended.told
 
 
 def test_weights_that_somebody_put_there_are_not_passed_over(folder: Path, train) -> None:

@@ -23,8 +23,7 @@ Fault = Callable[[int, Path], None]
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system for the disturbed run, with room for the logs of thousands of steps; an ordinary folder where none
-    can be mounted."""
+    """Mount a small file system for the disturbed run. Use an ordinary folder if nothing can be mounted."""
     place = tmp_path / "checkpoints" / "disturbed"
     place.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True).returncode == 0
@@ -46,7 +45,7 @@ def full_disk(place: Path, after: int) -> Fault:
 
 
 def dead_worker(after: int) -> Fault:
-    """A worker is killed, and the run itself somewhat later."""
+    """Kill a worker, and later the run itself."""
 
     def kill_one(pid: int, output: Path) -> None:
         if reported(after, pid, output):
@@ -58,7 +57,7 @@ def dead_worker(after: int) -> Fault:
 
 
 def corrupt_image(data: Path, name: str, after: int) -> Fault:
-    """A file appears that is no image; the run is stopped, so that it will meet the file when it goes on."""
+    """Add a file that is not an image, and stop the run, so that it reads the file when it resumes."""
 
     def appear(pid: int, output: Path) -> None:
         (data / "trainA" / name).write_bytes(b"no image")

@@ -60,7 +60,7 @@ def train() -> Iterator[Callable[..., Ended]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset with pairs to test on, and a feature network."""
+    """Create a dataset with pairs to test on, and a feature network."""
     folder = tmp_path_factory.mktemp("evaluated")
     two_domains(folder / "data", n_A=5, n_B=3, size=(40, 32))
     two_domains(folder / "data", "test", n_A=6, n_B=8, size=(40, 32))

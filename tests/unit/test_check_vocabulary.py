@@ -15,9 +15,10 @@ def check(path: Path, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(SCRIPT), str(path)], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "line", ["first_picture = 1", "# a data set", '"""Whether it is."""', "# the optimiser"]
-)  # style: ok
+REPLACED = ["first_picture = 1", "# a data set", '"""Whether it is."""', "# the optimiser"]  # style: ok
+
+
+@pytest.mark.parametrize("line", REPLACED)
 def test_words_to_replace_are_reported_with_their_line(tmp_path: Path, line: str) -> None:
     done = check(tmp_path / "file.py", line)
     assert done.returncode == 1

@@ -71,7 +71,7 @@ TRAINED = [name for name in DATASETS if name != "single"]  # which is for testin
 
 @pytest.fixture
 def dataroot(tmp_path: Path) -> Path:
-    """A folder that every dataset can read in training and in a test."""
+    """Create a folder that every dataset mode can read in training and testing."""
     for phase in ("train", "test"):
         two_domains(tmp_path, phase, n_A=1, n_B=1)
         fill(tmp_path / phase, 1, (40, 16))

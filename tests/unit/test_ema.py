@@ -15,7 +15,7 @@ def network() -> nn.Module:
 
 
 def step(trained: nn.Module, seed: int) -> None:
-    """Moves every weight and, by a pass, the running statistics."""
+    """Change every weight and, by a forward pass, the running statistics."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in trained.parameters():

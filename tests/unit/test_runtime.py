@@ -19,7 +19,7 @@ from util.runtime.rng import fork_rng_seeded
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Makes PyTorch see so many GPUs, whatever this machine has. Returns a list: the devices that become the current one."""
+    """Make PyTorch report this many GPUs. Return a list of the devices that become the current one."""
     current: list[torch.device] = []
 
     def make(cuda: int = 0, apple: bool = False) -> list[torch.device]:
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_flags(tmp_path: Pat
 
 
 def rates(name: str, run: EpochPlan) -> list[float]:
-    """The factors of a run's epochs, from its first to its last."""
+    """Return the learning rate factors of all epochs."""
     return [SCHEDULES[name](epoch, run) for epoch in range(run.first, run.constant + run.decay + 1)]
 
 
