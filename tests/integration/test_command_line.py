@@ -100,7 +100,7 @@ def test_training_cut_leaves_weights_options_a_log_and_a_page(trained: tuple[Pat
     assert [line for line in told.splitlines() if line.startswith("(")] == lines
 
     assert "5 training images per epoch, on the CPU" in told
-    assert told.count("curves and images: ") == 1 and (run_dir / "web" / "index.html").is_file()
+    assert told.count("training page: ") == 1 and (run_dir / "web" / "index.html").is_file()
     assert "K\\xe4tzchen" in told
     assert re.search(r"^ *ngf: 2    \[given\]$", (run_dir / "train_opt.txt").read_text(), flags=re.MULTILINE)
     assert {"ngf": 2, "seed": 5, "lambda_NCE": 1.0}.items() <= recorded(run_dir).items()
@@ -196,7 +196,7 @@ def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
         os.killpg(training.pid, signal.SIGINT)  # as a terminal does: to the workers as well
         told, complained = training.communicate(timeout=250)
     assert (training.returncode, complained) == (130, "interrupted\n")
-    assert told.endswith("the newest weights: checkpoints/long/latest_net_*.pth\n")
+    assert told.endswith("saved: checkpoints/long/latest_net_*.pth\n")
     long = tmp_path / "checkpoints" / "long"
     of_the_mode = {"n_epochs": 150, "n_epochs_decay": 50, "flip_equivariance": True, "nce_idt": False, "lambda_NCE": 10.0}
     assert of_the_mode.items() <= recorded(long).items()

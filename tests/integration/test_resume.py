@@ -135,7 +135,7 @@ def test_weights_that_somebody_put_there_are_not_passed_over(folder: Path, train
     weights.write_bytes((folder / "checkpoints" / "taken" / "latest_net_G.pth").read_bytes())
     ended = train(folder, *arguments("fastcut", "given"), "--continue_train")
     assert ended.status == 2
-    assert ended.complained.startswith("error: checkpoints/given/latest_net_G.pth is not what the run saved there together")
+    assert ended.complained.startswith("error: checkpoints/given/latest_net_G.pth: not the file that the run saved together")
 
 
 def test_no_line_of_the_log_is_written_twice(folder: Path, train) -> None:
