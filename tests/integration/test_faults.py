@@ -273,6 +273,4 @@ def test_old_checkpoints_make_room(folder: Path, train) -> None:
 def test_nothing_left_to_train_is_said(folder: Path, train) -> None:
     ended = train(folder, *RUN, *TWO_EPOCHS, "--name", "whole", "--continue_train")
     assert ended.status == 0
-    assert ended.told.endswith(
-        "nothing left to train: the last epoch is 2. Raise --n_epochs or --n_epochs_decay.\n"
-    )
+    assert ended.told.endswith("nothing left to train: the last epoch is 2. Raise --n_epochs or --n_epochs_decay.\n")
