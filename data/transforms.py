@@ -1,6 +1,7 @@
 """Transforms from image to network input: the operations of --preprocess, flip, scaling to [-1, 1].
 
-Before the first random operation an image is a PIL image, afterwards a uint8 array (C, H, W), which --cache can store.
+Testing and evaluation use no random numbers: zoom and flip are left out, and crop, patch and trim cut the center. Before the
+first random operation an image is a PIL image, afterwards a uint8 array (C, H, W), which --cache can store.
 """
 
 import re
@@ -37,6 +38,7 @@ class Transform:
     grayscale: bool = False  # one channel instead of three
     random_scale_max: float = 3.0  # zoom factors are uniform in [1/random_scale_max, 1]
     resample: Resampling = Resampling.BICUBIC
+    is_train: bool = True  # False: nothing is random. There is no zoom and no flip, and the center is cropped
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
         """Return the (C, H, W) float32 tensor of an 8-bit RGB `image`. Raise the errors of both stages."""
@@ -47,25 +49,30 @@ class Transform:
 
         Raises:
             ImageError: the resized image would have more than MAX_PIXELS.
+            ImageTooSmallError: the image is smaller than the central crop of a test.
         """
         if self.grayscale:
             image = image.convert("L")
         for op in self.ops:
             if op in RESIZE_OPS:
                 image = RESIZE_OPS[op](image, self)
-        if not set(self.ops) & set(RANDOM_OPS):
+            elif op in CENTER_OPS and not self.is_train:
+                image = CENTER_OPS[op](image, self.crop_size)
+        if not self.is_train or not set(self.ops) & set(RANDOM_OPS):
             image = round_to_multiple(image, self.resample)
         return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
     def apply_random(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """Return the (C, H, W) float32 tensor of the pixels returned by `apply_deterministic`.
 
-        All random numbers come from `rng`.
+        All random numbers come from `rng`. At test time none is used.
 
         Raises:
             ImageTooSmallError: the image is smaller than `crop_size`, and crop or patch is one of the operations.
             ImageError: see `apply_deterministic`.
         """
+        if not self.is_train:
+            return to_tensor(pixels)
         for op in self.ops:
             if op in RANDOM_OPS:
                 pixels = RANDOM_OPS[op](pixels, self, rng)
@@ -89,6 +96,12 @@ RANDOM_OPS: dict[str, Callable[[np.ndarray, Transform, np.random.Generator], np.
     "patch": lambda pixels, t, rng: patch(pixels, t.crop_size, rng),
     "trim": lambda pixels, t, rng: trim(pixels, t.crop_size, rng),
 }
+# At test time these replace the random operations. A zoom is left out.
+CENTER_OPS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+    "crop": lambda image, size: center_crop(image, size),
+    "patch": lambda image, size: center_crop(image, size),
+    "trim": lambda image, size: center_trim(image, size),
+}
 OPS = (*RESIZE_OPS, *RANDOM_OPS)
 _ALTERNATIVES = ("resize", "scale_width", "scale_shortside")
 
@@ -103,6 +116,7 @@ def create_transform(opt: Namespace, resample: Resampling, grayscale: bool) -> T
         grayscale=grayscale,
         random_scale_max=opt.random_scale_max,
         resample=resample,
+        is_train=opt.isTrain,
     )
 
 
@@ -192,6 +206,20 @@ def trim(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Crop sides longer than `size` to it at a random offset, and keep shorter ones."""
     _, height, width = pixels.shape
     return _random_crop(pixels, min(width, size), min(height, size), rng)
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Crop the central square of `size` pixels. Raise ImageTooSmallError if it does not fit."""
+    if min(image.size) < size:
+        raise _too_small(image.width, image.height, size)
+    return center_trim(image, size)
+
+
+def center_trim(image: Image.Image, size: int) -> Image.Image:
+    """Crop the middle of sides longer than `size`, and keep shorter ones."""
+    width, height = (min(side, size) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def grid_cells(width: int, height: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Join images of equal names side by side, A left and B right, for `--dataset_mode aligned`.
+"""Join images of the same name side by side, A left and B right, for `--dataset_mode aligned`.
 
     python datasets/combine_A_and_B.py --fold_A photos --fold_B labels --fold_AB datasets/photo2label
 
@@ -20,6 +20,7 @@ from data.image_folder import list_images
 from data.image_io import ImageError, read_image
 from util.cli import CLIParser, positive_int
 from util.errors import UserError, exit_on_user_error
+from util.pairs import match_pairs
 
 MAX_LISTED = 3  # names in an error message
 JPEG_QUALITY = 95
@@ -49,6 +50,8 @@ def find_pairs(
 ) -> dict[Path, tuple[Path, Path]]:
     """Return the two images of each result by its path relative to the folder of results, sorted.
 
+    Names of a pair may differ as `match_pairs` says. The result has the name of the left image.
+
     Args:
         folder_A: folder of the left images.
         folder_B: folder of the right images.
@@ -56,31 +59,36 @@ def find_pairs(
         limit: maximum number of pairs per subfolder.
 
     Raises:
-        UserError: a folder is missing, or an image has no partner.
+        UserError: a folder is missing, or an image has no partner, or several.
     """
     images_A = images_by_name(folder_A, "_A" if suffixed else "")
     images_B = images_by_name(folder_B, "_B" if suffixed else "")
-    for here, there, folder in ((images_A, images_B, folder_B), (images_B, images_A, folder_A)):
-        unpaired = sorted(str(here[name]) for name in here.keys() - there.keys())
-        if unpaired:
-            more = f" and {len(unpaired) - MAX_LISTED} more" if len(unpaired) > MAX_LISTED else ""
-            raise UserError(f"{folder}: no partner of {', '.join(unpaired[:MAX_LISTED])}{more}. Both images need one name.")
+    matches = match_pairs(sorted(images_A), images_B)
+    matched = set(matches.values())
+    unpaired_A = [path for name, path in images_A.items() if name not in matches]
+    unpaired_B = [path for name, path in images_B.items() if name not in matched]
+    for paths, other in ((unpaired_A, folder_B), (unpaired_B, folder_A)):
+        if paths:
+            listed = ", ".join(sorted(map(str, paths))[:MAX_LISTED])
+            more = f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else ""
+            raise UserError(f"{other}: no partner of {listed}{more}. Both images need one name.")
     pairs: dict[Path, tuple[Path, Path]] = {}
     in_subfolder: Counter[Path] = Counter()
-    for name in sorted(images_A):
+    for name_A, name_B in matches.items():
+        name = Path(name_A)
         in_subfolder[name.parent] += 1
         if limit is None or in_subfolder[name.parent] <= limit:
-            pairs[name] = images_A[name], images_B[name]
+            pairs[name] = images_A[name_A], images_B[name_B]
     return pairs
 
 
-def images_by_name(folder: Path, suffix: str) -> dict[Path, Path]:
+def images_by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """Return all images below `folder` whose stem ends in `suffix`, by their relative paths without the suffix."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Check the path.")
     images = [Path(path) for path in list_images(str(folder))]
     return {
-        path.relative_to(folder).with_stem(path.stem.removesuffix(suffix)): path
+        path.relative_to(folder).with_stem(path.stem.removesuffix(suffix)).as_posix(): path
         for path in images
         if path.stem.endswith(suffix)
     }

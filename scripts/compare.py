@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data.image_folder import list_images
 from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
 from util.files import prepare_output_dir
@@ -32,6 +33,13 @@ def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]
     return dict(zip(names, folders, strict=True))
 
 
+def find_targets(folder: Path) -> dict[str, Path]:
+    """Return the images below `folder` by their relative paths. Raise UserError if there are none."""
+    if not folder.is_dir():
+        raise UserError(f"--truth {folder}: not a folder. Give the folder of the ground truth images.")
+    return {Path(path).relative_to(folder).as_posix(): Path(path) for path in list_images(str(folder))}
+
+
 def main() -> None:
     configure_stdio()
     parser = CLIParser(description="Write a page that compares the results of several runs.")
@@ -44,7 +52,7 @@ def main() -> None:
         runs = label_runs(arguments.results, arguments.labels)
         prepare_output_dir(arguments.output, "--output")
         page = arguments.output / "index.html"
-        count = write_comparison(page, runs, arguments.truth)
+        count = write_comparison(page, runs, find_targets(arguments.truth) if arguments.truth else {})
         print(f"{count} inputs in {len(runs)} runs: {page}")
 
 

@@ -55,6 +55,33 @@ def test_runs_are_shown_side_by_side_on_the_same_inputs(tmp_path) -> None:
     }
 
 
+def test_names_of_the_ground_truth_may_differ(tmp_path) -> None:
+    results(tmp_path / "cut/test_1", {"1_A.jpg": 0, "12:30.jpg": 0, "alone.jpg": 0})
+    (tmp_path / "truth").mkdir()
+    for name in ("1_B.jpg", "12:30.bmp"):
+        Image.new("RGB", (6, 4), (9, 9, 9)).save(tmp_path / "truth" / name)
+    (tmp_path / "truth/alone.txt").write_text("not an image")
+    done = compare(tmp_path, "cut/test_1", "--truth", "truth")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pairs: 2 of 3 matched\n" in done.stdout
+    shown = rows(tmp_path / "results/comparison/index.html")
+    assert [name for name, images in shown.items() if ("ground truth", 9) in images] == ["12_30.png", "1_A.png"]
+
+    (tmp_path / "truth/12:30.bmp").rename(tmp_path / "truth/1_B.png")
+    done = compare(tmp_path, "cut/test_1", "--truth", "truth")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "ambiguous pair: '1_A' could belong to '1_B.jpg' or '1_B.png'" in done.stderr
+
+
+def test_a_ground_truth_of_other_images_is_an_error(tmp_path) -> None:
+    results(tmp_path / "cut/test_1", {"a.jpg": 0})
+    (tmp_path / "truth").mkdir()
+    Image.new("RGB", (6, 4)).save(tmp_path / "truth/b.jpg")
+    done = compare(tmp_path, "cut/test_1", "--truth", "truth")
+    assert (done.returncode, done.stdout) == (2, "pairs: 0 of 1 matched\n")
+    assert "--truth: no image belongs to a result such as a.png" in done.stderr
+
+
 def test_a_comparison_page_can_be_moved_with_its_results(tmp_path) -> None:
     results(tmp_path / "here/results/cut/test_latest", {"a.jpg": 0})
     assert compare(tmp_path / "here", "results/cut/test_latest").returncode == 0

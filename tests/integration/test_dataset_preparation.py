@@ -107,6 +107,22 @@ def test_suffixed_names_are_pairs_with_use_ab(run: Run, tmp_path: Path) -> None:
     assert colors(tmp_path / "AB" / "train" / "cat.png") == ((16, 6), list(RED), list(BLUE))
 
 
+def test_names_of_a_pair_may_differ(run: Run, tmp_path: Path) -> None:
+    image(tmp_path / "A" / "1_A.png", RED)
+    image(tmp_path / "B" / "1_B.bmp", BLUE)
+    result = run("combine_A_and_B.py", fold_A=tmp_path / "A", fold_B=tmp_path / "B", fold_AB=tmp_path / "AB")
+    assert result.returncode == 0, result.stderr
+    assert colors(tmp_path / "AB" / "1_A.png") == ((16, 6), list(RED), list(BLUE))
+
+
+def test_an_ambiguous_pair_is_named(run: Run, two_folders: dict[str, Path]) -> None:
+    image(two_folders["fold_B"] / "val" / "1.bmp", BLUE)
+    image(two_folders["fold_B"] / "val" / "1.jpg", BLUE)
+    (two_folders["fold_B"] / "val" / "1.png").unlink()
+    result = run("combine_A_and_B.py", **two_folders)
+    assert_refused(result, two_folders["fold_AB"], "ambiguous pair: 'val/1.png'", "'val/1.bmp' or 'val/1.jpg'")
+
+
 def test_num_imgs_counts_in_each_subfolder(run: Run, two_folders: dict[str, Path]) -> None:
     assert run("combine_A_and_B.py", **two_folders, num_imgs="1").returncode == 0
     assert files(two_folders["fold_AB"]) == {"train/1.png", "val/1.png"}

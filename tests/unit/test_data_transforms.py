@@ -1,6 +1,7 @@
 """The operations of --preprocess, the flip and the scaling of values."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,12 @@ def test_crop_reaches_every_place_and_no_other() -> None:
     assert found == {tuple(pixels[top, left, :2]) for left in range(5) for top in range(3)}
 
 
+@pytest.mark.parametrize("op", ["crop", "patch"])
+def test_too_small_for_a_central_crop(op: str) -> None:
+    with pytest.raises(ImageTooSmallError, match="40x30"):
+        replace(transform(op), is_train=False)(noise(40, 30), np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("step", ["crop", "patch"])
 def test_too_small_for_a_crop(step: str) -> None:
     with pytest.raises(ImageTooSmallError, match="40x30"):
@@ -124,6 +131,42 @@ def test_patch_is_a_cell_of_a_shifted_grid() -> None:
     rows = {round(patch[0, 0, 1] / 255 * 69) for patch in patches}
     assert columns == {cell * 32 + offset for cell in range(3) for offset in range(5)}
     assert rows == {cell * 32 + offset for cell in range(2) for offset in range(7)}
+
+
+TESTED = ("crop", "patch", "trim", "zoom", "zoom_and_patch", "scale_width_and_crop", "resize_and_crop", "fixsize_and_trim")
+
+
+@pytest.mark.parametrize("preprocess", TESTED)
+def test_nothing_is_random_at_test_time(tmp_path: Path, preprocess: str) -> None:
+    opt = options(tmp_path, is_train=False, no_flip=False, preprocess=preprocess, load_size=48, crop_size=32)
+    tested = create_transform(opt, Resampling.BICUBIC, grayscale=False)
+    first = tested(noise(60, 50), np.random.default_rng(0))
+    for seed in range(1, 6):
+        assert tested(noise(60, 50), np.random.default_rng(seed)).equal(first)
+
+
+@pytest.mark.parametrize(
+    ("op", "size", "box"),
+    [
+        ("crop", (60, 48), (14, 8, 46, 40)),
+        ("patch", (60, 48), (14, 8, 46, 40)),
+        ("trim", (60, 20), (14, 0, 46, 20)),
+        ("zoom", (60, 48), (0, 0, 60, 48)),
+    ],
+)
+def test_a_test_cuts_the_center(op: str, size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    tested = replace(transform(op), is_train=False)
+    result = tested(noise(*size), np.random.default_rng(0))
+    expected = np.asarray(noise(*size).crop(box)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(np.round((result.numpy() + 1) * 127.5), expected)
+
+
+@pytest.mark.parametrize("size", [64, 30])
+def test_resize_and_crop_at_one_size_tests_the_resized_image_as_published(size: int) -> None:
+    tested = replace(transform("resize", "crop", load_size=size, crop_size=size), is_train=False)
+    published = transform("resize", load_size=size)
+    rng = np.random.default_rng(0)
+    assert tested(noise(70, 50), rng).equal(published(noise(70, 50), rng))
 
 
 def test_flip_mirrors_about_half() -> None:

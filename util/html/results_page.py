@@ -12,10 +12,7 @@ import torch
 
 from util.html.page import PageImage, image_row, write_page
 from util.images import save_image
-
-# Not allowed on some file systems, where users may copy the results.
-RESERVED = frozenset('<>:"|?*\\/')
-LONGEST_NAME = 200  # bytes of one path component; most file systems allow 255
+from util.pairs import portable_folder, portable_name
 
 
 class OutputNamer:
@@ -39,8 +36,9 @@ class OutputNamer:
     def assign(self, source: str) -> str:
         """Return a relative path with forward slashes, ending in `.png`, that no earlier call has returned."""
         relative = self._relative(source)
-        folders = [_safe_folder(part) for part in relative.parent.parts]
-        names = chain([_safe(relative.stem), _safe(relative.name)], (f"{_safe(relative.name)}.{n}" for n in count(2)))
+        folders = [portable_folder(part) for part in relative.parent.parts]
+        full = portable_name(relative.name)
+        names = chain([portable_name(relative.stem), full], (f"{full}.{number}" for number in count(2)))
         paths = ("/".join([*folders, f"{name}.png"]) for name in names)
         path = next(path for path in paths if _on_any_file_system(path) not in self.taken)
         self.taken.add(_on_any_file_system(path))
@@ -54,19 +52,6 @@ class OutputNamer:
 def _absolute(path: Path) -> Path:
     # Not Path.resolve: a symbolic link keeps its own name. Not Path.absolute: it keeps `..`.
     return Path(os.path.abspath(path))  # noqa: PTH100
-
-
-def _safe(name: str) -> str:
-    """Return a path component that is valid on every file system and not hidden."""
-    valid = "".join(char if char.isprintable() and char not in RESERVED else "_" for char in name)
-    visible = "_" + valid[1:] if valid.startswith(".") else valid
-    return visible.encode()[:LONGEST_NAME].decode(errors="ignore")
-
-
-def _safe_folder(name: str) -> str:
-    """Return a folder name that does not end in `.png`, so that it cannot equal an image's name."""
-    safe = _safe(name)
-    return safe + "_" if safe.lower().endswith(".png") else safe
 
 
 def _on_any_file_system(path: str) -> str:
