@@ -32,7 +32,7 @@ from util.metrics.base import EvalImages, Measurement, MetricSpec
 from util.metrics.evaluator import METRICS, MetricEvaluator, create_evaluator
 from util.metrics.paired import PairedMetrics
 from util.metrics.validation import Validator
-from util.runtime.checkpoint import FILE_NAME
+from util.runtime.checkpoint import STATE_FILE
 from util.visualizer import Visualizer
 
 # Batch norm and dropout: a forward pass of the training networks would change their state.
@@ -169,7 +169,7 @@ def test_a_resumed_run_ends_with_the_same_ema_and_best_weights(folder: Path, eva
     assert ended.status == 0, ended
     files = sorted(path.name for path in evaluated[0].glob("*.pth"))
     assert files == [f"{label}_net_{name}.pth" for label in ("best", "latest") for name in ("D", "F", "G", "G_ema")]
-    assert same_files(evaluated[0], folder / "checkpoints" / "parts", [*files, FILE_NAME])
+    assert same_files(evaluated[0], folder / "checkpoints" / "parts", [*files, STATE_FILE])
     assert evaluations(folder / "checkpoints" / "parts") == evaluations(evaluated[0])
 
 
