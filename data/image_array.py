@@ -33,7 +33,7 @@ class TiffTag:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What writing an image back needs beyond its samples."""
+    """Properties of an image file that are needed to write its format again, beside the samples."""
 
     format: str = "PNG"  # a key of WRITERS, or DICOM, which is only read
     icc_profile: bytes | None = None
