@@ -211,7 +211,7 @@ def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
 
     again = [*known, "--name", "long", "--overwrite"]
     sentence = refuse(tmp_path, "train.py", *again, "--preprocess", "crop", "--crop_size", "64")
-    assert "lower --crop_size" in sentence
+    assert "Lower --crop_size" in sentence
     assert not differ(began["G"], weights(long)), "a run that never took a step has spoilt the weights of another"
 
 
