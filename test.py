@@ -24,7 +24,13 @@ from models import create_model
 from models.base_model import BaseModel
 from models.networks.base import check_batch_independence
 from options import TestOptions
-from options.saved_options import architecture_conflicts, describe_options, saved_architecture_args
+from options.saved_options import (
+    conflicts_with_training,
+    describe_options,
+    describe_test_geometry,
+    saved_architecture_args,
+    saved_data_args,
+)
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import UserError, exit_on_user_error
@@ -35,12 +41,12 @@ from util.runtime.device import describe_device
 from util.runtime.ema import EMA_SUFFIX
 
 
-def parse_with_saved_architecture(arguments: list[str]) -> Namespace:
-    """Parse the command line, with the architecture options that were saved with the run as defaults."""
-    requested = TestOptions().parse(arguments)
-    for line in architecture_conflicts(requested):
+def parse_with_saved_options(arguments: list[str]) -> Namespace:
+    """Parse the command line, with the options that were saved with the run as defaults: architecture, sizes, data root."""
+    requested = TestOptions().parse(arguments, is_complete=False)
+    for line in conflicts_with_training(requested):
         print(f"note: {line}")
-    opt = TestOptions().parse([*saved_architecture_args(requested), *arguments])
+    opt = TestOptions().parse([*saved_architecture_args(requested), *saved_data_args(requested), *arguments])
     opt.explicit = requested.explicit
     return opt
 
@@ -61,6 +67,7 @@ def test(opt: Namespace) -> None:
 
     count = min(opt.num_test, len(dataset))
     hint = " (raise --num_test for more)" if count < len(dataset) else ""
+    print(describe_test_geometry(opt))
     print(f"{count} of {len(dataset)} images{hint}, on {describe_device(model.device)}")
 
     results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{EMA_SUFFIX if opt.ema else ''}"
@@ -98,7 +105,7 @@ def run_inference(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[
 def main() -> None:
     configure_stdio()
     with exit_on_user_error():
-        test(parse_with_saved_architecture(sys.argv[1:]))
+        test(parse_with_saved_options(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,17 @@ def check_name(name: str) -> None:
         raise UserError(f"--name {name!r}: not a folder name below --checkpoints_dir. Use a short name such as cat2dog_CUT.")
 
 
+def check_sizes(opt: Namespace) -> None:
+    """Raise UserError if images are resized to less than a crop."""
+    ops = parse_preprocess(opt.preprocess)
+    resizes = {"resize", "scale_width", "scale_shortside"} & set(ops)
+    if resizes and "crop" in ops and opt.load_size < opt.crop_size:
+        raise UserError(
+            f"--load_size {opt.load_size}: smaller than --crop_size {opt.crop_size}, so resized images do not contain a "
+            f"crop. Use --load_size {opt.crop_size} or more."
+        )
+
+
 def argument_group(parser: ArgumentParser, title: str) -> _ArgumentGroup:
     """Return the group of options with this title, a new one if there is none."""
     groups = [group for group in parser._action_groups if group.title == title]
@@ -67,17 +78,22 @@ class BaseOptions:
     is_train: ClassVar[bool]
     description: ClassVar[str]
 
-    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+    def parse(self, argv: Sequence[str] | None = None, is_complete: bool = True) -> Namespace:
         """Return the options of `argv`, or of sys.argv if it is None.
 
         `explicit` in the result contains the names of the options that the command line sets, `isTrain` is True in
         training. If the command line is wrong, print a one-line error and exit with status 2.
+
+        Args:
+            is_complete: False if the options of a run will be added to `argv`; the sizes are then not checked.
         """
         arguments = sys.argv[1:] if argv is None else list(argv)
         parser = self.parser(arguments)
         opt = parser.parse_args(arguments)
         try:
             self.finalize(opt)
+            if is_complete:
+                check_sizes(opt)
         except UserError as error:
             parser.error(str(error))
         opt.explicit = self._explicit_options(parser, arguments)
@@ -233,14 +249,7 @@ class BaseOptions:
         if opt.net_size is None:
             opt.net_size = min(opt.load_size, opt.crop_size)
         validate_performance(opt)
-        ops = parse_preprocess(opt.preprocess)
-        resizes = {"resize", "scale_width", "scale_shortside"} & set(ops)
-        if resizes and "crop" in ops and opt.load_size < opt.crop_size:
-            raise UserError(
-                f"--load_size {opt.load_size}: smaller than --crop_size {opt.crop_size}, so resized images do not contain a "
-                f"crop. Use --load_size {opt.crop_size} or more."
-            )
-
+        parse_preprocess(opt.preprocess)
         if opt.suffix:
             try:
                 opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"

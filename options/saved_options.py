@@ -4,10 +4,15 @@ import json
 import math
 from argparse import Action, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from data.geometry import describe_geometry, geometry_for_test
+from data.image_folder import DATAROOT_UNSET
+from data.transforms import parse_preprocess
+from models.networks import GENERATORS
 from options.base_options import ARCHITECTURE
 from options.test_options import TestOptions
 from util.errors import UserError
@@ -15,6 +20,7 @@ from util.files import atomic_write
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 INTERNAL = ("explicit", "isTrain")  # attributes that are not options
+GEOMETRY = ("preprocess", "load_size", "crop_size")
 # Options that may differ when a run resumes: they do not change what is computed, or say how to resume.
 RUNTIME_ONLY = frozenset(
     [
@@ -77,6 +83,45 @@ def saved_architecture_args(opt: Namespace) -> list[str]:
     return arguments
 
 
+def saved_data_args(opt: Namespace) -> list[str]:
+    """Return the arguments that read images as the training of the run `opt.name` did.
+
+    These are --preprocess, --load_size and --crop_size (see `geometry_for_test`), and --dataroot with its --dataset_mode
+    unless `opt` has another one. Put them before a test's own arguments, which then take precedence.
+
+    Raises:
+        UserError: the saved options are damaged.
+    """
+    saved, given = _load(opt), opt.explicit
+    arguments: list[str] = []
+    geometry = _saved_geometry(opt)
+    if geometry is not None:
+        arguments = [f"--preprocess={geometry.preprocess}", f"--crop_size={geometry.crop_size}"]
+        ops = parse_preprocess(opt.preprocess if "preprocess" in given else geometry.preprocess)
+        if "crop_size" not in given and not {"resize", "crop"} <= set(ops):  # else --load_size follows --crop_size
+            arguments.append(f"--load_size={geometry.load_size}")
+    dataroot = saved.get("dataroot", DATAROOT_UNSET)
+    if "dataroot" not in given and dataroot != DATAROOT_UNSET:
+        arguments.append(f"--dataroot={_checked(opt, 'dataroot', dataroot)}")
+        if "model" not in given and saved.get("dataset_mode") is not None:
+            arguments.append(f"--dataset_mode={_checked(opt, 'dataset_mode', saved['dataset_mode'])}")
+    return arguments
+
+
+def describe_test_geometry(opt: Namespace) -> str:
+    """Return a line such as "tested at 64 px, as trained"."""
+    tested = f"tested {describe_geometry(opt.preprocess, opt.load_size, opt.crop_size)}"
+    geometry = _saved_geometry(opt)
+    if geometry is None:
+        return tested
+    as_trained = describe_geometry(geometry.preprocess, geometry.load_size, geometry.crop_size)
+    if tested != f"tested {as_trained}":
+        return f"{tested}, not {as_trained} as trained"
+    return (
+        f"{tested}, trained on crops of {geometry.crop_size} px" if geometry.crops_in_training else f"{tested}, as trained"
+    )
+
+
 def parse_architecture_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """Parse a command line of architecture options only. Return the options that it sets, by name.
 
@@ -92,12 +137,14 @@ def parse_architecture_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(opt, name) for name in opt.explicit}
 
 
-def architecture_conflicts(opt: Namespace) -> Sequence[str]:
-    """Return a line for each architecture option that the command line and the run's training set differently."""
+def conflicts_with_training(opt: Namespace) -> Sequence[str]:
+    """Return a line for each option of architecture or image size that the command line and the training set differently."""
     saved = _load(opt)
     if opt.model == "test":
         saved.pop("model", None)  # --model test loads the generator of any run
-    names = [action.dest for action in _architecture_actions()]
+    names = [*(action.dest for action in _architecture_actions()), *GEOMETRY]
+    if (geometry := _saved_geometry(opt)) is not None:
+        saved |= {name: getattr(geometry, name) for name in GEOMETRY}
     return [
         f"--{name} is {getattr(opt, name)} here, but the run was trained with {saved[name]}"
         for name in names
@@ -113,6 +160,44 @@ def diff_options(opt: Namespace) -> list[str]:
         for name in sorted(current.keys() & saved.keys() - RUNTIME_ONLY)
         if current[name] != saved[name] and not name.startswith("display_")
     ]
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Values that a test takes over from a run."""
+
+    preprocess: str
+    load_size: int
+    crop_size: int
+    crops_in_training: bool  # the training cuts images that the test translates whole
+
+
+def _saved_geometry(opt: Namespace) -> _Geometry | None:
+    """Return the geometry for a test of the run `opt.name`, or None if it has not been saved."""
+    saved = _load(opt)
+    if any(saved.get(name) is None for name in GEOMETRY):
+        return None
+    preprocess = _checked(opt, "preprocess", saved["preprocess"])
+    load_size, crop_size = (int(_checked(opt, name, saved[name])) for name in ("load_size", "crop_size"))
+    netG = opt.netG if "netG" in opt.explicit else saved.get("netG", opt.netG)
+    any_size = netG not in GENERATORS or GENERATORS[netG].network.accepts_any_size
+    tested, load_size = geometry_for_test(preprocess, load_size, crop_size, any_size=any_size)
+    return _Geometry(tested, load_size, crop_size, crops_in_training=tested != preprocess)
+
+
+def _checked(opt: Namespace, name: str, value: Any) -> Any:
+    """Return the saved `value` of an option. Raise UserError if the command line could not have set it."""
+    action = next(action for action in TestOptions().parser([])._actions if action.dest == name)
+    is_text = action.type is None and action.choices is None
+    valid = _is_valid(action, value) and (isinstance(value, str) or not is_text)
+    if valid and name == "preprocess":
+        try:
+            parse_preprocess(value)
+        except UserError:
+            valid = False
+    if not valid:
+        raise _damaged(opt, f"{name} is {value!r}")
+    return value
 
 
 def _serializable(opt: Namespace) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Generator(nn.Module):
     gradient_checkpointing: bool = False
     #: Every forward pass adds random noise, so that two passes over one image differ.
     injects_noise: bool = False
+    #: A test translates whole images of any size. Otherwise it crops images as the training did.
+    accepts_any_size: bool = True
     #: Trained on crops for whole images: --model test does not resize its input by default.
     test_at_full_size: bool = False
 

@@ -64,6 +64,8 @@ class UnetGenerator(Generator):
         dropout: add dropout to the inner blocks that keep their channels.
     """
 
+    accepts_any_size = False
+
     def __init__(
         self, input_nc: int, output_nc: int, ngf: int, num_downs: int, norm: str = "instance", dropout: bool = False
     ) -> None:

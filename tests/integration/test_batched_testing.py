@@ -42,7 +42,7 @@ def test_the_page_is_that_of_one_image_after_the_other(tmp_path: Path, capfd: py
         folder = "_".join(["results", *way])
         known = [*run_dir, *NETWORKS, "--model", "test", "--preprocess", "none", "--gpu_ids", "-1", "--num_test", "6"]
         data = ["--dataroot", str(tmp_path / "data"), "--results_dir", str(tmp_path / folder)]
-        program.test(program.parse_with_saved_architecture([*known, *data, *way]))
+        program.test(program.parse_with_saved_options([*known, *data, *way]))
         told, complained = capfd.readouterr()
         assert "6 of 7 images" in told
         assert "05.png': not an image" in complained

@@ -13,10 +13,10 @@ from programs import ROOT, refuse
 from models import create_model
 from options import TestOptions, TrainOptions
 from options.base_options import ARCHITECTURE
-from options.saved_options import MACHINE_READABLE, TEXT, save_options, saved_architecture_args
+from options.saved_options import MACHINE_READABLE, TEXT, describe_test_geometry, save_options, saved_architecture_args
 from util.errors import UserError
 
-parse_with_saved_architecture = runpy.run_path(str(ROOT / "test.py"))["parse_with_saved_architecture"]
+parse_with_saved_options = runpy.run_path(str(ROOT / "test.py"))["parse_with_saved_options"]
 
 TINY = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--load_size", "32", "--crop_size", "32"]
 OTHERWISE = ["--input_nc", "1", "--output_nc", "1", "--normG", "batch", "--normD", "none", "--no_dropout", "no"]
@@ -31,7 +31,7 @@ def options_of_training(folder: Path, *arguments: str) -> Namespace:
 
 def options_of_test(folder: Path, *arguments: str) -> Namespace:
     """Return the options of a test of that run."""
-    return parse_with_saved_architecture(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
+    return parse_with_saved_options(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
 
 
 def write_saved(folder: Path, content: str | bytes) -> Path:
@@ -66,13 +66,84 @@ def test_a_test_uses_the_saved_architecture(tmp_path: Path, arguments: list[str]
     assert architecture(options_of_test(tmp_path)) == expected
 
 
-@pytest.mark.parametrize("model", ["cut", "sincut", "cycle_gan"])
-def test_a_test_uses_the_saved_net_size_but_not_load_and_crop_size(tmp_path: Path, model: str) -> None:
-    untrained = options_of_test(tmp_path, "--model", model)
-    options_of_training(tmp_path, "--model", model, "--load_size", "128", "--crop_size", "32")
+@pytest.mark.parametrize(
+    ("trained", "tested", "line"),
+    [
+        (["resize_and_crop", "72", "64"], ("resize_and_crop", 64, 64), "tested at 64 px, as trained"),
+        (["resize", "48", "64"], ("resize", 48, 64), "tested at 48 px, on whole images, as trained"),
+        (["none", "72", "64"], ("none", 72, 64), "tested on whole images, as trained"),
+        (["crop", "72", "64"], ("none", 72, 64), "tested on whole images, trained on crops of 64 px"),
+        (["zoom_and_patch", "72", "64"], ("none", 72, 64), "tested on whole images, trained on crops of 64 px"),
+        (
+            ["scale_width_and_crop", "512", "64"],
+            ("scale_width", 512, 64),
+            "tested at a width of 512 px, on whole images, trained on crops of 64 px",
+        ),
+        (
+            ["scale_shortside_and_trim", "72", "64"],
+            ("scale_shortside", 72, 64),
+            "tested at a short side of at least 72 px, on whole images, trained on crops of 64 px",
+        ),
+    ],
+)
+def test_a_test_uses_the_saved_geometry(tmp_path: Path, trained: list[str], tested: tuple, line: str) -> None:
+    preprocess, load_size, crop_size = trained
+    options_of_training(tmp_path, "--preprocess", preprocess, "--load_size", load_size, "--crop_size", crop_size)
     opt = options_of_test(tmp_path)
-    assert opt.net_size == 32
-    assert (opt.load_size, opt.crop_size) == (untrained.load_size, untrained.crop_size)
+    assert (opt.preprocess, opt.load_size, opt.crop_size) == tested
+    assert opt.net_size == min(int(load_size), int(crop_size))
+    assert describe_test_geometry(opt) == line
+
+
+def test_a_run_with_the_published_sizes_is_tested_as_published(tmp_path: Path) -> None:
+    published = options_of_test(tmp_path, "--CUT_mode", "CUT")
+    options_of_training(tmp_path, "--CUT_mode", "CUT")
+    assert options_of_test(tmp_path, "--CUT_mode", "CUT") == published
+    assert (published.preprocess, published.load_size, published.crop_size) == ("resize_and_crop", 256, 256)
+
+
+def test_a_unet_is_tested_on_the_center_because_it_does_not_accept_every_size(tmp_path: Path) -> None:
+    sizes = ["--load_size", "300", "--crop_size", "128"]
+    options_of_training(tmp_path, "--model", "cycle_gan", "--netG", "unet_128", "--preprocess", "crop", *sizes)
+    opt = options_of_test(tmp_path)
+    assert opt.preprocess == "crop"
+    assert describe_test_geometry(opt) == "tested on the central 128 px, as trained"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tested", "notes"),
+    [
+        (
+            ["--crop_size", "256"],
+            ("resize_and_crop", 256, 256),
+            ["--crop_size is 256 here, but the run was trained with 64"],
+        ),
+        (["--crop_size", "64", "--load_size", "64"], ("resize_and_crop", 64, 64), []),
+        (["--load_size", "80"], ("resize_and_crop", 80, 64), ["--load_size is 80 here, but the run was trained with 64"]),
+        (
+            ["--preprocess", "none"],
+            ("none", 64, 64),
+            ["--preprocess is none here, but the run was trained with resize_and_crop"],
+        ),
+    ],
+)
+def test_explicit_sizes_override_the_saved_ones_with_a_note(
+    tmp_path: Path, arguments: list[str], tested: tuple, notes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options_of_training(tmp_path, "--load_size", "72", "--crop_size", "64")
+    opt = options_of_test(tmp_path, *arguments)
+    assert (opt.preprocess, opt.load_size, opt.crop_size) == tested
+    assert capsys.readouterr().out.splitlines() == [f"note: {note}" for note in notes]
+    assert describe_test_geometry(opt).endswith(", not at 64 px as trained" if notes else "tested at 64 px, as trained")
+
+
+def test_the_saved_data_root_is_used_with_its_dataset_mode(tmp_path: Path) -> None:
+    options_of_training(tmp_path, "--dataroot", "datasets/pairs", "--dataset_mode", "aligned")
+    assert (options_of_test(tmp_path).dataroot, options_of_test(tmp_path).dataset_mode) == ("datasets/pairs", "aligned")
+    other = options_of_test(tmp_path, "--dataroot", "photos")
+    assert (other.dataroot, other.dataset_mode) == ("photos", "unaligned")
+    alone = options_of_test(tmp_path, "--model", "test")
+    assert (alone.dataroot, alone.dataset_mode) == ("datasets/pairs", "single")
 
 
 def test_a_sincut_run_is_always_tested_on_whole_images(tmp_path: Path) -> None:
@@ -84,7 +155,7 @@ def test_a_sincut_run_is_always_tested_on_whole_images(tmp_path: Path) -> None:
 def test_a_test_uses_no_other_saved_option(tmp_path: Path) -> None:
     expected = options_of_test(tmp_path)
     options_of_training(
-        tmp_path, *("--dataroot", "elsewhere", "--preprocess", "crop", "--seed", "7", "--batch_size", "3", "--phase", "val")
+        tmp_path, *("--max_dataset_size", "9", "--no_flip", "--seed", "7", "--batch_size", "3", "--phase", "val")
     )
     assert options_of_test(tmp_path) == expected
     assert options_of_test(tmp_path, "--seed", "7").explicit == {"checkpoints_dir", "name", "gpu_ids", "seed"}
@@ -200,6 +271,23 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("load_size", value) for value in ("wide", 0, -1, 1.5, [64])],
+        *[("preprocess", value) for value in ("bogus", 7, ["crop"], "--help")],
+        *[("dataroot", value) for value in (7, ["data"])],
+        *[("dataset_mode", value) for value in ("bogus", ["single"], 1)],
+    ],
+)
+def test_malicious_saved_sizes_and_data_are_named(tmp_path: Path, option: str, value: Any) -> None:
+    valid = {"preprocess": "crop", "load_size": 72, "crop_size": 64, "dataroot": "data", "dataset_mode": "aligned"}
+    path = write_saved(tmp_path, json.dumps(valid | {option: value}))
+    with pytest.raises(UserError) as refused:
+        options_of_test(tmp_path)
+    assert str(refused.value).startswith(f"{path}: damaged ({option} is ")
+
+
 @pytest.mark.parametrize(("option", "value"), HOSTILE, ids=lambda value: str(value)[:12].encode("ascii", "replace").decode())
 def test_malicious_saved_options_are_named(tmp_path: Path, option: str, value: Any) -> None:
     path = write_saved(tmp_path, json.dumps({option: value}))
@@ -211,11 +299,11 @@ def test_malicious_saved_options_are_named(tmp_path: Path, option: str, value: A
     assert len(said) < len(str(path)) + 300
 
 
-def test_saved_options_outside_the_architecture_are_not_checked(tmp_path: Path) -> None:
+def test_saved_options_that_a_test_does_not_use_are_not_checked(tmp_path: Path) -> None:
     path = write_saved(tmp_path, '{"model": "sincut", "net_size": "wide"}')
     with pytest.raises(UserError, match="net_size is 'wide'"):
         options_of_test(tmp_path)
-    path.write_text('{"model": "cut", "load_size": "wide"}')
+    path.write_text('{"model": "cut", "lr": "wide"}')
     assert options_of_test(tmp_path).load_size == 256
 
 

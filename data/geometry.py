@@ -1,0 +1,38 @@
+"""Geometry of a test: which part of an image is translated, and at which size."""
+
+from data.transforms import RANDOM_OPS, RESIZE_OPS, parse_preprocess
+
+RESIZE_AND_CROP = {"resize", "crop"}
+
+
+def geometry_for_test(preprocess: str, load_size: int, crop_size: int, *, any_size: bool = True) -> tuple[str, int]:
+    """Return --preprocess and --load_size of a test, from the values that a run was trained with.
+
+    Random operations are augmentation, so a test translates whole images, resized as in training. resize_and_crop tests
+    at `crop_size`, as published: `load_size` is a few pixels larger only to leave room for the crop.
+
+    Args:
+        any_size: the generator accepts images of any size. Otherwise the test keeps crops, which then cut the center.
+    """
+    ops = parse_preprocess(preprocess)
+    if set(ops) >= RESIZE_AND_CROP:
+        return preprocess, crop_size
+    kept = [op for op in ops if op in RESIZE_OPS or not any_size]
+    return "_and_".join(kept) or "none", load_size
+
+
+def describe_geometry(preprocess: str, load_size: int, crop_size: int) -> str:
+    """Return a text such as "at 64 px" or "on whole images" for the values of a test."""
+    ops = parse_preprocess(preprocess)
+    if set(ops) >= RESIZE_AND_CROP and load_size == crop_size:
+        return f"at {load_size} px"
+    resized = {
+        "fixsize": f"at a short side of {load_size} px",
+        "resize": f"at {load_size} px",
+        "scale_width": f"at a width of {load_size} px",
+        "scale_shortside": f"at a short side of at least {load_size} px",
+    }
+    parts = [resized[op] for op in ops if op in RESIZE_OPS]
+    cuts = [op for op in ops if op in RANDOM_OPS and op != "zoom"]
+    parts.append(f"on the central {crop_size} px" if cuts else "on whole images")
+    return ", ".join(parts)
