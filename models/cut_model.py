@@ -1,6 +1,6 @@
 """CUT and FastCUT (Park, Efros, Zhang, Zhu: Contrastive Learning for Unpaired Image-to-Image Translation, ECCV 2020)."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +11,7 @@ from models.base_model import BaseModel
 from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import PatchNCELoss, SampledKeys
 from models.networks import FEATURE_HEADS, GENERATORS
-from models.networks.base import Generator, is_batch_dependent
+from models.networks.base import is_batch_dependent
 from models.networks.factory import define_D, define_F, define_G
 from models.training_step import Outputs
 from util.cli import (
@@ -39,6 +39,23 @@ def default_nce_layers(opt: Namespace) -> dict[str, str]:
     return {} if layers is None else {"nce_layers": layers}
 
 
+def add_nce_options(group: _ArgumentGroup) -> None:
+    """Declare the options of PatchNCE. Every method with a `PatchNCELoss` shares them."""
+    group.add_argument("--nce_layers", type=layer_list, default="0,4,8,12,16", help="generator layers of the PatchNCE loss")
+    group.add_argument(
+        "--nce_includes_all_negatives_from_minibatch",
+        type=boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        help="negatives from all images of the minibatch, not only from the same image",
+    )
+    group.add_argument("--netF", choices=list(FEATURE_HEADS), default="mlp_sample", help="how to sample the feature map")
+    group.add_argument("--netF_nc", type=positive_int, default=256, help="length of a patch's feature vector")
+    group.add_argument("--nce_T", type=positive_float, default=0.07, help="temperature of the PatchNCE loss")
+    group.add_argument("--num_patches", type=positive_int, default=256, help="number of patches per layer")
+
+
 class CUTModel(BaseModel):
     """A generator netG, a discriminator netD, and heads netF that project encoder features for PatchNCE.
 
@@ -64,21 +81,7 @@ class CUTModel(BaseModel):
             default=True,
             help="identity loss: PatchNCE between B and G(B)",
         )
-        group.add_argument(
-            "--nce_layers", type=layer_list, default="0,4,8,12,16", help="generator layers of the PatchNCE loss"
-        )
-        group.add_argument(
-            "--nce_includes_all_negatives_from_minibatch",
-            type=boolean,
-            nargs="?",
-            const=True,
-            default=False,
-            help="negatives from all images of the minibatch, not only from the same image",
-        )
-        group.add_argument("--netF", choices=list(FEATURE_HEADS), default="mlp_sample", help="how to sample the feature map")
-        group.add_argument("--netF_nc", type=positive_int, default=256, help="length of a patch's feature vector")
-        group.add_argument("--nce_T", type=positive_float, default=0.07, help="temperature of the PatchNCE loss")
-        group.add_argument("--num_patches", type=positive_int, default=256, help="number of patches per layer")
+        add_nce_options(group)
         group.add_argument(
             "--flip_equivariance",
             type=boolean,
@@ -113,7 +116,7 @@ class CUTModel(BaseModel):
             )
         if opt.lambda_GAN == opt.lambda_NCE == 0:
             raise UserError("--lambda_GAN 0, --lambda_NCE 0: nothing to train. Use a positive weight for one of them.")
-        sampler = define_F(opt, self._feature_channels(generator))
+        sampler = define_F(opt, generator, self.nce_layers)
         self.netF = self.add_network("F", sampler, in_bf16=False)
         self.netD = self.add_network("D", define_D(opt, opt.output_nc))
 
@@ -135,18 +138,6 @@ class CUTModel(BaseModel):
         # then those of the generator's own pass, and several batches share a pass.
         self.can_batch_encoder = not is_batch_dependent(self.networks["G"])
         self.can_batch_D = not is_batch_dependent(self.networks["D"])
-
-    def _feature_channels(self, generator: Generator) -> list[int]:
-        if generator.default_nce_layers is None:
-            names = [name for name, spec in GENERATORS.items() if spec.network.default_nce_layers is not None]
-            raise UserError(
-                f"--netG {self.opt.netG}: incompatible with --model {self.opt.model}, because PatchNCE needs encoder "
-                f"features. Use one of {', '.join(names)}."
-            )
-        try:
-            return generator.feature_channels(self.nce_layers)
-        except ValueError as error:
-            raise UserError(f"--nce_layers {self.opt.nce_layers}: invalid for --netG {self.opt.netG}: {error}.") from None
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
         """Place a batch on the device. Raise UserError if the identity loss gets two domains of different sizes."""

@@ -52,8 +52,12 @@ def define_D(opt: Namespace, input_nc: int) -> nn.Module:
     return _build_validated("--netD", opt.netD, lambda: DISCRIMINATORS[opt.netD](config), ("--ndf", opt.ndf), input_nc, opt)
 
 
-def define_F(opt: Namespace, channels: Sequence[int]) -> PatchSampler:
-    """Build the head --netF with initialized weights, for feature maps of these channels."""
+def define_F(opt: Namespace, generator: Generator, layers: Sequence[int]) -> PatchSampler:
+    """Build the head --netF with initialized weights, for the feature maps of `generator` at `layers` (--nce_layers).
+
+    Raise UserError if the generator has no encoder features, or not these layers.
+    """
+    channels = _feature_channels(opt, generator, layers)
 
     def build() -> PatchSampler:
         return FEATURE_HEADS[opt.netF](channels, opt.netF_nc)
@@ -62,6 +66,19 @@ def define_F(opt: Namespace, channels: Sequence[int]) -> PatchSampler:
     head = build()
     init_weights(head, opt.init_type, opt.init_gain)
     return head
+
+
+def _feature_channels(opt: Namespace, generator: Generator, layers: Sequence[int]) -> list[int]:
+    if generator.default_nce_layers is None:
+        names = [name for name, spec in GENERATORS.items() if spec.network.default_nce_layers is not None]
+        raise UserError(
+            f"--netG {opt.netG}: incompatible with --model {opt.model}, because PatchNCE needs encoder features. "
+            f"Use one of {', '.join(names)}."
+        )
+    try:
+        return generator.feature_channels(layers)
+    except ValueError as error:
+        raise UserError(f"--nce_layers {opt.nce_layers}: invalid for --netG {opt.netG}: {error}.") from None
 
 
 def _build_validated(
