@@ -41,7 +41,7 @@ class BaseModel(ABC):
         self.opt = opt
         self.is_train: bool = opt.isTrain
         self.device = select_device(opt.gpu_ids)
-        self.performance = resolve_performance_config(opt, self.device)
+        self.performance = resolve_performance_config(opt, self.device, self.cuda_graph_blocker)
         configure_backend(self.device, self.performance)
         #: Source of every random sample of a step.
         self.rng = create_rng(self.device, opt.seed, self.performance)
@@ -77,6 +77,11 @@ class BaseModel(ABC):
     def dependent_defaults(opt: Namespace) -> Mapping[str, Any]:
         """Return defaults that follow from another option, such as FastCUT's from --CUT_mode."""
         return {}
+
+    @staticmethod
+    def cuda_graph_blocker(opt: Namespace) -> str | None:
+        """Return why CUDA graphs cannot capture a step of the method with these options, or None."""
+        return None
 
     def add_network(self, name: str, network: nn.Module, in_bf16: bool = True) -> nn.Module:
         """Add a network on the model's device, and return the module that a training step calls in its place.

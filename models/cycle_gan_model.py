@@ -52,6 +52,12 @@ class CycleGANModel(BaseModel):
             )
         return parser
 
+    @staticmethod
+    def cuda_graph_blocker(opt: Namespace) -> str | None:
+        if opt.pool_size > 0:
+            return "--cuda_graphs: incompatible with the image pool, which is sampled on the host. Use --pool_size 0."
+        return None
+
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.use_identity = self.is_train and opt.lambda_identity > 0

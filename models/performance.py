@@ -6,7 +6,7 @@ They change how a step is computed, and not what it computes. A method knows not
 import shutil
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,21 +34,29 @@ class PerformanceConfig:
     accumulate: int = 1
 
 
-def resolve_performance_config(opt: Namespace, device: torch.device) -> PerformanceConfig:
+def resolve_performance_config(
+    opt: Namespace, device: torch.device, cuda_graph_blocker: Callable[[Namespace], str | None]
+) -> PerformanceConfig:
     """Return the options for this device. With --fast, options that are not given take their best known value.
 
-    Raises UserError if the device or this machine cannot do what is asked.
+    `cuda_graph_blocker` is that of the method (`BaseModel.cuda_graph_blocker`). Raises UserError if the method, the device
+    or this machine cannot do what is asked.
     """
+
+    def problem_of(config: PerformanceConfig) -> str | None:
+        return (cuda_graph_blocker(opt) if config.cuda_graphs else None) or _unsupported(config, device)
+
     names = [name for name in PerformanceConfig.__dataclass_fields__ if hasattr(opt, name)]  # test.py has fewer
     requested: dict[str, Any] = {name: getattr(opt, name) for name in names}
     config = PerformanceConfig(**requested)
-    if problem := _cuda_graph_blocker(opt, config) or _unsupported(config, device):
+    if problem := problem_of(config):
         raise UserError(problem)
     if opt.fast:
         for name, value in _fast_preset(device).items():
+            if name not in names or name in opt.explicit:
+                continue
             faster = PerformanceConfig(**{**vars(config), name: value})
-            problem = incompatibility(opt, faster) or _cuda_graph_blocker(opt, faster) or _unsupported(faster, device)
-            if name in names and name not in opt.explicit and not problem:
+            if not (incompatibility(opt, faster) or problem_of(faster)):
                 config = faster
     return config
 
@@ -70,13 +78,6 @@ def incompatibility(opt: Namespace, config: PerformanceConfig) -> str | None:
             return f"--grad_checkpoint: not supported by --netG {opt.netG}. Use another generator."
         if opt.normG == "batch":
             return "--grad_checkpoint: incompatible with --normG batch, whose running statistics would count batches twice."
-    return None
-
-
-def _cuda_graph_blocker(opt: Namespace, config: PerformanceConfig) -> str | None:
-    """Return why a step of this method cannot be captured, or None."""
-    if config.cuda_graphs and opt.model == "cycle_gan" and opt.pool_size > 0:
-        return "--cuda_graphs: incompatible with the image pool, which is sampled on the host. Use --pool_size 0."
     return None
 
 

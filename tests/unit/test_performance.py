@@ -3,14 +3,22 @@
 import re
 import shutil
 import warnings
+from argparse import Namespace
 
 import pytest
 import torch
 from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, random_batch, take_step, tiny_model
 
+from models import MODELS
 from models.performance import PerformanceConfig, resolve_performance_config
 from options import TestOptions, TrainOptions
 from util.errors import UserError
+
+
+def resolve(opt: Namespace) -> PerformanceConfig:
+    """Return the performance options on the CPU."""
+    return resolve_performance_config(opt, torch.device("cpu"), MODELS[opt.model].cuda_graph_blocker)
+
 
 METHODS = [CUT, f"{CUT} --CUT_mode FastCUT", f"{CUT} --normG none --no_antialias", SINCUT, CYCLE_GAN]
 
@@ -151,10 +159,16 @@ class TestCommandLines:
             tiny_model("--compile")
 
     def test_fast_leaves_what_is_given(self) -> None:
-        cpu = torch.device("cpu")
-        chosen = resolve_performance_config(
-            TrainOptions().parse(["--fast", "--precision", "fp32", "--accumulate", "3"]), cpu
-        )
+        opt = TrainOptions().parse(["--fast", "--precision", "fp32", "--accumulate", "3"])
+        chosen = resolve(opt)
         assert (chosen.precision, chosen.accumulate) == ("fp32", 3)
-        assert resolve_performance_config(TrainOptions().parse([]), cpu) == PerformanceConfig()
-        assert resolve_performance_config(TestOptions().parse([]), cpu) == PerformanceConfig()
+        assert resolve(TrainOptions().parse([])) == PerformanceConfig()
+        assert resolve(TestOptions().parse([])) == PerformanceConfig()
+
+    def test_fast_leaves_out_what_the_method_cannot(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("models.performance._fast_preset", lambda device: {"cuda_graphs": True})
+        monkeypatch.setattr("models.performance._unsupported", lambda config, device: None)
+        command = ["--model", "cycle_gan", "--fast"]
+        assert not resolve(TrainOptions().parse(command)).cuda_graphs
+        assert resolve(TrainOptions().parse([*command, "--pool_size", "0"])).cuda_graphs
+        assert resolve(TestOptions().parse(command)) == PerformanceConfig()  # a test has neither a step nor a pool
