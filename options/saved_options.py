@@ -17,6 +17,7 @@ from options.base_options import ARCHITECTURE
 from options.test_options import TestOptions
 from util.errors import UserError
 from util.files import atomic_write
+from util.loggers import logger_option_names
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 INTERNAL = ("explicit", "isTrain")  # attributes that are not options
@@ -26,7 +27,8 @@ RUNTIME_ONLY = frozenset(
     [
         *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "name", "suffix", "checkpoints_dir"),
         *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label"),
-        *("print_freq", "update_html_freq", "no_html", "use_tensorboard", "use_wandb"),
+        *("print_freq", "update_html_freq", "no_html"),
+        *logger_option_names(),
     ]
 )
 

@@ -1,14 +1,16 @@
 """The registry of loggers, for every logger in LOGGERS."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _ArgumentGroup
 from pathlib import Path
 
 import pytest
 import torch
 
 from options import TrainOptions
-from util.loggers import LOGGERS, create_loggers
+from options.saved_options import diff_options, save_options
+from util.loggers import LOGGERS, create_loggers, logger_option_names
 from util.loggers.base import AsyncLogger, TrainingPosition
+from util.loggers.tensorboard_logger import TensorBoardLogger
 
 
 def switches(name: str) -> list[str]:
@@ -41,3 +43,20 @@ def test_only_requested_loggers_are_created(tmp_path: Path) -> None:
     every = [flag for name in LOGGERS for flag in switches(name)]
     created = create_loggers(TrainOptions().parse(every), tmp_path).loggers
     assert [type(logger) for logger in created] == list(LOGGERS.values())
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_a_resumed_run_may_change_its_loggers(name: str, tmp_path: Path) -> None:
+    command = ["--checkpoints_dir", str(tmp_path), "--name", "run"]
+    save_options(TrainOptions().parse(command), tmp_path / "run")
+    assert diff_options(TrainOptions().parse([*command, *switches(name)])) == []
+
+
+def test_a_new_logger_needs_one_registry_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OwnLogger(TensorBoardLogger):
+        @staticmethod
+        def add_arguments(group: ArgumentParser | _ArgumentGroup) -> None:
+            group.add_argument("--use_own", action="store_true")
+
+    monkeypatch.setitem(LOGGERS, "own", OwnLogger)
+    assert logger_option_names() >= {"use_own", "use_tensorboard", "use_wandb", "display_port"}
