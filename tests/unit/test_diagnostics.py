@@ -145,3 +145,16 @@ def test_no_warnings_for_healthy_steps(tmp_path: Path) -> None:
     model = small_model(*PATCHES, "--init_gain", "1", "--lr", "0.001")
     lines = warnings_of(create_diagnostics(model.opt), steps(model, 40))
     assert lines == []
+
+
+@pytest.mark.parametrize("missing", ["D_real", "D_fake", "NCE"])
+def test_losses_that_a_method_lacks_are_not_checked(missing: str) -> None:
+    losses = {name: value for name, value in HEALTHY.items() if name != missing}
+    assert warnings_of(lsgan_diagnostics(), [(losses, {})] * 40) == []
+
+
+@pytest.mark.parametrize("missing", ["lambda_NCE", "num_patches", "nce_includes_all_negatives_from_minibatch"])
+def test_a_method_need_not_have_every_option_of_cut(missing: str) -> None:
+    opt = TrainOptions().parse(NETWORKS)
+    delattr(opt, missing)
+    assert create_diagnostics(opt).nce_at_chance == 0

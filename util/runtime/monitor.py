@@ -158,7 +158,7 @@ class TrainingDiagnostics:
             return
         d_limit, g_limit = self.thresholds
         for generator, discriminator in GAN_LOSS_PAIRS.items():
-            if generator not in losses:
+            if not {generator, *discriminator} <= losses.keys():
                 continue
             is_fooled = any(losses[name] >= d_limit for name in discriminator)
             if self.d_wins[generator].update(images, not is_fooled and losses[generator] > g_limit * self.gan_weight):
@@ -184,7 +184,7 @@ class TrainingDiagnostics:
 def create_diagnostics(opt: Namespace) -> TrainingDiagnostics:
     """Return the diagnostics for the losses of this run."""
     nce_at_chance = 0.0
-    if "num_patches" in opt:
+    if {"lambda_NCE", "num_patches", "nce_includes_all_negatives_from_minibatch"} <= vars(opt).keys():
         patches = opt.num_patches * (opt.batch_size if opt.nce_includes_all_negatives_from_minibatch else 1)
         nce_at_chance = opt.lambda_NCE * math.log(patches)
     return TrainingDiagnostics(opt.gan_mode, getattr(opt, "lambda_GAN", 1.0), nce_at_chance)
