@@ -24,9 +24,9 @@ SINCUT = "--model sincut --ngf 1 --ndf 1 --load_size 64 --crop_size 64 --num_pat
 
 def tiny_model(command: str = "", **options: object) -> BaseModel:
     """Return a training model on the CPU with some thousand weights; `command` and `options` are its options."""
-    arguments = command.split()
-    heads = [] if {"cycle_gan", "test"} & {*arguments} else TINY_HEADS.split()
-    return create_model(TrainOptions().parse([*TINY.split(), *heads, *arguments, *as_arguments(options)]))
+    arguments = [*TINY.split(), *command.split(), *as_arguments(options)]
+    has_heads = "--netF_nc" in TrainOptions().parser(arguments)._option_string_actions
+    return create_model(TrainOptions().parse([*(TINY_HEADS.split() if has_heads else []), *arguments]))
 
 
 def double_model(command: str, **options: object) -> BaseModel:
