@@ -14,7 +14,7 @@ from util.errors import UserError
 from util.runtime.device import CPU
 from util.runtime.distributed import check_batch_size
 
-# Choices of --dataset_mode.
+# Choices of --dataset_mode. To add one, write its file and add a line here (docs/extending.md).
 DATASETS: dict[str, type[BaseDataset]] = {
     "unaligned": UnalignedDataset,
     "single": SingleDataset,

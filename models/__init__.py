@@ -1,4 +1,7 @@
-"""The registry of methods for --model. To add a method, write its file and add one line to `MODELS`."""
+"""The registry of methods for --model. To add a method, write its file and add one line to `MODELS`.
+
+docs/extending.md has an example.
+"""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """Registries of networks: the choices of --netG, --netD and --netF.
 
 To add a network, write its file and add one line to its registry. The options offer every key as a choice, and the
-registry tests build, train, save and load every entry.
+registry tests build, train, save and load every entry. docs/extending.md has examples.
 """
 
 from collections.abc import Callable, Sequence

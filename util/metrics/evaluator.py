@@ -1,7 +1,7 @@
 """Registry of metrics, and the evaluator that computes the requested ones.
 
 To add a metric, write a file with its `MetricSpec` (see base.py) and add a line to METRICS. The option, evaluation during
-training, scripts/evaluate.py, plots and tables follow from the entry.
+training, scripts/evaluate.py, plots and tables follow from the entry. docs/extending.md has an example.
 """
 
 import importlib.util
