@@ -22,9 +22,8 @@ from data import create_dataset
 from data.eval_data import EvalDataset
 from models import create_model
 from models.base_model import BaseModel
-from options import TrainOptions
 from options.metric_options import metric_config
-from options.saved_options import check_no_existing_run, describe_options, diff_options, save_options
+from options.saved_options import check_no_existing_run, describe_options, diff_options, parse_training, save_options
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import exit_on_user_error
@@ -69,9 +68,10 @@ def train(opt: Namespace) -> None:
             run_dir, model=model, counter=counter, dataset=dataset, validator=validator, keep=opt.keep_checkpoints
         )
         checkpointer.resume_or_load(opt)
-        if checkpointer.resumed and is_main_process():
+        if opt.continue_train and opt.pretrained_name is None and is_main_process():
             for change in diff_options(opt):
                 print(f"note: {change}")
+        if checkpointer.resumed and is_main_process():
             truncate_loss_log(counter.epoch, counter.images_in_epoch, run_dir / "loss_log.txt")
 
         last_epoch = opt.n_epochs + opt.n_epochs_decay
@@ -182,7 +182,7 @@ def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
 def main() -> None:
     configure_stdio()
     with exit_on_user_error():
-        opt = TrainOptions().parse()
+        opt = parse_training(sys.argv[1:])
         gpus = parse_gpu_ids(opt.gpu_ids)
         if len(gpus) > 1 and launched_world_size() == 1:
             sys.exit(launch_processes(len(gpus), sys.argv))

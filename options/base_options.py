@@ -85,18 +85,20 @@ class BaseOptions:
         training. If the command line is wrong, print a one-line error and exit with status 2.
 
         Args:
-            is_complete: False if the options of a run will be added to `argv`; the sizes are then not checked.
+            is_complete: False if the options of a run will be added to `argv`. Unknown options are then ignored, because
+                the run's method may have them, and options are not compared with each other.
         """
         arguments = sys.argv[1:] if argv is None else list(argv)
         parser = self.parser(arguments)
-        opt = parser.parse_args(arguments)
+        opt = parser.parse_args(arguments) if is_complete else parser.parse_known_args(arguments)[0]
         try:
             self.finalize(opt)
             if is_complete:
+                validate_performance(opt)
                 check_sizes(opt)
         except UserError as error:
             parser.error(str(error))
-        opt.explicit = self._explicit_options(parser, arguments)
+        opt.explicit = explicit_options(parser, arguments)
         opt.isTrain = self.is_train
         return opt
 
@@ -248,7 +250,6 @@ class BaseOptions:
         """Set options that depend on several others. Raise UserError if they are incompatible."""
         if opt.net_size is None:
             opt.net_size = min(opt.load_size, opt.crop_size)
-        validate_performance(opt)
         parse_preprocess(opt.preprocess)
         if opt.suffix:
             try:
@@ -260,10 +261,10 @@ class BaseOptions:
                 ) from None
         check_name(opt.name)
 
-    @staticmethod
-    def _explicit_options(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:
-        """Return the names of the options that the command line itself sets."""
-        unset = object()
-        values = Namespace(**dict.fromkeys((action.dest for action in parser._actions), unset))
-        parser.parse_args(arguments, values)
-        return frozenset(name for name, value in vars(values).items() if value is not unset)
+
+def explicit_options(parser: ArgumentParser, arguments: Sequence[str]) -> frozenset[str]:
+    """Return the names of the options that the command line itself sets. Unknown options are ignored."""
+    unset = object()
+    values = Namespace(**dict.fromkeys((action.dest for action in parser._actions), unset))
+    parser.parse_known_args(arguments, values)
+    return frozenset(name for name, value in vars(values).items() if value is not unset)

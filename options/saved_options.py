@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from argparse import Action, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from data.geometry import describe_geometry, geometry_for_test
 from data.image_folder import DATAROOT_UNSET
 from data.transforms import parse_preprocess
 from models.networks import GENERATORS
-from options.base_options import ARCHITECTURE
+from options.base_options import ARCHITECTURE, explicit_options
 from options.test_options import TestOptions
+from options.train_options import TrainOptions
 from util.errors import UserError
 from util.files import atomic_write
 from util.loggers import logger_option_names
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
+GIVEN = "    [given]"  # marks an option that the command line sets
 INTERNAL = ("explicit", "isTrain")  # attributes that are not options
 GEOMETRY = ("preprocess", "load_size", "crop_size")
 # Options that may differ when a run resumes: they do not change what is computed, or say how to resume.
@@ -36,8 +39,7 @@ RUNTIME_ONLY = frozenset(
 def describe_options(opt: Namespace) -> str:
     """Return one line per option, sorted by name. Options that the command line sets are marked."""
     lines = [
-        f"{name:>45}: {value}{'    [given]' if name in opt.explicit else ''}"
-        for name, value in sorted(_serializable(opt).items())
+        f"{name:>45}: {value}{GIVEN if name in opt.explicit else ''}" for name, value in sorted(_serializable(opt).items())
     ]
     return "\n".join(["----------------- Options ---------------", *lines, "----------------- End -------------------"])
 
@@ -71,18 +73,28 @@ def saved_architecture_args(opt: Namespace) -> list[str]:
     Raises:
         UserError: the saved options are damaged.
     """
-    saved = _load(opt)
-    arguments: list[str] = []
-    for action in _architecture_actions():
-        value = saved.get(action.dest)
-        if not _is_valid(action, value):
-            raise _damaged(opt, f"{action.dest} is {value!r}")
-        (flag,) = action.option_strings
-        if action.nargs == 0:
-            arguments += [flag] if value else []
-        elif value is not None:
-            arguments.append(f"{flag}={value}")
-    return arguments
+    return _saved_args(opt, _architecture_actions())
+
+
+def parse_training(arguments: Sequence[str]) -> Namespace:
+    """Parse the command line of train.py. With --continue_train, options that it lacks are those saved with the run.
+
+    Options in RUNTIME_ONLY are not restored, and with --pretrained_name none is. `explicit` in the result contains the
+    options that were set when the run started, or are set now.
+
+    Raises:
+        UserError: the saved options are damaged.
+    """
+    requested = TrainOptions().parse(arguments, is_complete=False)
+    if not requested.continue_train or requested.pretrained_name is not None or not _load(requested):
+        return TrainOptions().parse(arguments)
+    # The saved method and dataset mode declare further options.
+    methods = _saved_args(requested, [a for a in TrainOptions().parser([])._actions if a.dest in ("model", "dataset_mode")])
+    parser = TrainOptions().parser([*methods, *arguments])
+    restored = [action for action in parser._actions if action.dest not in RUNTIME_ONLY and action.dest != "help"]
+    opt = TrainOptions().parse([*_saved_args(requested, restored), *arguments])
+    opt.explicit = explicit_options(parser, arguments) | _saved_explicit(requested) & {action.dest for action in restored}
+    return opt
 
 
 def saved_data_args(opt: Namespace) -> list[str]:
@@ -190,8 +202,7 @@ def _saved_geometry(opt: Namespace) -> _Geometry | None:
 def _checked(opt: Namespace, name: str, value: Any) -> Any:
     """Return the saved `value` of an option. Raise UserError if the command line could not have set it."""
     action = next(action for action in TestOptions().parser([])._actions if action.dest == name)
-    is_text = action.type is None and action.choices is None
-    valid = _is_valid(action, value) and (isinstance(value, str) or not is_text)
+    valid = _is_valid(action, value)
     if valid and name == "preprocess":
         try:
             parse_preprocess(value)
@@ -200,6 +211,31 @@ def _checked(opt: Namespace, name: str, value: Any) -> Any:
     if not valid:
         raise _damaged(opt, f"{name} is {value!r}")
     return value
+
+
+def _saved_args(opt: Namespace, actions: Sequence[Action]) -> list[str]:
+    """Return the arguments that set these options as they were saved. Raise UserError if a value is not valid."""
+    saved = _load(opt)
+    arguments: list[str] = []
+    for action in actions:
+        value = saved.get(action.dest)
+        if not _is_valid(action, value):
+            raise _damaged(opt, f"{action.dest} is {value!r}")
+        (flag,) = action.option_strings
+        if action.nargs == 0:
+            arguments += [flag] if value else []
+        elif value is not None:
+            arguments.append(f"{flag}={value}")
+    return arguments
+
+
+def _saved_explicit(opt: Namespace) -> set[str]:
+    """Return the names of the options that the text of the saved options marks as given."""
+    try:
+        text = (_saved_path(opt).parent / TEXT).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    return set(re.findall(rf"^ *(\w+): .*{re.escape(GIVEN)}$", text, re.MULTILINE))
 
 
 def _serializable(opt: Namespace) -> dict[str, Any]:
@@ -237,6 +273,8 @@ def _is_valid(action: Action, value: Any) -> bool:
         return True
     if action.nargs == 0:
         return isinstance(value, bool)
+    if action.type is None and action.choices is None:
+        return isinstance(value, str)
     try:
         parsed = action.type(str(value)) if callable(action.type) else value
     except ArgumentTypeError:

@@ -55,7 +55,9 @@ class TrainOptions(BaseOptions):
         )
         group.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
         group.add_argument(
-            "--continue_train", action="store_true", help="resume training from the last checkpoint of the run"
+            "--continue_train",
+            action="store_true",
+            help="resume training from the last checkpoint of the run; other options are read from the run",
         )
         group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the starting epoch")
         group.add_argument("--pretrained_name", default=None, help="name of the run whose weights --continue_train loads")

@@ -52,6 +52,42 @@ def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, train, model:
     assert same_end(folder, whole, parts)
 
 
+OTHERWISE = {
+    "fastcut": ["--direction", "BtoA", "--lr_policy", "cosine", "--max_dataset_size", "3", "--no_flip", "--ema", "0.9"],
+    "sincut": ["--lambda_R1", "2", "--singleimage_published_sampling", "--seed", "5"],
+}
+
+
+@pytest.mark.parametrize("model", OTHERWISE)
+def test_a_run_is_resumed_by_its_name_alone(folder: Path, train, model: str) -> None:
+    whole, parts = f"{model}_named_whole", f"{model}_named_parts"
+    assert train(folder, *arguments(model, whole), *OTHERWISE[model]).status == 0
+    started = [*arguments(model, parts), *OTHERWISE[model]]
+    assert train(folder, *started, meanwhile=kill(signal.SIGTERM, after=1)).status == 143
+    resumed = train(folder, "--continue_train", "--name", parts)
+    assert (resumed.status, resumed.complained) == (0, "")
+    assert "note: --" not in resumed.told
+    assert same_end(folder, whole, parts)
+
+
+def test_what_is_typed_anew_is_printed_and_replaces_the_saved_option(folder: Path, train) -> None:
+    assert train(folder, *arguments("fastcut", "longer")).status == 0
+    resumed = train(folder, "--continue_train", "--name", "longer", "--n_epochs_decay", "2", "--lambda_NCE", "5")
+    assert resumed.status == 0
+    assert "note: --lambda_NCE is 5.0, was 10.0\nnote: --n_epochs_decay is 2, was 1\n" in resumed.told
+    assert "End of epoch 3 / 3" in resumed.told
+    again = train(folder, "--continue_train", "--name", "longer")
+    assert (again.status, "note: --" in again.told) == (0, False)
+    assert "nothing left to train: the last epoch is 3." in again.told
+
+
+def test_with_pretrained_weights_no_option_is_restored(folder: Path, train) -> None:
+    assert train(folder, *arguments("fastcut", "source")).status == 0
+    refused = train(folder, "--continue_train", "--name", "source", "--pretrained_name", "source")
+    assert refused.status == 2
+    assert refused.complained.startswith("error: --dataroot is missing.")
+
+
 @pytest.mark.parametrize("method", [CUT, SINCUT, CYCLE_GAN])
 @pytest.mark.parametrize("layouts", [("", "--channels_last"), ("--channels_last", "")], ids=str)
 def test_a_run_is_resumed_in_another_memory_layout(tmp_path: Path, method: str, layouts: tuple[str, str]) -> None:

@@ -13,7 +13,14 @@ from programs import ROOT, refuse
 from models import create_model
 from options import TestOptions, TrainOptions
 from options.base_options import ARCHITECTURE
-from options.saved_options import MACHINE_READABLE, TEXT, describe_test_geometry, save_options, saved_architecture_args
+from options.saved_options import (
+    MACHINE_READABLE,
+    TEXT,
+    describe_test_geometry,
+    parse_training,
+    save_options,
+    saved_architecture_args,
+)
 from util.errors import UserError
 
 parse_with_saved_options = runpy.run_path(str(ROOT / "test.py"))["parse_with_saved_options"]
@@ -226,6 +233,66 @@ def test_options_are_saved_as_json_and_text(tmp_path: Path) -> None:
     assert {line[0] for line in lines if line[-1] == "[given]"} == {f"{name}:" for name in opt.explicit}
     assert ["ngf:", "8", "[given]"] in lines
     assert ["ndf:", "64"] in lines
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fast", "--precision", "fp32", "--channels_last", "no", "--deterministic"],
+        ["--model", "sincut", "--lambda_R1", "2", "--singleimage_published_sampling", "--nce_idt", "no"],
+        [
+            "--model",
+            "cycle_gan",
+            "--lambda_A",
+            "5",
+            "--dataset_mode",
+            "aligned",
+            "--preprocess",
+            "none",
+            "--max_dataset_size=7",
+        ],
+        [
+            "--CUT_mode",
+            "FastCUT",
+            "--load_size",
+            "1000",
+            "--crop_size",
+            "900",
+            "--lpips",
+            "--features",
+            "a file",
+            "--paired",
+        ],
+    ],
+    ids=" ".join,
+)
+def test_a_resumed_training_has_the_options_of_its_run(tmp_path: Path, arguments: list[str]) -> None:
+    started = options_of_training(tmp_path, "--dataroot=-images", *arguments)
+    runtime = ["--checkpoints_dir", str(tmp_path), "--name", "run", "--gpu_ids", "-1", "--continue_train"]
+    resumed = parse_training(runtime)
+    assert resumed.continue_train
+    assert vars(resumed) | {"continue_train": False, "explicit": started.explicit} == vars(started)
+    assert resumed.explicit == started.explicit | {"continue_train"}
+    # Options of a method that only the saved options name, and a size that is wrong without them.
+    if resumed.model == "sincut":
+        assert parse_training([*runtime, "--lambda_R1", "3"]).lambda_R1 == 3
+    if resumed.crop_size == 900:
+        assert parse_training([*runtime, "--crop_size", "1000"]).net_size == started.net_size == 900
+
+
+def test_a_new_training_has_no_option_of_an_earlier_run(tmp_path: Path) -> None:
+    options_of_training(tmp_path, "--ngf", "8")
+    arguments = ["--checkpoints_dir", str(tmp_path), "--name", "run"]
+    for more in (["--overwrite"], ["--continue_train", "--pretrained_name", "run"]):
+        assert parse_training([*arguments, *more]) == TrainOptions().parse([*arguments, *more])
+
+
+@pytest.mark.parametrize(("option", "value"), [("lr", "fast"), ("dataroot", ["a"]), ("CUT_mode", 3), ("no_flip", "yes")])
+def test_malicious_options_of_a_resumed_training_are_named(tmp_path: Path, option: str, value: Any) -> None:
+    path = write_saved(tmp_path, json.dumps({option: value}))
+    with pytest.raises(UserError, match=rf"damaged \({option} is "):
+        parse_training(["--checkpoints_dir", str(tmp_path), "--name", "run", "--continue_train"])
+    assert path.exists()
 
 
 @pytest.mark.parametrize(
