@@ -1,7 +1,7 @@
 """Translate images with a trained model, and write a results page:
 `python test.py --dataroot ./datasets/grumpifycat --name grumpycat_CUT --CUT_mode CUT --phase train`.
 
-Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`.
+Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`; `results_folder` has the exceptions.
 """
 
 if __name__ == "__main__":
@@ -11,15 +11,18 @@ if __name__ == "__main__":
 
 # isort: split
 
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from data import ImageDataLoader, create_dataset
+from data.base_dataset import source_and_target
 from models import create_model
 from models.base_model import BaseModel
 from models.networks.base import check_batch_independence
@@ -34,11 +37,16 @@ from options.saved_options import (
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import UserError, exit_on_user_error
-from util.files import remove_stale_temp_files
-from util.html.results_page import ResultsPage
+from util.files import sha256
+from util.html.page_record import describe_results
+from util.html.results_page import ResultsPage, remove_leftovers
 from util.images import AsyncImageWriter
 from util.runtime.device import describe_device
 from util.runtime.ema import EMA_SUFFIX
+from util.signals import DeferredInterrupt
+
+PHASES = ("train", "val", "test")
+MAIN_SUFFIXES = ("", "_A")  # of generators whose results are in the published folder; those of _ema depend on --ema
 
 
 def parse_with_saved_options(arguments: list[str]) -> Namespace:
@@ -48,6 +56,9 @@ def parse_with_saved_options(arguments: list[str]) -> Namespace:
         print(f"note: {line}")
     opt = TestOptions().parse([*saved_architecture_args(requested), *saved_data_args(requested), *arguments])
     opt.explicit = requested.explicit
+    if opt.model == "test" and opt.model_suffix.startswith("_B") and "direction" not in opt.explicit:
+        opt.direction = "BtoA" if opt.direction == "AtoB" else "AtoB"
+        print(f"--model_suffix {opt.model_suffix}: this generator translates back, --direction {opt.direction}")
     return opt
 
 
@@ -70,26 +81,81 @@ def test(opt: Namespace) -> None:
     print(describe_test_geometry(opt))
     print(f"{count} of {len(dataset)} images{hint}, on {describe_device(model.device)}")
 
-    results_dir = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{EMA_SUFFIX if opt.ema else ''}"
+    results_dir = results_folder(opt, Path(dataset.source_folder))
+    if older := describe_results(results_dir):
+        print(f"at its end, this test replaces {results_dir}: {older}")
     with lock_dir(results_dir, "--results_dir and --name") as alone:
-        remove_stale_temp_files(results_dir.rglob("*part*"), alone)
-        with AsyncImageWriter(opt.num_threads) as writer:
-            page = ResultsPage(
-                results_dir,
-                title=opt.easy_label if "easy_label" in opt.explicit else opt.name,
-                source_root=Path(dataset.source_folder),
-                facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
-                image_width=opt.display_winsize,
-                save_image=writer.save,
-            )
-            translated = 0
-            for path, visuals in islice(run_inference(model, dataset), count):
-                page.add(path, visuals)
-                translated += 1
-        if translated == 0:
-            raise UserError(f"{dataset.source_folder}: no image could be translated. See the messages above.")
-        page.save()
+        remove_leftovers(results_dir, alone)
+        with ResultsPage(
+            results_dir,
+            title=opt.easy_label if "easy_label" in opt.explicit else opt.name,
+            source_root=Path(dataset.source_folder),
+            facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
+            image_width=opt.display_winsize,
+            save_image=(writer := AsyncImageWriter(opt.num_threads)).save,
+            record=describe_test(opt, dataset, model),
+        ) as page:
+            with writer:
+                for path, visuals in islice(run_inference(model, dataset), count):
+                    page.add(path, visuals)
+            if not page.rows:
+                raise UserError(f"{dataset.source_folder}: no image could be translated. See the messages above.")
+            with DeferredInterrupt():
+                page.save()
         print(f"results: {page.directory / 'index.html'}")
+
+
+def results_folder(opt: Namespace, source_folder: Path) -> Path:
+    """Return the folder of the results page, by default the published `<results_dir>/<name>/<phase>_<epoch>`.
+
+    - A folder or an image that belongs to no dataset gives the name instead of --phase, unless that is given too.
+    - A generator other than the run's first one is named: `_G_B` for --model_suffix _B, and `_ema` for --ema.
+    """
+    split, dataroot = opt.phase, Path(opt.dataroot)
+    if "phase" not in opt.explicit and (dataroot.is_file() or source_folder == dataroot):
+        own = dataroot.resolve()
+        split = own.stem if dataroot.is_file() else own.name or opt.phase
+        if split in PHASES:  # the folders of a dataset have these names
+            split = f"{own.parent.name}_{split}"
+    is_other = opt.model == "test" and opt.model_suffix not in MAIN_SUFFIXES
+    network = f"_G{opt.model_suffix}" if is_other else ""
+    return Path(opt.results_dir) / opt.name / f"{split}_{opt.epoch}{network}{EMA_SUFFIX if opt.ema else ''}"
+
+
+def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) -> dict[str, Any]:
+    """Return what `page.json` says about a test, besides its results."""
+    source, target = source_and_target(opt)
+    folder = Path(dataset.source_folder).resolve()
+    partner = folder.with_name(folder.name.removesuffix(source) + target)
+    has_partner = folder.name.endswith(source) and partner.is_dir()
+    return {
+        "program": program_version(),
+        "name": opt.name,
+        "model": opt.model,
+        "netG": opt.netG,
+        "epoch": opt.epoch,
+        "phase": opt.phase,
+        "direction": opt.direction,
+        "dataroot": str(Path(opt.dataroot).resolve()),
+        "dataset_mode": opt.dataset_mode,
+        "source": str(folder),
+        "target": str(partner) if has_partner else None,
+        "geometry": {name: getattr(opt, name) for name in ("preprocess", "load_size", "crop_size")},
+        "weights": [
+            {"network": name, "file": str(file.resolve()), "sha256": sha256(file)}
+            for name, file in model.weights_files(opt.epoch).items()
+        ],
+        "images": len(dataset),
+    }
+
+
+def program_version() -> str | None:
+    """Return the git commit of this program, None if it was installed without git."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def run_inference(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -14,6 +15,7 @@ from PIL.Image import Resampling
 from data.image_io import EXTENSIONS, ImageError, read_image
 from data.transforms import ImageTooSmallError
 from util.errors import UserError
+from util.html.page_record import is_output_folder
 
 DATAROOT_UNSET = "placeholder"  # the published default of --dataroot
 MAX_LISTED = 8  # names that an error message lists
@@ -40,7 +42,8 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
     """Return the sorted paths of all images below `folder`, at most the first `limit`.
 
     Links to folders are followed, and each real folder is visited once. Hidden files (names that begin with a dot) are
-    ignored, because operating systems store their own data there.
+    ignored, because operating systems store their own data there. Results pages and run folders below `folder` are left
+    out, with a note: a program does not read its own output.
 
     Raises:
         UserError: `folder` is missing, cannot be listed, or contains no image.
@@ -48,8 +51,15 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
     if not Path(folder).is_dir():
         parent = Path(folder).parent
         raise UserError(f"{folder} is not a folder; {parent} {_describe_dir(parent)}. Check --dataroot and --phase.")
-    files = sorted(_walk(folder))
-    images = [path for path in files if path.lower().endswith(EXTENSIONS)]
+    outputs: list[str] = []
+    files = sorted(_walk(folder, outputs))
+    images = _images_among(files)
+    if outputs:
+        count = sum(len(_images_among(_walk(output))) for output in outputs)
+        _print_once(
+            f"{folder}: {count} images are not read, because train.py or test.py wrote their folders: "
+            f"{', '.join(outputs[:MAX_LISTED])}{', …' if len(outputs) > MAX_LISTED else ''}"
+        )
     if not images:
         raise UserError(
             f"{folder} has no images, only {len(files)} other files. Names of images end in {' '.join(EXTENSIONS)}."
@@ -57,8 +67,20 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
     return images[:limit]
 
 
-def _walk(folder: str) -> list[str]:
-    """Return the paths of all visible files below `folder`."""
+def _images_among(files: Sequence[str]) -> list[str]:
+    return [path for path in files if path.lower().endswith(EXTENSIONS)]
+
+
+@cache
+def _print_once(line: str) -> None:
+    print(line)
+
+
+def _walk(folder: str, outputs: list[str] | None = None) -> list[str]:
+    """Return the paths of all visible files below `folder`.
+
+    Folders of results and runs are appended to `outputs` instead of being entered. None: they are entered.
+    """
 
     def fail(error: OSError) -> None:  # by default os.walk skips folders that it cannot list
         raise UserError(f"{error.filename}: cannot be listed ({error.strerror}). Check its permissions.") from error
@@ -71,6 +93,10 @@ def _walk(folder: str) -> list[str]:
             subfolders.clear()
             continue
         visited.add(real)
+        if outputs is not None and here != folder and is_output_folder(Path(here), names):
+            outputs.append(here)
+            subfolders.clear()
+            continue
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         files += [str(Path(here, name)) for name in names if not name.startswith(".")]
     return files

@@ -15,7 +15,7 @@ from models.networks.base import Generator
 from models.performance import configure_backend, make_optimizer, resolve_performance_config, wrap_network
 from models.training_step import Outputs, create_rng, create_step
 from util.errors import ImageSizeError, UserError, is_out_of_memory
-from util.runtime.checkpoint import OptimizerState, Stateful, load_networks, save_networks
+from util.runtime.checkpoint import OptimizerState, Stateful, load_networks, save_networks, weights_file
 from util.runtime.device import select_device
 from util.runtime.distributed import all_reduce_mean
 from util.runtime.ema import EMA_SUFFIX, ModelEMA
@@ -264,9 +264,15 @@ class BaseModel(ABC):
 
         Raises UserError if a file is missing or belongs to another architecture.
         """
+        load_networks(self._run_dir(run), label, self._networks_to_load())
+
+    def weights_files(self, label: str) -> dict[str, Path]:
+        """Return the files that `load_networks` reads, by the names of their networks."""
+        return {name: weights_file(self._run_dir(), label, name) for name in self._networks_to_load()}
+
+    def _networks_to_load(self) -> dict[str, nn.Module]:
         averaged = self.generators if not self.is_train and self.opt.ema else {}
-        networks = {name + EMA_SUFFIX if name in averaged else name: network for name, network in self.networks.items()}
-        load_networks(self._run_dir(run), label, networks)
+        return {name + EMA_SUFFIX if name in averaged else name: network for name, network in self.networks.items()}
 
     def _run_dir(self, run: str | None = None) -> Path:
         return Path(self.opt.checkpoints_dir) / (run or self.opt.name)

@@ -14,7 +14,7 @@ from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
 from util.files import prepare_output_dir
 from util.html.comparison_page import write_comparison
-from util.html.results_page import page_title
+from util.html.page_record import page_title
 
 
 def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:

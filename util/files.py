@@ -1,6 +1,7 @@
 """Atomic writes: a reader finds a complete file or the previous one. Temporary files and their removal."""
 
 import errno
+import hashlib
 import os
 import platform
 import re
@@ -40,8 +41,8 @@ def temp_paths_of(path: Path) -> list[Path]:
     return [file for file in path.parent.glob("*.part") if pattern.fullmatch(file.name)]
 
 
-def remove_stale_temp_files(files: Iterable[Path], alone: bool) -> None:
-    """Remove the temporary files among `files` whose process has ended. Other files are left alone.
+def stale_temp_files(files: Iterable[Path], alone: bool) -> Iterator[Path]:
+    """Yield the temporary files and folders among `files` whose process has ended.
 
     Args:
         files: paths to check.
@@ -51,8 +52,14 @@ def remove_stale_temp_files(files: Iterable[Path], alone: bool) -> None:
     for file in files:
         found = HIDDEN.fullmatch(file.name) or CHECKPOINT.fullmatch(file.name)
         if found and (alone or _has_ended(found["machine"], found["pid"])):
-            with suppress(FileNotFoundError):  # another process removes leftovers as well
-                file.unlink()
+            yield file
+
+
+def remove_stale_temp_files(files: Iterable[Path], alone: bool) -> None:
+    """Remove the files that `stale_temp_files` yields. Other files are left alone."""
+    for file in stale_temp_files(files, alone):
+        with suppress(FileNotFoundError):  # another process removes leftovers as well
+            file.unlink()
 
 
 def replace(source: Path, target: Path) -> None:
@@ -115,6 +122,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if error.errno not in BAD_NAME_ERRNOS:
             raise
         raise EnvironmentFailure(f"{path}: cannot be written ({error.strerror}). Change its name.") from None
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def prepare_output_dir(folder: Path, flags: str) -> None:

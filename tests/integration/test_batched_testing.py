@@ -46,7 +46,7 @@ def test_the_page_is_that_of_one_image_after_the_other(tmp_path: Path, capfd: py
         told, complained = capfd.readouterr()
         assert "6 of 7 images" in told
         assert "05.png': not an image" in complained
-        results = tmp_path / folder / "run" / "test_latest"
+        results = tmp_path / folder / "run" / "data_latest"
         page = read_page(results / "index.html")
         images = {path.relative_to(results): np.asarray(Image.open(path)) for path in results.rglob("*.png")}
         pages[folder] = page.text_of("h2"), page.attributes("img", "src"), images

@@ -147,6 +147,7 @@ def test_relative_roots_and_symbolic_links_keep_their_names(tmp_path, monkeypatc
     page = ResultsPage(Path("out"), "cats", Path("data"), {})
     page.add("data/cat.jpg", {"fake_B": image()})
     page.add(str(tmp_path / "data" / "." / "sub" / ".." / "dog.jpg"), {"fake_B": image()})
+    page.save()
     assert sorted(file.name for file in Path("out/images/fake_B").iterdir()) == ["cat.png", "dog.png"]
 
 

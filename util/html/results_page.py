@@ -1,16 +1,21 @@
 """Results page of test.py: each input image with its translation."""
 
+import json
 import os
+import shutil
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping
-from html.parser import HTMLParser
 from itertools import chain, count
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
+from util.files import hidden_temp_path, replace, sha256, stale_temp_files
 from util.html.page import PageImage, image_row, write_page
+from util.html.page_record import IMAGES, PAGE, RECORD, linked_images
 from util.images import save_image
 from util.pairs import portable_folder, portable_name
 
@@ -58,51 +63,12 @@ def _on_any_file_system(path: str) -> str:
     return unicodedata.normalize("NFC", path).casefold()
 
 
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.title = ""
-        self.in_title = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value for name, value in attrs if (tag, name) == ("a", "href") and value]
-        self.in_title = tag == "title"
-
-    def handle_endtag(self, tag: str) -> None:
-        self.in_title = False
-
-    def handle_data(self, data: str) -> None:
-        self.title += data if self.in_title else ""
-
-
-def page_title(page: Path) -> str:
-    """Return the title of a page; "" if there is no page."""
-    return _read(page).title
-
-
-def linked_images(page: Path) -> set[str]:
-    """Return the images below `images` that a page links to, relative to the page; none if there is no page."""
-    files = {PurePosixPath(unquote(link)) for link in _read(page).links}
-    return {
-        str(file)
-        for file in files
-        if file.parts[:1] == ("images",) and ".." not in file.parts and file.suffix == ".png" and "\0" not in str(file)
-    }
-
-
-def _read(page: Path) -> _Reader:
-    reader = _Reader()
-    if page.is_file():
-        reader.feed(page.read_text(encoding="utf-8", errors="replace"))
-    return reader
-
-
 class ResultsPage:
-    """`<directory>/index.html` over `<directory>/images/<visual>/<name>.png`.
+    """`<directory>/index.html` over `<directory>/images/<visual>/<name>.png`, with a record of the test in `page.json`.
 
-    Saving removes the images of an earlier page in this folder that the new page does not link to. A metric of the folder
-    therefore covers one test. No other file is removed.
+    Everything is written to a hidden folder in `directory` first. `save` moves it into place and removes the images of an
+    older page, but no other file. The page and its images are therefore complete or absent. A test that is interrupted
+    before `save` leaves the older page untouched. Use it in a `with` statement, which removes the hidden folder.
 
     Args:
         directory: folder of the page, created with the first image.
@@ -110,7 +76,8 @@ class ResultsPage:
         source_root: folder of the input images; results keep its subfolders.
         facts: names and values shown under the title, such as phase and epoch. The number of images is added.
         image_width: approximate displayed width of an image in pixels.
-        save_image: saves an image to a file, now or later.
+        save_image: saves an image to a file, now or later, but before `save` is called.
+        record: what `page.json` says about the test; sizes, counts and inputs are added. None: no `page.json`.
     """
 
     def __init__(
@@ -121,16 +88,28 @@ class ResultsPage:
         facts: Mapping[str, str],
         image_width: int = 256,
         save_image: Callable[[torch.Tensor, Path], None] = save_image,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
         self.title = title
         self.facts = facts
         self.image_width = image_width
         self.save_image = save_image
+        self.record = record
         self.namer = OutputNamer(source_root)
         self.rows: list[str] = []
         self.files: set[str] = set()
+        self.visuals: list[str] = []
+        self.inputs: dict[str, dict[str, str | None]] = {}
+        self.sizes: Counter[str] = Counter()
         self.most_visuals = 1
+        self._stage = hidden_temp_path(directory / "page")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self._stage, ignore_errors=True)
 
     def add(self, source_path: str, visuals: Mapping[str, torch.Tensor]) -> None:
         """Save the images of one input, and add its row.
@@ -142,25 +121,81 @@ class ResultsPage:
         name = self.namer.assign(source_path)
         images = []
         for visual, tensor in visuals.items():
-            file = f"images/{visual}/{name}"
-            self.save_image(tensor, self.directory / file)
+            file = f"{IMAGES}/{visual}/{name}"
+            self.save_image(tensor, self._stage / file)
             self.files.add(file)
             images.append(PageImage(visual, file, width=tensor.shape[3], height=tensor.shape[2]))
         self.rows.append(image_row(self.namer.label(source_path), images))
         self.most_visuals = max(self.most_visuals, len(images))
+        if self.record is not None:
+            self.visuals = list(dict.fromkeys([*self.visuals, *visuals]))
+            self.inputs[name] = {"file": self.namer.label(source_path), "sha256": _sha256_or_none(source_path)}
+            self.sizes[f"{images[0].width}x{images[0].height}"] += 1
 
     def save(self) -> None:
-        """Write the page with all rows so far, and remove images of an earlier page."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        page = self.directory / "index.html"
-        outdated = linked_images(page) - self.files
+        """Write the page with all rows so far, and move it into place with its images and its record."""
+        (self._stage / IMAGES).mkdir(parents=True, exist_ok=True)
+        for file in self._files_to_keep():
+            staged = self._stage / IMAGES / file
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self.directory / IMAGES / file, staged)
+        if self.record is not None:
+            counts = {"results": len(self.rows), "visuals": self.visuals, "sizes": self.sizes, "inputs": self.inputs}
+            text = json.dumps({**self.record, **counts}, indent=1) + "\n"
+            (self._stage / RECORD).write_text(text, encoding="utf-8")
         write_page(
-            page,
+            self._stage / PAGE,  # the last file: with it the hidden folder is complete
             title=self.title,
             facts={**self.facts, "images": str(len(self.rows))},
             rows=self.rows,
             visuals=self.most_visuals,
             image_width=self.image_width,
         )
-        for file in outdated:
-            (self.directory / file).unlink(missing_ok=True)
+        _move_into_place(self._stage, self.directory)
+
+    def _files_to_keep(self) -> list[Path]:
+        """Return the files below `images` that no older page shows: the user's, and those of an earlier `save`."""
+        images = self.directory / IMAGES
+        shown_before = {Path(file).relative_to(IMAGES) for file in linked_images(self.directory / PAGE) - self.files}
+        files = {file.relative_to(images) for file in images.rglob("*") if not file.is_dir()}
+        return [file for file in files - shown_before if not (self._stage / IMAGES / file).exists()]
+
+
+def remove_leftovers(directory: Path, alone: bool) -> None:
+    """Remove the hidden folders of tests that were killed. If one was killed while its page moved, the move is completed.
+
+    `alone` is that of `stale_temp_files`.
+    """
+    for stage in stale_temp_files(directory.glob(".part.*"), alone):
+        if (stage / PAGE).exists():
+            _move_into_place(stage, directory)
+        elif stage.is_dir():
+            shutil.rmtree(stage, ignore_errors=True)
+        else:
+            stage.unlink(missing_ok=True)
+
+
+def _move_into_place(stage: Path, directory: Path) -> None:
+    """Replace the page in `directory` by the one in `stage`. Repeat this after an interruption to complete it.
+
+    Without index.html, which goes first and comes last, a page counts as incomplete.
+    """
+    images = directory / IMAGES
+    if (stage / IMAGES).exists():
+        for name in (PAGE, RECORD):
+            (directory / name).unlink(missing_ok=True)
+        if images.exists():
+            replace(images, stage / "replaced")
+        replace(stage / IMAGES, images)
+    for name in (RECORD, PAGE):
+        if (stage / name).exists():
+            replace(stage / name, directory / name)
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _sha256_or_none(path: str) -> str | None:
+    """Return the hash of an input, None if it has been removed since it was read."""
+    try:
+        return sha256(Path(path))
+    except OSError:
+        return None

@@ -3,7 +3,6 @@
 torchvision and torch-fidelity are imported when a network needs them: this takes seconds, and few runs need them.
 """
 
-import hashlib
 import os
 import socket
 import warnings
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.files import sha256
 from util.images import to_rgb
 
 
@@ -94,12 +94,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise UserError(f"{path}: not a state dict, or damaged. Download the file again.")
     return weights
-
-
-def sha256(path: Path) -> str:
-    """Return the file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 INCEPTION = "inception"

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
+from util.files import sha256
 from util.images import to_rgb
 from util.metrics.base import EvalImages, Measurement, MetricSpec
-from util.metrics.feature_extractors import cached_download, sha256
+from util.metrics.feature_extractors import cached_download
 
 DATA_RANGE = 255.0
 WINDOW = 11  # side of SSIM's Gaussian window in pixels, for its sigma of 1.5

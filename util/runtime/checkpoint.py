@@ -228,6 +228,13 @@ def weights_path(run_dir: Path, label: str, name: str) -> Path:
     return run_dir / f"{label}_net_{name}.pth"
 
 
+def weights_file(run_dir: Path, label: str, name: str) -> Path:
+    """Return the file that the weights are loaded from: a safetensors file if there is no .pth file."""
+    path = weights_path(run_dir, label, name)
+    safetensors = path.with_suffix(SAFETENSORS)
+    return safetensors if safetensors.exists() and not path.exists() else path
+
+
 def save_networks(run_dir: Path, label: str, networks: Mapping[str, nn.Module]) -> None:
     """Write the weights of the networks; only rank 0 does. Raise DivergedError and OSError as `Checkpointer.save`."""
     if not is_main_process():
@@ -243,10 +250,9 @@ def load_networks(run_dir: Path, label: str, networks: Mapping[str, nn.Module]) 
     Raises UserError if a file is missing or belongs to another architecture.
     """
     for name, network in networks.items():
-        path = weights_path(run_dir, label, name)
-        safetensors = path.with_suffix(SAFETENSORS)
-        if safetensors.exists() and not path.exists():
-            load_state(network, read_safetensors(safetensors), safetensors)
+        path = weights_file(run_dir, label, name)
+        if path.suffix == SAFETENSORS:
+            load_state(network, read_safetensors(path), path)
         else:
             load_weights(network, path)
 
