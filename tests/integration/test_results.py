@@ -42,7 +42,7 @@ def write_page(folder: Path, shade: float, names: str) -> None:
 def translate(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run test.py in this process. Return what it printed."""
     capfd.readouterr()
-    program.test(program.parse_with_saved_architecture([*NETWORK, "--gpu_ids", "-1", "--num_threads", "0", *arguments]))
+    program.test(program.parse_with_saved_options([*NETWORK, "--gpu_ids", "-1", "--num_threads", "0", *arguments]))
     return capfd.readouterr().out
 
 
