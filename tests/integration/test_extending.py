@@ -64,14 +64,14 @@ def write_file(block: Block, tree: Path) -> None:
 
 
 def apply_change(block: Block, tree: Path) -> None:
-    """Apply a change by replacing the old lines of each hunk, which must occur once in the file, with the new ones."""
+    """Apply a change by adding lines to those of each hunk, which must occur once in the file."""
     header, *hunks = re.split(r"^@@ .* @@\n", block.text, flags=re.MULTILINE)
     path = tree / re.search(r"^\+\+\+ b/(.*)$", header, re.MULTILINE)[1]
     source = path.read_text()
     for hunk in hunks:
         lines = hunk.splitlines(keepends=True)
-        old = "".join(line[1:] for line in lines if line[0] in " -")
-        new = "".join(line[1:] for line in lines if line[0] in " +")
+        assert {line[0] for line in lines} == {" ", "+"}
+        old, new = "".join(line[1:] for line in lines if line[0] == " "), "".join(line[1:] for line in lines)
         assert source.count(old) == 1, f"{path} does not contain these lines once:\n{old}"
         source = source.replace(old, new)
     path.write_text(source)
@@ -132,7 +132,7 @@ def test_examples_train_test_and_evaluate_together(tree: Path) -> None:
     """All extensions of CUT in one run: generator, discriminator, loss term, dataset mode, metric, logger."""
     others = [section for section in SECTIONS if section != "Method"]
     combined = [argument for command in commands("train.py", *others) for argument in command]
-    printed = python(tree, "train.py", *SHARED, *TRAINING, *combined)
+    printed = python(tree, "train.py", *SHARED, *TRAINING, *combined, "--name", "RUN")
     assert re.search(r"TV: 0\.0\d", printed)
     run = tree / "checkpoints" / "RUN"
     assert "stages.0.1.weight" in torch.load(run / "latest_net_G.pth")
@@ -144,10 +144,12 @@ def test_examples_train_test_and_evaluate_together(tree: Path) -> None:
     assert {"TV", "G", "edge correlation"} <= {row["name"] for row in rows}
 
     (test,) = commands("test.py", "Dataset mode")
-    python(tree, "test.py", *SHARED, *test)
+    python(tree, "test.py", *SHARED, *test, "--name", "RUN")
     assert len(list((tree / "results" / "RUN" / "test_latest" / "images" / "fake_B").iterdir())) == 2
     (evaluation,) = commands("scripts/evaluate.py", *SECTIONS)
-    assert "edge correlation" in python(tree, "scripts/evaluate.py", *evaluation, "--gpu_ids", "-1")
+    assert "edge correlation" in python(
+        tree, "scripts/evaluate.py", *evaluation, "--results", "results/RUN/test_latest", "--gpu_ids", "-1"
+    )
     baseline, result = json.loads((tree / "results" / "RUN" / "test_latest" / "evaluation.json").read_text())
     assert baseline["figures"][0]["value"] == pytest.approx(1)
     assert -1 <= result["figures"][0]["value"] < 1
@@ -156,12 +158,12 @@ def test_examples_train_test_and_evaluate_together(tree: Path) -> None:
 def test_method_trains_and_tests(tree: Path) -> None:
     (training,), (test,) = commands("train.py", "Method"), commands("test.py", "Method")
     python(tree, "train.py", *SHARED, *TRAINING, *training)
-    run = tree / "checkpoints" / "TWO_SIDED"
+    run = tree / "checkpoints" / "two_sided"
     assert {path.name for path in run.glob("latest_net_*")} == {f"latest_net_{n}_{s}.pth" for n in "GFD" for s in "AB"}
-    losses = [row["losses"] for row in logged(tree, "TWO_SIDED") if "losses" in row][-1]
+    losses = [row["losses"] for row in logged(tree, "two_sided") if "losses" in row][-1]
     assert list(losses) == ["D_A", "G_A", "NCE_A", "D_B", "G_B", "NCE_B", "cycle"]
     python(tree, "test.py", *SHARED, *test)
-    images = tree / "results" / "TWO_SIDED" / "test_latest" / "images"
+    images = tree / "results" / "two_sided" / "test_latest" / "images"
     assert {visual.name: len(list(visual.iterdir())) for visual in images.iterdir()} == dict.fromkeys(
         ["real_A", "fake_B", "real_B", "fake_A"], 2
     )
