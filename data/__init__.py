@@ -6,6 +6,8 @@ import torch
 
 from data.aligned_dataset import AlignedDataset
 from data.base_dataset import BaseDataset
+from data.dataset_check import prepare_options
+from data.image_folder import check_dataroot
 from data.loader import EpochBatchSampler, ImageDataLoader
 from data.single_dataset import SingleDataset
 from data.singleimage_dataset import SingleImageDataset
@@ -29,11 +31,16 @@ def create_dataset(opt: Namespace) -> ImageDataLoader:
     It yields batches {"A", "B", "A_paths", "B_paths"}: (N, C, H, W) float32 tensors in [-1, 1], and lists of paths.
     --direction is applied by the model, not here. With --dataset_mode single there is no B. `set_epoch` selects the epoch.
 
+    In training, options that were left to the images are set in `opt`, see `data.dataset_check.prepare_options`.
+
     Raises:
         UserError: a folder is missing or empty, no image can be read, the batch is larger than the dataset, or the
             batch size is not a multiple of the number of processes.
     """
     check_batch_size(opt.batch_size)
+    if opt.isTrain:
+        check_dataroot(opt.dataroot)
+        prepare_options(opt, DATASETS[opt.dataset_mode].training_files(opt))
     dataset = DATASETS[opt.dataset_mode](opt)
     if opt.isTrain and len(dataset) < opt.batch_size:
         raise UserError(

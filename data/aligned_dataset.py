@@ -2,18 +2,21 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from data.base_dataset import BaseDataset, Sample, SampleIndex, source_and_target
-from data.image_folder import ImageFiles, ImageFolder, list_images, resolve_phase
-from data.image_io import ImageError
-from data.transforms import Transform
+from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths, source_and_target
+from data.image_array import ImageArray, ImageError
+from data.image_folder import ImageFiles, ImageFolder, resolve_phase
+from data.transforms import Transform, to_tensor
+
+ImageT = TypeVar("ImageT", Image.Image, ImageArray, Image.Image | ImageArray)
 
 
 class AlignedDataset(BaseDataset):
@@ -22,9 +25,20 @@ class AlignedDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.source_folder = Path(opt.dataroot, resolve_phase(opt.dataroot, opt.phase))
-        self.pairs = ImageFolder(list_images(str(self.source_folder), self.limit))
+        reader_A, reader_B = self.readers["A"], self.readers["B"]
+        both = replace(
+            reader_A,
+            channels=reader_A.channels + reader_B.channels,
+            has_range=reader_A.has_range and reader_B.has_range,
+        )
+        self.pairs = ImageFolder(list_paths(opt, self.source_folder), both)
         self.domains = (self.pairs,)
         self.transform = PairTransform(self.transforms["A"], self.transforms["B"])
+
+    @classmethod
+    def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
+        """Return the pairs, as images of both domains."""
+        return dict.fromkeys("AB", list_paths(opt, Path(opt.dataroot, opt.phase)))
 
     @classmethod
     def eval_targets(cls, opt: Namespace) -> ImageFiles:
@@ -62,19 +76,23 @@ class PairTransform:
     @property
     def channels(self) -> list[int]:
         """Return the number of channels of A and of B."""
-        return [1 if half.grayscale else 3 for half in (self.A, self.B)]
+        return [self.A.channels, self.B.channels]
 
-    def apply_deterministic(self, image: Image.Image) -> np.ndarray:
-        """Return the uint8 pixels (channels of A and B, H, W) of a pair."""
+    def apply_deterministic(self, image: Image.Image | ImageArray) -> np.ndarray:
+        """Return the pixels (channels of A and B, H, W) of a pair."""
         left, right = split_pair(image)
         return np.concatenate((self.A.apply_deterministic(left), self.B.apply_deterministic(right)))
 
     def apply_random(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """Return the tensor (C, H, W). The random stage is the same for A and B."""
-        return self.A.apply_random(pixels, rng)
+        """Return the tensor (C, H, W). The random stage is the same for A and B, their value ranges may differ."""
+        augmented = self.A.augment(pixels, rng)
+        if self.A.value_range == self.B.value_range:
+            return to_tensor(augmented, self.A.value_range)
+        A, B = augmented[: self.A.channels], augmented[self.A.channels :]
+        return torch.cat((to_tensor(A, self.A.value_range), to_tensor(B, self.B.value_range)))
 
 
-def split_pair(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+def split_pair(image: ImageT) -> tuple[ImageT, ImageT]:
     """Return the left and the right half of `image`, of equal size; the middle column of an odd width is dropped.
 
     Raises:
@@ -86,6 +104,6 @@ def split_pair(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     return image.crop((0, 0, width // 2, height)), image.crop((width - width // 2, 0, width, height))
 
 
-def half_of_pair(image: Image.Image, domain: str) -> Image.Image:
+def half_of_pair(image: ImageT, domain: str) -> ImageT:
     """Return the left half for domain "A", the right half for "B"."""
     return split_pair(image)["AB".index(domain)]

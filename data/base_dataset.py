@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL.Image import Resampling
 
-from data.image_folder import ImageFiles, ImageFolder, TwoStageTransform, check_dataroot, resolve_phase
+from data.dataset_check import value_range_of
+from data.image_folder import ImageFiles, ImageFolder, TwoStageTransform, check_dataroot, list_images, resolve_phase
+from data.image_reader import ImageReader, max_pixels, with_pages
 from data.rng import RngStream, make_rng
 from data.transforms import create_transform
-from util.errors import UserError
 
 # "A", "B": (C, H, W) float32 tensors in [-1, 1]; "A_paths", "B_paths": the files they were read from.
 Sample = dict[str, Any]
@@ -51,16 +52,27 @@ class BaseDataset(ABC):
         self.seed: int = opt.seed
         self.limit = None if opt.max_dataset_size == float("inf") else int(opt.max_dataset_size)
         self.source, self.target = source_and_target(opt)
-        for flag, channels in (("--input_nc", opt.input_nc), ("--output_nc", opt.output_nc)):
-            if channels not in (1, 3):
-                raise UserError(f"{flag} {channels}: unsupported number of channels. Use 1 (gray) or 3 (RGB).")
         channels = {self.source: opt.input_nc, self.target: opt.output_nc}
-        self.transforms = {d: create_transform(opt, self.resample, grayscale=channels[d] == 1) for d in "AB"}
+        flags = {self.source: "--input_nc", self.target: "--output_nc"}
+        ranges = {d: value_range_of(opt, d) for d in "AB"}
+        self.transforms = {d: create_transform(opt, self.resample, channels[d], ranges[d]) for d in "AB"}
+        self.readers = {
+            d: ImageReader((channels[d],), ranges[d] is not None, max_pixels(opt), flags[d], opt.to_srgb) for d in "AB"
+        }
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """Add the options of this dataset to `parser` and set its defaults."""
         return parser
+
+    @classmethod
+    def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
+        """Return the images of the domains "A" and "B" that are checked before training; by default none.
+
+        Raises:
+            UserError: a folder is missing or has no images.
+        """
+        return {}
 
     @classmethod
     def eval_source(cls, opt: Namespace) -> "BaseDataset":
@@ -120,6 +132,18 @@ class BaseDataset(ABC):
             skipped |= domain.skipped
             domain.skipped.clear()
         return skipped
+
+
+def list_paths(opt: Namespace, folder: Path) -> list[str]:
+    """Return the sorted paths of the images below `folder`, at most --max_dataset_size, with a path per page if asked for.
+
+    Raises:
+        UserError: `folder` is missing or has no images.
+    """
+    limit = None if opt.max_dataset_size == float("inf") else int(opt.max_dataset_size)
+    if opt.tiff_pages == "all":
+        return with_pages(list_images(str(folder)))[:limit]
+    return list_images(str(folder), limit)
 
 
 def source_and_target(opt: Namespace) -> tuple[str, str]:

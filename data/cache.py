@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data.base_dataset import BaseDataset
+from data.image_array import ImageError
 from data.image_folder import TwoStageTransform
-from data.image_io import ImageError, read_image
 from data.workers import WorkerDiedError, Workers
 from util.errors import EnvironmentFailure
 
@@ -90,12 +90,13 @@ class DeterministicStage(Dataset[np.ndarray | None]):
 
     def __init__(self, dataset: BaseDataset, transforms: Sequence[TwoStageTransform]) -> None:
         """Args: transforms has one element for each domain of `dataset`."""
-        self.paths = [domain.paths for domain in dataset.domains]
+        self.domains = dataset.domains
         self.transforms = transforms
 
     def __getitem__(self, key: tuple[int, int]) -> np.ndarray | None:
         domain, index = key
         try:
-            return np.ascontiguousarray(self.transforms[domain].apply_deterministic(read_image(self.paths[domain][index])))
+            images = self.domains[domain]
+            return np.ascontiguousarray(self.transforms[domain].apply_deterministic(images.read(images.paths[index])))
         except ImageError:
             return None

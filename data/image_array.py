@@ -21,6 +21,22 @@ class ImageError(Exception):
     """An image that cannot be used, while others can. The message is the reason, without the path."""
 
 
+class BandCountError(ImageError):
+    """An image with another number of bands than the network has channels."""
+
+    def __init__(self, bands: int, expected: int, pages: int = 1) -> None:
+        plural, where = "s" if bands > 1 else "", f" in each of {pages} pages" if pages > 1 else ""
+        super().__init__(f"has {bands} band{plural}{where}, expected {expected}")
+        self.bands, self.expected = bands, expected
+
+
+class UndefinedRangeError(ImageError):
+    """An image of signed or floating-point samples, while no value range is set."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        super().__init__(f"has {dtype} samples, whose black and white are not defined")
+
+
 @dataclass(frozen=True)
 class TiffTag:
     """A tag as tifffile takes it in `extratags`: TIFF type code, count and value."""
@@ -59,6 +75,17 @@ class ImageArray:
         """Number of bands, without alpha."""
         return self.pixels.shape[2]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as a PIL image has them."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def crop(self, box: tuple[int, int, int, int]) -> "ImageArray":
+        """Return the part from (left, top) to (right, bottom), as a PIL image does."""
+        left, top, right, bottom = box
+        alpha = None if self.alpha is None else self.alpha[top:bottom, left:right]
+        return ImageArray(self.pixels[top:bottom, left:right], alpha, self.info)
+
     def flattened(self) -> np.ndarray:
         """Return the (H, W, C) pixels composited over white; unchanged if there is no alpha or if it is 0 everywhere.
 
@@ -75,6 +102,11 @@ class ImageArray:
         blended = (self.pixels * alpha + white * (white - alpha) + white // 2) // white
         return blended.astype(self.pixels.dtype)
 
+    def fits(self, channels: int) -> bool:
+        """Return True if `with_channels` accepts this number of channels."""
+        has_alpha_band = self.alpha is not None and self.bands + 1 == channels
+        return self.bands == channels or has_alpha_band or {self.bands, channels} == {1, 3}
+
     def with_channels(self, channels: int) -> np.ndarray:
         """Return (H, W, `channels`) pixels, as a network with so many input channels takes them.
 
@@ -82,7 +114,7 @@ class ImageArray:
         band of satellite images as alpha. Otherwise it is composited over white.
 
         Raises:
-            ImageError: another number of bands.
+            BandCountError: another number of bands.
         """
         if self.bands == channels:
             return self.flattened()
@@ -92,8 +124,7 @@ class ImageArray:
             return np.repeat(self.flattened(), 3, axis=2)
         if self.bands == 3 and channels == 1:
             return _luma(self.flattened())
-        pages = f" in each of {self.info.pages} pages" if self.info.pages > 1 else ""
-        raise ImageError(f"has {self.bands} band{'s' if self.bands > 1 else ''}{pages}, expected {channels}")
+        raise BandCountError(self.bands, channels, self.info.pages)
 
 
 def composite_over_white(rgba: Image.Image) -> Image.Image:

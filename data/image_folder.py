@@ -12,13 +12,17 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.image_io import EXTENSIONS, ImageError, read_image
+from data.image_array import BandCountError, ImageArray, ImageError, UndefinedRangeError
+from data.image_io import EXTENSIONS, read_image
+from data.image_reader import ImageReader, pixels_of
 from data.transforms import ImageTooSmallError
+from data.value_range import found_range
 from util.errors import UserError
 from util.html.page_record import is_output_folder
 
 DATAROOT_UNSET = "placeholder"  # the published default of --dataroot
 MAX_LISTED = 8  # names that an error message lists
+PROPOSAL_IMAGES = 4  # from which a value range is proposed
 
 Size = tuple[int, int]  # width and height in pixels
 
@@ -119,8 +123,8 @@ class TwoStageTransform(Protocol):
     --cache stores the result of the first stage.
     """
 
-    def apply_deterministic(self, image: Image.Image) -> np.ndarray:
-        """Apply the deterministic stage; return uint8 pixels (C, H, W)."""
+    def apply_deterministic(self, image: Image.Image | ImageArray) -> np.ndarray:
+        """Apply the deterministic stage; return pixels (C, H, W) of the image's dtype."""
 
     def apply_random(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """Apply the random stage, using `rng` only; return a float32 tensor (C, H, W) in [-1, 1]."""
@@ -131,12 +135,14 @@ class ImageFolder:
 
     Attributes:
         paths: the files; samples refer to them by index.
+        read: reads a file of this domain.
         skipped: unusable images found since it was last cleared, path -> reason.
     """
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, paths: list[str], read: ImageReader | None = None) -> None:
         """Raise UserError if none of the files can be read."""
         self.paths = paths
+        self.read = read or ImageReader()
         self.skipped: dict[str, str] = {}
         self._cache: dict[int, np.ndarray] = {}  # results of the deterministic stage, by index
         self._cache_key: TwoStageTransform | None = None  # the transform that computed them
@@ -158,7 +164,7 @@ class ImageFolder:
         path = self.paths[index]
         try:
             is_cached = index in self._cache and transform == self._cache_key
-            pixels = self._cache[index] if is_cached else transform.apply_deterministic(read_image(path))
+            pixels = self._cache[index] if is_cached else transform.apply_deterministic(self.read(path))
             return transform.apply_random(pixels, rng), path
         except ImageError as error:
             self.skipped[path] = str(error)
@@ -182,13 +188,29 @@ class ImageFolder:
         raise self._none_readable()
 
     def _check_any_readable(self) -> None:
+        first_error: ImageError | None = None
         for path in self.paths:
             try:
-                read_image(path)
+                self.read(path)
                 return
             except ImageError as error:
+                first_error = first_error or error
                 self.skipped[path] = str(error)
-        raise self._none_readable()
+        raise self._unsuitable(first_error) or self._none_readable()
+
+    def _unsuitable(self, error: ImageError | None) -> UserError | None:
+        """Return the error that names the option if images need another one, else None."""
+        path = self.paths[0]
+        if isinstance(error, BandCountError):
+            return UserError(f"{self.read.flag} {error.expected}: {path!r} {error}. Use {self.read.flag} {error.bands}.")
+        if isinstance(error, UndefinedRangeError):
+            some = self.paths[:PROPOSAL_IMAGES]
+            arrays = [pixels_of(replace(self.read, has_range=True)(path)) for path in some if path in self.skipped]
+            return UserError(
+                f"{path!r}: {error}. The first {len(arrays)} images have values in {found_range(arrays)}: use "
+                f"--value_range={found_range(arrays)}, or --value_range=percentile:1,99 in training."
+            )
+        return None
 
     def _none_readable(self) -> UserError:
         path, reason = next(iter(self.skipped.items()))

@@ -14,12 +14,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from data.image_array import MAX_PIXELS, ImageArray, ImageError, too_large
+from data.image_array import MAX_PIXELS, ImageArray, ImageError, UndefinedRangeError, too_large
 from data.image_formats import read_dicom, read_npy, read_npz
 from data.pillow_reader import (
     HEAD_BYTES,
     gray_to_8_bit,
     is_avif,
+    is_color_png16,
+    is_gray16,
     is_heif,
     open_with_pillow,
     page_areas,
@@ -65,6 +67,23 @@ def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Im
                     raise
             file.seek(0)
         return _array_to_rgb(READERS[name].read(file, page, max_pixels))
+
+
+def read_rgb_or_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Image.Image | ImageArray:
+    """Read an image without loss of bands or bits: as 8-bit RGB if it has 8-bit samples of 1 or 3 bands, else as an array.
+
+    Args and errors are those of `read_array`. Transparent 8-bit images are composited over white.
+    """
+    with _open(path) as (file, head):
+        name = _find_reader(head)
+        if name in _PILLOW_FORMATS and not is_color_png16(head):
+            with open_with_pillow(file, head, page, max_pixels) as image:
+                if not is_gray16(image):
+                    ImageOps.exif_transpose(image, in_place=True)
+                    return to_8_bit(image).convert("RGB")
+            file.seek(0)
+        array = READERS[name].read(file, page, max_pixels)
+        return _array_to_rgb(array) if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array
 
 
 def read_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> ImageArray:
@@ -149,7 +168,7 @@ def _array_to_rgb(array: ImageArray) -> Image.Image:
     if pixels.dtype == np.uint16:
         pixels = gray_to_8_bit(pixels)
     if pixels.dtype != np.uint8:
-        raise ImageError(f"{pixels.dtype} samples, whose white is not defined; set --value_range LO,HI")
+        raise UndefinedRangeError(pixels.dtype)
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -183,6 +202,7 @@ READERS: dict[str, Reader] = {
 }
 EXTENSIONS = tuple(sorted(extension for reader in READERS.values() for extension in reader.extensions))
 _ARRAY_FORMATS = ("NPY", "NPZ", "DICOM")
+_PILLOW_FORMATS = ("AVIF", "HEIF", "Pillow")
 
 
 def _find_reader(head: bytes) -> str:

@@ -120,6 +120,11 @@ def is_heif(head: bytes) -> bool:
     return bool(_heif_brands(head) & {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 
 
+def is_color_png16(head: bytes) -> bool:
+    """Return True if a file that starts with `head` is a PNG of 16-bit colors, of which Pillow keeps 8 bits."""
+    return head.startswith(b"\x89PNG") and (head[24], head[25]) in _COLOR_PNG_16
+
+
 def is_gray16(image: Image.Image) -> bool:
     """Return True if samples are 16-bit gray, 0…65535. A 16-bit PGM, and a PNG before Pillow 11, comes as mode "I"."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
@@ -139,7 +144,7 @@ def to_gray16(image: Image.Image) -> np.ndarray:
 def check_bit_depth(image: Image.Image) -> None:
     """Raise ImageError for samples without a defined range."""
     if image.mode in ("I", "F"):
-        raise ImageError("32-bit or signed samples, whose white is not defined; set --value_range LO,HI")
+        raise ImageError("has 32-bit samples, whose black and white are not defined")
 
 
 def from_pil(image: Image.Image) -> ImageArray:
@@ -181,7 +186,7 @@ def read_pillow(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
     head = file.read(HEAD_BYTES)
     file.seek(0)
     with open_with_pillow(file, head, page, max_pixels) as image:
-        if image.format == "PNG" and (head[24], head[25]) in _COLOR_PNG_16:
+        if is_color_png16(head):
             return _read_color_png16(file, image)
         ImageOps.exif_transpose(image, in_place=True)
         return from_pil(image)

@@ -1,8 +1,42 @@
 """Resizing of (C, H, W) arrays of any dtype, as Pillow resizes 8-bit images."""
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
+
+
+@dataclass(frozen=True)
+class PlaneStack:
+    """Pixels (C, H, W) of any dtype, with the part of the interface of a PIL image that the resizing operations use."""
+
+    pixels: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.pixels.shape[2]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.pixels.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    def resize(self, size: tuple[int, int], resample: Resampling) -> Self:
+        """Return the image in this width and height."""
+        return type(self)(resize_plane_stack(self.pixels, *size, resample))
+
+    def crop(self, box: tuple[int, int, int, int]) -> Self:
+        """Return the part from (left, top) to (right, bottom)."""
+        left, top, right, bottom = box
+        return type(self)(self.pixels[:, top:bottom, left:right])
 
 
 def resize_plane_stack(pixels: np.ndarray, width: int, height: int, resample: Resampling) -> np.ndarray:

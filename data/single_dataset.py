@@ -4,8 +4,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.base_dataset import BaseDataset, Sample, SampleIndex
-from data.image_folder import ImageFolder, list_images, resolve_phase
+from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths
+from data.image_folder import ImageFolder, resolve_phase
 from data.transforms import Transform
 from util.errors import UserError
 
@@ -22,10 +22,10 @@ class SingleDataset(BaseDataset):
             raise UserError("--dataset_mode single: has one domain only, for testing. Train with --dataset_mode unaligned.")
         if Path(opt.dataroot).is_file():
             self.source_folder = Path(opt.dataroot).parent
-            self.images = ImageFolder([opt.dataroot])
+            self.images = ImageFolder([opt.dataroot], self.readers[self.source])
         else:
             self.source_folder = _find_source_folder(opt.dataroot, opt.phase, self.source)
-            self.images = ImageFolder(list_images(str(self.source_folder), self.limit))
+            self.images = ImageFolder(list_paths(opt, self.source_folder), self.readers[self.source])
         self.domains = (self.images,)
 
     def __len__(self) -> int:

@@ -14,8 +14,9 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from data.base_dataset import BaseDataset, Sample, SampleIndex
-from data.image_folder import TwoStageTransform, list_images
-from data.image_io import ImageError, read_image
+from data.image_array import ImageArray
+from data.image_folder import ImageFolder, TwoStageTransform, list_images
+from data.image_reader import ImageReader
 from data.rng import RngStream, make_rng
 from data.transforms import Transform, crop_box, grid_cells, resize_array, zoomed_size
 from util.cli import set_declared_defaults
@@ -37,8 +38,8 @@ class SingleImageDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.domains = ()  # no file is read after the constructor
-        image_A, self.path_A = _load_single_image(Path(opt.dataroot, "trainA"))
-        image_B, self.path_B = _load_single_image(Path(opt.dataroot, "trainB"))
+        image_A, self.path_A = _load_single_image(Path(opt.dataroot, "trainA"), self.readers["A"])
+        image_B, self.path_B = _load_single_image(Path(opt.dataroot, "trainB"), self.readers["B"])
         self.source_folder = Path(opt.dataroot, f"train{self.source}")
         self.images = {"A": image_A, "B": image_B}
         if self.is_train:
@@ -64,6 +65,11 @@ class SingleImageDataset(BaseDataset):
                 help="a zoom for each crop, and crops that may overlap, instead of one zoom and disjoint crops per batch",
             )
         return parser
+
+    @classmethod
+    def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
+        """Return the image of each domain."""
+        return {domain: list_images(str(Path(opt.dataroot, f"train{domain}"))) for domain in "AB"}
 
     @classmethod
     def eval_source(cls, opt: Namespace) -> BaseDataset:
@@ -94,7 +100,9 @@ class ZoomCropSampler:
     fewer cells than crops, another grid is sampled.
     """
 
-    def __init__(self, image: Image.Image, transform: Transform, crops_per_zoom: int, key: tuple[int, ...]) -> None:
+    def __init__(
+        self, image: Image.Image | ImageArray, transform: Transform, crops_per_zoom: int, key: tuple[int, ...]
+    ) -> None:
         """Prepare `image`. Args: key, epoch and index of the zoom seed the generator of zooms and offsets."""
         self.pixels = np.ascontiguousarray(transform.apply_deterministic(image))
         self.crop_size = transform.crop_size
@@ -124,14 +132,12 @@ class ZoomCropSampler:
         return resize_array(self.pixels, *size, self.resample), crop_offsets
 
 
-def _load_single_image(folder: Path) -> tuple[Image.Image, str]:
+def _load_single_image(folder: Path, read: ImageReader) -> tuple[Image.Image | ImageArray, str]:
     """Return the image in `folder`, and its path. Raise UserError unless there is exactly one, and readable."""
     paths = list_images(str(folder))
     if len(paths) > 1:
         raise UserError(
             f"{folder}: {len(paths)} images, but --dataset_mode singleimage needs exactly one. Remove the others."
         )
-    try:
-        return read_image(paths[0]), paths[0]
-    except ImageError as error:
-        raise UserError(f"{paths[0]!r}: {error}. Replace the image.") from error
+    ImageFolder(paths, read)  # says which option a readable image needs
+    return read(paths[0]), paths[0]

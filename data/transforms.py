@@ -1,7 +1,8 @@
 """Transforms from image to network input: the operations of --preprocess, flip, scaling to [-1, 1].
 
 Testing and evaluation use no random numbers: zoom and flip are left out, and crop, patch and trim cut the center. Before the
-first random operation an image is a PIL image, afterwards a uint8 array (C, H, W), which --cache can store.
+first random operation an image is a PIL image, or a `PlaneStack` for other than 8-bit RGB images. Afterwards it is an array
+(C, H, W) of the file's dtype, which --cache can store.
 """
 
 import re
@@ -14,10 +15,14 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.image_io import MAX_PIXELS, ImageError
+from data.image_array import MAX_PIXELS, ImageArray, ImageError, UndefinedRangeError
+from data.plane_resize import PlaneStack, resize_plane_stack
+from data.value_range import ValueRange
 from util.errors import UserError
 
 SIZE_MULTIPLE = 4  # the generators downsample twice by a factor of 2
+
+Resizable = Image.Image | PlaneStack
 
 
 class ImageTooSmallError(Exception):
@@ -26,7 +31,7 @@ class ImageTooSmallError(Exception):
 
 @dataclass(frozen=True)
 class Transform:
-    """Turn a PIL image into a tensor: `ops`, sides rounded to a multiple of 4, random flip, values in [-1, 1].
+    """Turn an image into a tensor: `ops`, sides rounded to a multiple of 4, random flip, values in [-1, 1].
 
     `apply_deterministic` performs the deterministic operations, `apply_random` the others.
     """
@@ -35,35 +40,41 @@ class Transform:
     load_size: int  # pixels; target size of the resize operations
     crop_size: int  # pixels; side of a crop, and minimum size after a zoom
     flip: bool  # flip horizontally with probability 1/2
-    grayscale: bool = False  # one channel instead of three
+    channels: int = 3  # of the tensor
     random_scale_max: float = 3.0  # zoom factors are uniform in [1/random_scale_max, 1]
     resample: Resampling = Resampling.BICUBIC
     is_train: bool = True  # False: nothing is random. There is no zoom and no flip, and the center is cropped
+    value_range: ValueRange | None = None  # maps to [-1, 1]; None: the full range of uint8 or uint16
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
-        """Return the (C, H, W) float32 tensor of an 8-bit RGB `image`. Raise the errors of both stages."""
+    def __call__(self, image: Image.Image | ImageArray, rng: np.random.Generator) -> torch.Tensor:
+        """Return the (C, H, W) float32 tensor of an image. Raise the errors of both stages."""
         return self.apply_random(self.apply_deterministic(image), rng)
 
-    def apply_deterministic(self, image: Image.Image) -> np.ndarray:
-        """Return the uint8 pixels (C, H, W) of an 8-bit RGB `image` after the deterministic operations.
+    def apply_deterministic(self, image: Image.Image | ImageArray) -> np.ndarray:
+        """Return the pixels (C, H, W) of an 8-bit RGB image or of an array after the deterministic operations.
 
         Raises:
-            ImageError: the resized image would have more than MAX_PIXELS.
+            ImageError: the resized image would have more than MAX_PIXELS, or the image has another number of bands.
             ImageTooSmallError: the image is smaller than the central crop of a test.
         """
-        if self.grayscale:
-            image = image.convert("L")
+        resizable = to_channels(image, self.channels)
         for op in self.ops:
             if op in RESIZE_OPS:
-                image = RESIZE_OPS[op](image, self)
+                resizable = RESIZE_OPS[op](resizable, self)
             elif op in CENTER_OPS and not self.is_train:
-                image = CENTER_OPS[op](image, self.crop_size)
+                resizable = CENTER_OPS[op](resizable, self.crop_size)
         if not self.is_train or not set(self.ops) & set(RANDOM_OPS):
-            image = round_to_multiple(image, self.resample)
-        return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+            resizable = round_to_multiple(resizable, self.resample)
+        if isinstance(resizable, PlaneStack):
+            return resizable.pixels
+        return np.asarray(resizable).reshape(resizable.height, resizable.width, -1).transpose(2, 0, 1)
 
     def apply_random(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """Return the (C, H, W) float32 tensor of the pixels returned by `apply_deterministic`.
+        """Return the (C, H, W) float32 tensor of the pixels returned by `apply_deterministic`. See `augment`."""
+        return to_tensor(self.augment(pixels, rng), self.value_range)
+
+    def augment(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the pixels (C, H, W) after the random operations.
 
         All random numbers come from `rng`. At test time none is used.
 
@@ -72,18 +83,18 @@ class Transform:
             ImageError: see `apply_deterministic`.
         """
         if not self.is_train:
-            return to_tensor(pixels)
+            return pixels
         for op in self.ops:
             if op in RANDOM_OPS:
                 pixels = RANDOM_OPS[op](pixels, self, rng)
         pixels = round_array(pixels, self.resample)
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, :, ::-1]
-        return to_tensor(pixels)
+        return pixels
 
 
 # The operations by their names in --preprocess, in the order of application: first those that resize whole images ...
-RESIZE_OPS: dict[str, Callable[[Image.Image, Transform], Image.Image]] = {
+RESIZE_OPS: dict[str, Callable[[Resizable, Transform], Resizable]] = {
     "fixsize": lambda image, t: resize_short_side(image, t.load_size, t.resample),
     "resize": lambda image, t: resize(image, t.load_size, t.load_size, t.resample),
     "scale_width": lambda image, t: scale_width(image, t.load_size, t.crop_size, t.resample),
@@ -97,7 +108,7 @@ RANDOM_OPS: dict[str, Callable[[np.ndarray, Transform, np.random.Generator], np.
     "trim": lambda pixels, t, rng: trim(pixels, t.crop_size, rng),
 }
 # At test time these replace the random operations. A zoom is left out.
-CENTER_OPS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+CENTER_OPS: dict[str, Callable[[Resizable, int], Resizable]] = {
     "crop": lambda image, size: center_crop(image, size),
     "patch": lambda image, size: center_crop(image, size),
     "trim": lambda image, size: center_trim(image, size),
@@ -106,17 +117,20 @@ OPS = (*RESIZE_OPS, *RANDOM_OPS)
 _ALTERNATIVES = ("resize", "scale_width", "scale_shortside")
 
 
-def create_transform(opt: Namespace, resample: Resampling, grayscale: bool) -> Transform:
+def create_transform(
+    opt: Namespace, resample: Resampling, channels: int, value_range: ValueRange | None = None
+) -> Transform:
     """Create the transform of --preprocess, --load_size, --crop_size, --no_flip and --random_scale_max."""
     return Transform(
         ops=parse_preprocess(opt.preprocess),
         load_size=opt.load_size,
         crop_size=opt.crop_size,
         flip=not opt.no_flip,
-        grayscale=grayscale,
+        channels=channels,
         random_scale_max=opt.random_scale_max,
         resample=resample,
         is_train=opt.isTrain,
+        value_range=value_range,
     )
 
 
@@ -142,29 +156,35 @@ def parse_preprocess(value: str) -> tuple[str, ...]:
     return tuple(op for op in OPS if op in named and op not in superseded)
 
 
-def resize(image: Image.Image, width: int, height: int, resample: Resampling) -> Image.Image:
+def to_channels(image: Image.Image | ImageArray, channels: int) -> Resizable:
+    """Return an image with this number of channels. Raise BandCountError if that has no meaning."""
+    if isinstance(image, ImageArray):
+        return PlaneStack(image.with_channels(channels).transpose(2, 0, 1))
+    return image.convert("L") if channels == 1 else image
+
+
+def resize(image: Resizable, width: int, height: int, resample: Resampling) -> Resizable:
     """Resize `image` to exactly `width` x `height` pixels.
 
     Raises:
         ImageError: the result would have more than MAX_PIXELS (for example an enlarged image of 1 x 100000 pixels).
     """
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{image.width}x{image.height} pixels would be enlarged to {width}x{height}")
+    _check_enlarged(image.width, image.height, width, height)
     return image.resize((width, height), resample)
 
 
-def resize_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
+def resize_short_side(image: Resizable, length: int, resample: Resampling) -> Resizable:
     """Resize the shorter side to `length` and keep the aspect ratio."""
     scale = length / min(image.size)
     return resize(image, round(image.width * scale), round(image.height * scale), resample)
 
 
-def upscale_short_side(image: Image.Image, length: int, resample: Resampling) -> Image.Image:
+def upscale_short_side(image: Resizable, length: int, resample: Resampling) -> Resizable:
     """Resize the shorter side to `length` if it is smaller, and keep the aspect ratio."""
     return image if min(image.size) >= length else resize_short_side(image, length, resample)
 
 
-def scale_width(image: Image.Image, width: int, min_height: int, resample: Resampling) -> Image.Image:
+def scale_width(image: Resizable, width: int, min_height: int, resample: Resampling) -> Resizable:
     """Resize the width to `width` and keep the aspect ratio, but make the height at least `min_height`."""
     return resize(image, width, max(int(width * image.height / image.width), min_height), resample)
 
@@ -208,14 +228,14 @@ def trim(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return _random_crop(pixels, min(width, size), min(height, size), rng)
 
 
-def center_crop(image: Image.Image, size: int) -> Image.Image:
+def center_crop(image: Resizable, size: int) -> Resizable:
     """Crop the central square of `size` pixels. Raise ImageTooSmallError if it does not fit."""
     if min(image.size) < size:
         raise _too_small(image.width, image.height, size)
     return center_trim(image, size)
 
 
-def center_trim(image: Image.Image, size: int) -> Image.Image:
+def center_trim(image: Resizable, size: int) -> Resizable:
     """Crop the middle of sides longer than `size`, and keep shorter ones."""
     width, height = (min(side, size) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -244,10 +264,11 @@ def crop_box(pixels: np.ndarray, left: int, top: int, width: int, height: int) -
 
 def resize_array(pixels: np.ndarray, width: int, height: int, resample: Resampling) -> np.ndarray:
     """Resize an array (C, H, W) channel by channel, which equals Pillow's resizing of an RGB image."""
-    return np.stack([np.asarray(resize(Image.fromarray(plane), width, height, resample)) for plane in pixels])
+    _check_enlarged(pixels.shape[2], pixels.shape[1], width, height)
+    return resize_plane_stack(pixels, width, height, resample)
 
 
-def round_to_multiple(image: Image.Image, resample: Resampling) -> Image.Image:
+def round_to_multiple(image: Resizable, resample: Resampling) -> Resizable:
     """Resize each side to the nearest multiple of SIZE_MULTIPLE (ties to even), at least SIZE_MULTIPLE."""
     size = _rounded(image.width), _rounded(image.height)
     return image if image.size == size else resize(image, *size, resample)
@@ -260,15 +281,21 @@ def round_array(pixels: np.ndarray, resample: Resampling) -> np.ndarray:
     return pixels if (width, height) == size else resize_array(pixels, *size, resample)
 
 
-def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """Return the (C, H, W) float32 tensor of uint8 `pixels` in any memory order, with 0...255 mapped to [-1, 1]."""
-    # Division and shift are in the published order, which determines the last bit. NumPy is used because torch would
-    # start threads for so small an array and wait for them on busy cores. The copy is made while a value is one byte.
-    values = np.ascontiguousarray(pixels).astype(np.float32)
-    values /= 255
-    values -= 0.5
-    values *= 2
-    return torch.from_numpy(values)
+def to_tensor(pixels: np.ndarray, value_range: ValueRange | None = None) -> torch.Tensor:
+    """Return the (C, H, W) float32 tensor of `pixels` in any memory order, with `value_range` mapped to [-1, 1].
+
+    Without a range, the full range of uint8 or uint16 is used. Raise UndefinedRangeError for other types.
+    """
+    value_range = value_range or ValueRange.of_dtype(pixels.dtype)
+    if value_range is None:
+        raise UndefinedRangeError(pixels.dtype)
+    # NumPy is used because torch would start threads for so small an array and wait for them on busy cores.
+    return torch.from_numpy(value_range.normalize(pixels))
+
+
+def _check_enlarged(old_width: int, old_height: int, width: int, height: int) -> None:
+    if width * height > max(MAX_PIXELS, (old_width + SIZE_MULTIPLE) * (old_height + SIZE_MULTIPLE)):
+        raise ImageError(f"{old_width}x{old_height} pixels would be enlarged to {width}x{height}")
 
 
 def _rounded(side: int) -> int:

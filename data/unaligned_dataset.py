@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.base_dataset import BaseDataset, Sample, SampleIndex
-from data.image_folder import ImageFolder, list_images, resolve_phase
+from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths
+from data.image_folder import ImageFolder, resolve_phase
 from data.single_dataset import SingleDataset
 from data.transforms import Transform
 from util.errors import UserError
@@ -22,20 +22,25 @@ class UnalignedDataset(BaseDataset):
         super().__init__(opt)
         phase = resolve_phase(opt.dataroot, opt.phase, "A")
         self.source_folder, target_folder = (Path(opt.dataroot, phase + domain) for domain in (self.source, self.target))
-        paths = {self.source: list_images(str(self.source_folder), self.limit)}
+        paths = {self.source: list_paths(opt, self.source_folder)}
         if not self.is_train and not target_folder.is_dir():
             raise UserError(
                 f"{target_folder} is not a folder, but --dataset_mode unaligned shows its images next to the results. "
                 f"Use --dataset_mode single to translate {self.source_folder} only."
             )
-        paths[self.target] = list_images(str(target_folder), self.limit)
-        self.images = {d: ImageFolder(paths[d]) for d in "AB"}
+        paths[self.target] = list_paths(opt, target_folder)
+        self.images = {d: ImageFolder(paths[d], self.readers[d]) for d in "AB"}
         self.domains = self.images["A"], self.images["B"]
         self.has_random_partner = self.is_train and not opt.serial_batches
         if self.is_train:
             # While the learning rate decays, images are not enlarged and crops have no jitter, as published.
             self.n_epochs: int = opt.n_epochs
             self.decay_transforms = {d: replace(self.transforms[d], load_size=opt.crop_size) for d in "AB"}
+
+    @classmethod
+    def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
+        """Return the images of <phase>A and <phase>B."""
+        return {domain: list_paths(opt, Path(opt.dataroot, opt.phase + domain)) for domain in "AB"}
 
     @classmethod
     def eval_source(cls, opt: Namespace) -> BaseDataset:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace, _ArgumentGroup
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +10,7 @@ from typing import ClassVar
 from data import DATASETS
 from data.image_folder import DATAROOT_UNSET
 from data.transforms import OPS, parse_preprocess
+from data.value_range import parse_value_range
 from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INIT_FUNCTIONS, NORMS
@@ -39,6 +40,14 @@ class DefaultsFormatter(ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str | None:
         return action.help if action.default in (None, "", DATAROOT_UNSET) else super()._get_help_string(action)
+
+
+def value_range(text: str) -> str:
+    """Parse LO,HI or percentile:LOW,HIGH. The range stays a text, as it is saved."""
+    try:
+        return str(parse_value_range(text))
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def check_name(name: str) -> None:
@@ -153,12 +162,18 @@ class BaseOptions:
 
         group = parser.add_argument_group(ARCHITECTURE, "saved next to the weights; test.py reads them from there")
         group.add_argument("--model", choices=list(MODELS), default="cut", help="method")
-        group.add_argument(
-            "--input_nc", type=positive_int, default=3, help="number of input channels: 3 for RGB, 1 for gray"
-        )
-        group.add_argument(
-            "--output_nc", type=positive_int, default=3, help="number of output channels: 3 for RGB, 1 for gray"
-        )
+        for flag, side in (("--input_nc", "input"), ("--output_nc", "output")):
+            group.add_argument(
+                flag, type=positive_int, default=3, help=f"number of {side} channels: 3 for RGB, 1 for gray, or any other"
+            )
+        for flag, domain in (("--value_range", "both domains"), ("--value_range_A", "A"), ("--value_range_B", "B")):
+            group.add_argument(
+                flag,
+                type=value_range,
+                metavar="LO,HI",
+                help=f"sample values of {domain} that map to -1 and 1, or percentile:LOW,HIGH to compute them from the "
+                f"training images; by default the full range of 8- or 16-bit samples",
+            )
         group.add_argument("--ngf", type=positive_int, default=64, help="number of generator filters in the first layer")
         group.add_argument("--ndf", type=positive_int, default=64, help="number of discriminator filters in the first layer")
         group.add_argument("--netD", choices=list(DISCRIMINATORS), default="basic", help="discriminator architecture")
@@ -225,6 +240,19 @@ class BaseOptions:
             default="resize_and_crop",
             help=f"operations joined by _and_, out of {', '.join(OPS)}; or none",
         )
+        group.add_argument(
+            "--tiff_pages",
+            choices=["largest", "all"],
+            default="largest",
+            help="pages of a TIFF to read: the largest, or all as an image each",
+        )
+        group.add_argument(
+            "--max_megapixels",
+            type=positive_float,
+            default=None,
+            help="maximum size of an image in megapixels, 179 by default: a larger one may be an attack on the memory",
+        )
+        group.add_argument("--to_srgb", action="store_true", help="convert images with a color profile to sRGB")
         group.add_argument("--no_flip", action="store_true", help="no random horizontal flip")
         group.add_argument(
             "--random_scale_max", type=float_ge_1, default=3.0, help="maximum factor by which zoom shrinks an image"

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, HelpFormatter
 from collections.abc import Callable
@@ -29,6 +30,8 @@ class CLIParser(ArgumentParser):
 
     def __init__(self, formatter_class: type[HelpFormatter] = ConciseDefaultsFormatter, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=formatter_class, **settings)
+        # Values such as -1000,400 start with a dash, too. argparse asks this attribute what is a number.
+        self._negative_number_matcher = re.compile(r"-\.?\d[\d.,e+-]*$")
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_STATUS, f"error: {message} (see {self.prog} --help)\n")

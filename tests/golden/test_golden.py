@@ -119,7 +119,7 @@ def check_lr_schedule(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 def check_transform(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     for index, image in enumerate(case.info["cases"]):
         opt = TrainOptions().parse(image["options"])
-        transform = create_transform(opt, Image.Resampling[image["resample"]], grayscale=image["grayscale"])
+        transform = create_transform(opt, Image.Resampling[image["resample"]], channels=1 if image["grayscale"] else 3)
         tensor = transform(Image.fromarray(case.arrays[f"image/{index}"]), np.random.default_rng(0))
         pixels = torch.round((tensor.double() + 1) * 127.5).to(torch.uint8)
         assert_close(f"image {index} {image['options']}", pixels.double(), case[f"output/{index}"].double())

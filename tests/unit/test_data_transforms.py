@@ -39,7 +39,7 @@ def test_golden_images(tmp_path: Path) -> None:
                 load_size=int(flags.get("--load_size", 286)),
                 crop_size=int(flags.get("--crop_size", 256)),
             )
-            apply_case = create_transform(opt, Resampling[case["resample"]], grayscale=case["grayscale"])
+            apply_case = create_transform(opt, Resampling[case["resample"]], channels=1 if case["grayscale"] else 3)
             tensor = apply_case(Image.fromarray(arrays[f"image/{index}"]), np.random.default_rng(0))
             result = np.round((tensor.double().numpy() + 1) * 127.5)
             np.testing.assert_array_equal(result, arrays[f"output/{index}"], err_msg=f"case {index}: {case}")

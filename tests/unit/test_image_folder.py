@@ -106,6 +106,7 @@ def test_batch_larger_than_the_dataset(tmp_path: Path) -> None:
     create_dataset(options(tmp_path, batch_size=5))
 
 
-def test_unsupported_numbers_of_channels(tmp_path: Path) -> None:
+def test_another_number_of_channels_than_all_images_have(tmp_path: Path) -> None:
     two_domains(tmp_path)
-    assert "--output_nc 2: unsupported number of channels" in error_of(tmp_path, output_nc=2)
+    error = error_of(tmp_path, output_nc=2, explicit=frozenset(["output_nc"]))
+    assert "--output_nc 2: " in error and "00.png' has 3 bands, expected 2. Use --output_nc 3." in error

@@ -66,7 +66,7 @@ def test_8_bit_arrays_are_images(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pixels)
     np.testing.assert_array_equal(np.asarray(read_image(str(tmp_path / "a.npy"))), pixels)
     np.save(tmp_path / "a.npy", pixels.astype(np.float32))
-    with pytest.raises(ImageError, match="white is not defined; set --value_range"):
+    with pytest.raises(ImageError, match="black and white are not defined"):
         read_image(str(tmp_path / "a.npy"))
 
 

@@ -92,7 +92,7 @@ def test_samples_without_a_defined_range_are_refused(kind: type, tmp_path: Path)
         path.write_bytes(tiff(np.arange(-4, 4, dtype="<i2").tobytes(), (4, 2), 16, BLACK_IS_ZERO, is_signed=True))
     else:
         Image.fromarray(np.zeros((8, 8), kind)).save(path)
-    with pytest.raises(ImageError, match="white is not defined"):
+    with pytest.raises(ImageError, match="black and white are not defined"):
         read(path)
 
 

@@ -1,0 +1,149 @@
+"""Checks of a training set before a run: channel counts and value ranges to take over, and images that may surprise."""
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.image_array import ImageArray, ImageError
+from data.image_io import read_array
+from data.image_reader import max_pixels, split_page
+from data.value_range import Percentiles, ValueRange, parse_value_range
+from util.errors import UserError
+
+CHECKED_IMAGES = 16  # of each domain
+PERCENTILE_IMAGES = 1000  # of each domain
+WIDE_SHARE = 8  # images that use less than 1/8 of the range are reported
+
+RANGE_OPTIONS = {"A": "value_range_A", "B": "value_range_B"}
+
+
+def value_range_of(opt: Namespace, domain: str) -> ValueRange | None:
+    """Return the value range of a domain, None for the full range of uint8 or uint16.
+
+    Raises:
+        UserError: it is given as percentiles, which only training computes.
+    """
+    text = getattr(opt, RANGE_OPTIONS[domain]) or opt.value_range
+    if text is None:
+        return None
+    found = parse_value_range(text)
+    if isinstance(found, Percentiles):
+        raise UserError(f"--value_range {text}: only training computes percentiles. Use --value_range=LO,HI.")
+    return found
+
+
+def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> None:
+    """Complete the options of a training from its images, and print what was decided or may surprise.
+
+    --input_nc and --output_nc, if not given, are taken over from images that are neither gray nor RGB. Percentiles of
+    --value_range become numbers, which are saved with the run.
+
+    Args:
+        files: the images of each domain, "A" and "B".
+    Raises:
+        UserError: a value range cannot be computed.
+    """
+    samples = {domain: _read_some(paths, CHECKED_IMAGES, opt) for domain, paths in files.items()}
+    for domain, found in samples.items():
+        if found:
+            _take_over_channels(opt, domain, *found[0])
+    _compute_percentiles(opt, files)
+    _complete_ranges(opt, samples)
+    for domain, found in samples.items():
+        for line in _report(found, value_range_of(opt, domain)):
+            print(f"note: {_folder(files[domain])}: {line}")
+
+
+def _read_some(paths: Sequence[str], count: int, opt: Namespace) -> list[tuple[str, ImageArray]]:
+    """Return up to `count` evenly spaced readable images and their paths."""
+    found = []
+    for path in _evenly_spaced(paths, count):
+        try:
+            file, page = split_page(path)
+            found.append((path, read_array(file, page, max_pixels(opt))))
+        except ImageError:
+            pass  # reported when its turn comes
+    return found
+
+
+def _take_over_channels(opt: Namespace, domain: str, path: str, array: ImageArray) -> None:
+    name = "input_nc" if (domain == "A") == (opt.direction == "AtoB") else "output_nc"
+    if name in opt.explicit or array.fits(getattr(opt, name)):
+        return
+    setattr(opt, name, array.bands)
+    print(f"note: --{name} {array.bands}, the number of bands of {path!r}. Set --{name} to use another number.")
+
+
+def _compute_percentiles(opt: Namespace, files: Mapping[str, Sequence[str]]) -> None:
+    """Replace percentiles in the value ranges by numbers. --value_range covers all domains without a range of their own."""
+    shared = [domain for domain in files if getattr(opt, RANGE_OPTIONS[domain]) is None]
+    for name, domains in {"value_range": shared, **{RANGE_OPTIONS[domain]: [domain] for domain in files}}.items():
+        text = getattr(opt, name)
+        percentiles = None if text is None else parse_value_range(text)
+        if not isinstance(percentiles, Percentiles):
+            continue
+        chosen = [path for domain in domains for path in _evenly_spaced(files[domain], PERCENTILE_IMAGES)]
+        try:
+            computed = percentiles.compute(_read_pixels(chosen, opt), len(chosen))
+        except ValueError as error:
+            raise UserError(f"--{name}={text}: {error}.") from None
+        setattr(opt, name, str(computed))
+        print(f"note: --{name}={computed}, computed from {text} of {len(chosen)} training images")
+
+
+def _complete_ranges(opt: Namespace, samples: Mapping[str, Sequence[tuple[str, ImageArray]]]) -> None:
+    """If one domain has a range, write down that of the other one too: results in its range need numbers."""
+    ranges = {domain: value_range_of(opt, domain) for domain in samples}
+    if not any(ranges.values()):
+        return
+    for domain, value_range in ranges.items():
+        default = ValueRange.of_dtype(samples[domain][0][1].pixels.dtype) if samples[domain] else None
+        if value_range is None and default is not None:
+            setattr(opt, RANGE_OPTIONS[domain], str(default))
+
+
+def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange | None) -> Iterator[str]:
+    """Yield a line for each property of the images that may surprise."""
+    counts: Counter[str] = Counter()
+    lowest, highest, clipped = float("inf"), float("-inf"), []
+    for _, array in samples:
+        mapped = value_range or ValueRange.of_dtype(array.pixels.dtype)
+        low, high = float(array.pixels.min()), float(array.pixels.max())
+        counts["constant"] += low == high
+        counts["invisible"] += array.alpha is not None and not array.alpha.any()
+        counts["pages"] += array.info.pages > 1
+        if mapped is None:
+            continue
+        clipped.append(mapped.clipped_share(array.pixels))
+        if low < high and (min(high, mapped.hi) - max(low, mapped.lo)) * WIDE_SHARE < mapped.hi - mapped.lo:
+            counts["narrow"] += 1
+            lowest, highest = min(lowest, low), max(highest, high)
+    of = f"of {len(samples)} images checked"
+    if counts["constant"]:
+        yield f"{counts['constant']} {of} are constant"
+    if counts["narrow"] * 2 > len(samples):
+        proposal = ValueRange(lowest, highest)
+        yield f"{counts['narrow']} {of} use less than 1/{WIDE_SHARE} of their range (see --value_range={proposal})"
+    if counts["invisible"]:
+        yield f"{counts['invisible']} {of} have an alpha of 0 everywhere; their colors are used"
+    if counts["pages"]:
+        yield f"{counts['pages']} {of} have several pages; the largest is used (--tiff_pages all: each page is an image)"
+    if clipped and max(clipped) > 0:
+        yield f"{np.mean(clipped):.2%} of the values of {len(clipped)} images checked lie outside {value_range}, clipped"
+
+
+def _read_pixels(paths: Sequence[str], opt: Namespace) -> Iterator[np.ndarray]:
+    for path in paths:
+        for _, array in _read_some([path], 1, opt):
+            yield array.pixels
+
+
+def _evenly_spaced(paths: Sequence[str], count: int) -> list[str]:
+    return [paths[index * len(paths) // min(count, len(paths))] for index in range(min(count, len(paths)))]
+
+
+def _folder(paths: Sequence[str]) -> str:
+    return Path(split_page(paths[0])[0]).parent.name

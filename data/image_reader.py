@@ -1,0 +1,86 @@
+"""Reading of a domain's files as its networks take them: any band count and dtype, 8-bit RGB as a PIL image."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.image_array import MAX_PIXELS, BandCountError, ImageArray, UndefinedRangeError
+from data.image_io import image_pages, read_array, read_rgb_or_array
+from data.value_range import ValueRange
+
+MEGAPIXEL = 1_000_000
+PAGE_PREFIX = "page_"  # stack.tif/page_0003 is a path for page 3 of stack.tif
+
+ReadImage = Image.Image | ImageArray
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Read files for networks with these numbers of input channels, and refuse those that do not fit.
+
+    Attributes:
+        channels: numbers of channels that an image must be convertible to; two for the halves of a pair.
+        has_range: a value range is set, so that samples of any dtype are defined.
+        max_pixels: limit of width times height.
+    """
+
+    channels: tuple[int, ...] = (3,)
+    has_range: bool = False
+    max_pixels: int = MAX_PIXELS
+    flag: str = "--input_nc"  # the option that sets the number of channels, for messages
+    to_srgb: bool = False  # convert 8-bit images with a color profile
+
+    def __call__(self, path: str) -> ReadImage:
+        """Return an 8-bit RGB image for files of 8-bit samples and networks of 1 or 3 channels, else an array.
+
+        Raises:
+            ImageError: the file cannot be read.
+            BandCountError: it has another number of bands.
+            UndefinedRangeError: it has signed or floating-point samples, and no range is set.
+        """
+        file, page = split_page(path)
+        if set(self.channels) <= {1, 3}:
+            image = read_rgb_or_array(file, page, self.max_pixels)
+        else:
+            image = read_array(file, page, self.max_pixels)
+        if isinstance(image, ImageArray):
+            self._check(image)
+        return image
+
+    def _check(self, array: ImageArray) -> None:
+        for channels in self.channels:
+            if not array.fits(channels):
+                raise BandCountError(array.bands, channels, array.info.pages)
+        if not self.has_range and ValueRange.of_dtype(array.pixels.dtype) is None:
+            raise UndefinedRangeError(array.pixels.dtype)
+
+
+def split_page(path: str) -> tuple[str, int | None]:
+    """Return the file of a path, and its page if the path names one: "a.tif/page_0003" is page 3 of a.tif."""
+    parent, name = Path(path).parent, Path(path).name
+    if name.startswith(PAGE_PREFIX) and name.removeprefix(PAGE_PREFIX).isdecimal() and parent.is_file():
+        return str(parent), int(name.removeprefix(PAGE_PREFIX))
+    return path, None
+
+
+def with_pages(paths: Sequence[str]) -> list[str]:
+    """Return the paths, with a path per page for every TIFF of several pages. Files that cannot be opened stay."""
+    expanded = []
+    for path in paths:
+        pages = image_pages(path) if path.lower().endswith((".tif", ".tiff")) else [0]
+        expanded += [path] if len(pages) == 1 else [f"{path}/{PAGE_PREFIX}{page:04}" for page in pages]
+    return expanded
+
+
+def pixels_of(image: ReadImage) -> np.ndarray:
+    """Return the (H, W, C) samples of an image, for statistics."""
+    return image.pixels if isinstance(image, ImageArray) else np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def max_pixels(opt: Namespace) -> int:
+    """Return the limit of --max_megapixels in pixels."""
+    return MAX_PIXELS if opt.max_megapixels is None else round(opt.max_megapixels * MEGAPIXEL)
