@@ -169,6 +169,8 @@ def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
     )
     if not evaluator.metrics:
         return None
+    if opt.best_by is not None:
+        evaluator.check_computes(opt.best_by)
     ema = model.ema.networks if model.ema else {}
     name, generator = next(iter(model.generators.items()))
     generators = {name: generator} | {average: network for average, network in ema.items() if average.startswith(name)}
@@ -176,7 +178,7 @@ def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
     def save_best(best: str) -> None:
         model.save_networks("best", *(model.networks if best == name else ema))
 
-    return Validator(evaluator, EvalDataset(opt), generators, save_best, model.device)
+    return Validator(evaluator, EvalDataset(opt), generators, save_best, model.device, opt.best_by)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from models.losses.gan import GAN_LOSSES
 from models.lr_schedules import SCHEDULES
 from options.base_options import LOGGING, BaseOptions, argument_group
-from options.metric_options import add_metric_arguments
+from options.metric_options import add_metric_arguments, metric_names
 from util.cli import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
 from util.loggers import add_logger_arguments
 
@@ -71,8 +71,14 @@ class TrainOptions(BaseOptions):
             "--evaluation_freq",
             type=positive_int,
             default=5000,
-            help="images between evaluations, if a metric is requested; the first metric decides which weights are saved as "
-            "best",
+            help="images between evaluations, if a metric is requested",
+        )
+        group.add_argument(
+            "--best_by",
+            choices=metric_names(),
+            metavar="METRIC",
+            help="metric that decides which weights are saved as best, such as FID, structure or SSIM; by default the first "
+            "one that is computed",
         )
         group.add_argument("--evaluation_phase", default="test", help="split to evaluate on: <phase>A and <phase>B")
         group.add_argument(

@@ -290,3 +290,19 @@ def test_the_ema_of_both_cycle_gan_generators_is_saved_and_tested(folder: Path, 
         for key, weight in tested.networks[name].state_dict().items():
             if key.endswith(("weight", "bias")):
                 torch.testing.assert_close(weight, newest[key] - 0.5)
+
+
+def test_best_by_names_the_metric_that_decides(folder: Path, train) -> None:
+    """A value is marked as the best if it is the smallest structure distance so far, whatever FID is."""
+    options = ["--features", "thumbnail.pt2", "--faithfulness", "--evaluation_freq", "4", "--best_by", "structure"]
+    ended = train(folder, *TRAINING, *CUT, *SIZES, *options, "--name", "by_structure")
+    assert (ended.status, ended.complained) == (0, "")
+    run_dir = folder / "checkpoints" / "by_structure"
+    curve = [row["evaluation"]["structure (thumbnail)"] for row in evaluations(run_dir)]
+    line = next(line for line in ended.told.splitlines() if line.startswith("structure (thumbnail) of G on testA to testB"))
+    assert f"best {min(curve):.4g} " in line
+    assert ended.told.count("(best)") == sum(value < min([np.inf, *curve[:place]]) for place, value in enumerate(curve))
+
+    ended = train(folder, *TRAINING, *CUT, *SIZES, "--name", "refused_best", "--paired", "--best_by", "FID")
+    assert ended.status == 2
+    assert ended.complained.startswith("error: --best_by FID: not computed.")

@@ -87,6 +87,7 @@ class MetricResult:
         lower_is_better: direction of the metric.
         settings: what the value depends on: split, number of images, seed, resize, weights.
         std: standard deviation, for a metric that has one.
+        metric: name without its variant, such as "FID".
     """
 
     name: str
@@ -94,6 +95,7 @@ class MetricResult:
     lower_is_better: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
     std: float | None = None
+    metric: str = ""
 
     def to_row(self) -> dict[str, Any]:
         """Return the result as one flat JSON object. An infinite value (PSNR of equal images) becomes None."""

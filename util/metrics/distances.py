@@ -9,12 +9,14 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.metrics.base import EvalImages, Measurement, MetricSpec
+from util.metrics.faithfulness import mean_structure_distance
 from util.metrics.feature_extractors import INCEPTION, FeatureExtractor, load_features, load_inception
 
 MIN_IMAGES = 4  # in each set: KID needs two for each half, precision and recall three neighbors of an image
 KID_SUBSETS = 100
 LARGEST_KID_SUBSET = 1000  # as in published results
 K_NEAREST = 3
+STRUCTURE = "structure"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def check_min_images(count: int, name: str) -> None:
 class DistributionMetrics:
     """FID, KID, precision and recall of the translations and the real images, on the features of one network.
 
-    FID is computed for every resize mode of the network; KID, precision and recall for the first.
+    FID is computed for every resize mode of the network; the others for the first. If the sources are given (a faithfulness
+    metric is requested), the structure distance from them is computed on a feature map of the same network.
 
     Args:
         extractor: the feature network.
@@ -121,10 +124,13 @@ class DistributionMetrics:
         neighbors = settings | {"neighbors": K_NEAREST}
         yield Measurement("precision", precision, neighbors, variant=network)
         yield Measurement("recall", recall, neighbors, variant=network)
+        if images.source is not None and extractor.map_network is not None:
+            distance = mean_structure_distance(extractor, images, preferred)
+            yield Measurement(STRUCTURE, distance, settings | {"layer": extractor.map_layer}, variant=network)
 
 
 CACHE = "cache"  # value of --inception without a path
-LOWER_IS_BETTER = {"FID": True, "KID": True, "precision": False, "recall": False}
+LOWER_IS_BETTER = {"FID": True, "KID": True, "precision": False, "recall": False, STRUCTURE: True}
 INCEPTION_SPEC = MetricSpec(
     kind="distribution",
     lower_is_better=LOWER_IS_BETTER,

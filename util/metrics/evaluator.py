@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from util.errors import UserError
-from util.metrics import distances, paired
+from util.metrics import distances, faithfulness, paired
 from util.metrics.base import EvalImages, Kind, Metric, MetricResult, MetricSpec
 from util.metrics.feature_extractors import WeightsAbsentError
 from util.runtime.rng import fork_rng_seeded
@@ -21,6 +21,7 @@ METRICS: dict[str, MetricSpec] = {  # option name -> spec, in the order of table
     "features": distances.FEATURES_SPEC,
     "paired": paired.PAIRED_SPEC,
     "lpips": paired.LPIPS_SPEC,
+    "faithfulness": faithfulness.FAITHFULNESS_SPEC,
 }
 
 
@@ -40,6 +41,16 @@ class MetricEvaluator:
         """Return True if a metric of this kind is computed."""
         return any(METRICS[key].kind == kind for key in self.metrics)
 
+    def check_computes(self, metric: str) -> None:
+        """Raise UserError unless this metric, without its variant, is computed."""
+        computed = list(dict.fromkeys(name for key in self.metrics for name in METRICS[key].lower_is_better))
+        if not self.needs("faithfulness"):  # the structure distance needs a network and the sources
+            computed = [name for name in computed if name != distances.STRUCTURE]
+        if metric not in computed:
+            raise UserError(
+                f"--best_by {metric}: not computed. Add the option of this metric, or use one of {', '.join(computed)}."
+            )
+
     def evaluate(self, images: EvalImages, split: str) -> list[MetricResult]:
         """Compute all metrics.
 
@@ -57,6 +68,7 @@ class MetricEvaluator:
                 METRICS[key].lower_is_better[found.metric],
                 settings | dict(found.settings),
                 found.std,
+                found.metric,
             )
             for key, metric in self.metrics.items()
             for found in metric.measure(images)

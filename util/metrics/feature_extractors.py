@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from util.errors import UserError
 from util.files import sha256
 from util.images import to_rgb
+from util.metrics.feature_map import LastFeatureMap
 
 
 def clean(image: np.ndarray, side: int) -> Tensor:
@@ -100,6 +101,8 @@ INCEPTION = "inception"
 NATIVE_RESIZE = "its own"  # a program takes images of any size; this name is stored in JSON
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red
 INCEPTION_SIDE, SQUEEZENET_SIDE = 299, 227
+# Layers whose feature maps are compared by position: 17x17 positions of 768 channels, and 14x14 of 512.
+INCEPTION_MAP, SQUEEZENET_MAP = "Mixed_6e", "fire9"
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ class FeatureExtractor:
         network: maps (N, 3, H, W) to features (N, D).
         preprocess: maps a uint8 image (H, W, 3) and a resize mode to the network's input (3, H', W').
         device: where the network is computed.
+        map_network: maps the same input to the feature map (N, C, h, w) of `map_layer`; None: it cannot be read.
+        map_layer: layer before the pooling whose output is compared by position; stored with the results.
     """
 
     name: str
@@ -121,25 +126,39 @@ class FeatureExtractor:
     network: nn.Module
     preprocess: Callable[[np.ndarray, str], Tensor]
     device: torch.device
+    map_network: nn.Module | None = None
+    map_layer: str = ""
 
     def features(self, images: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
         """Return the features (N, D) of uint8 images (H, W, 3) or (H, W), in float64 on the CPU.
 
         Raise UserError if the network cannot process them.
         """
-        inputs = (self.preprocess(to_rgb(image), resize) for image in images)
-        try:
-            with torch.inference_mode():
-                parts = [self.network(batch.to(self.device)).double().cpu() for batch in _batches(inputs, batch_size)]
-        except Exception as error:  # a user's program can raise anything
-            if isinstance(error, UserError | torch.OutOfMemoryError):
-                raise
-            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            raise UserError(f"feature network {self.name}: cannot process these images: {reason[0]}") from None
+        parts = list(self._compute(self.network, images, resize, batch_size))
         features = torch.cat(parts)
         if features.ndim != 2:
             raise UserError(f"feature network {self.name}: expected output (N, D), got {tuple(features.shape)}")
         return features
+
+    def feature_maps(self, images: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Iterator[Tensor]:
+        """Yield the feature map (C, h, w) of each image, in float64 on the CPU. Images and errors as for `features`."""
+        assert self.map_network is not None
+        for batch in self._compute(self.map_network, images, resize, batch_size):
+            yield from batch
+
+    def _compute(self, network: nn.Module, images: Iterable[np.ndarray], resize: str, batch_size: int) -> Iterator[Tensor]:
+        """Yield the output of `network` for each batch, in float64 on the CPU."""
+        inputs = (self.preprocess(to_rgb(image), resize) for image in images)
+        for batch in _batches(inputs, batch_size):
+            try:
+                with torch.inference_mode():
+                    output = network(batch.to(self.device)).double().cpu()
+            except Exception as error:  # a user's program can raise anything
+                if isinstance(error, UserError | torch.OutOfMemoryError):
+                    raise
+                reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+                raise UserError(f"feature network {self.name}: cannot process these images: {reason[0]}") from None
+            yield output
 
 
 class Images(Protocol):
@@ -188,14 +207,16 @@ def load_inception(path: Path | None, device: torch.device) -> FeatureExtractor:
         extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
     except RuntimeError:
         raise UserError(f"{path}: weight names differ from torch-fidelity's. Download the file again.") from None
-    trunk = nn.Sequential(*(layer for name, layer in extractor.named_children() if name != "fc"), nn.Flatten())
+    layers = {name: layer for name, layer in extractor.named_children() if name != "fc"}
+    trunk = nn.Sequential(*layers.values(), nn.Flatten()).eval().to(device)
+    to_map = trunk[: list(layers).index(INCEPTION_MAP) + 1]
 
     def preprocess(image: np.ndarray, resize: str) -> Tensor:
         values = RESIZES[resize](image, INCEPTION_SIDE)
         # As clean-fid and pytorch-fid scale; they differ by half a gray level.
         return (values - 128) / 128 if resize == "clean" else values / 255 * 2 - 1
 
-    return FeatureExtractor(INCEPTION, sha256(path), tuple(RESIZES), trunk.eval().to(device), preprocess, device)
+    return FeatureExtractor(INCEPTION, sha256(path), tuple(RESIZES), trunk, preprocess, device, to_map, INCEPTION_MAP)
 
 
 def load_features(path: Path, device: torch.device) -> FeatureExtractor:
@@ -237,7 +258,8 @@ def _squeezenet(path: Path, device: torch.device) -> FeatureExtractor:
     def preprocess(image: np.ndarray, resize: str) -> Tensor:
         return RESIZES[resize](image, SQUEEZENET_SIDE).flip(0) - mean
 
-    return FeatureExtractor("squeezenet1_1", sha256(path), tuple(RESIZES), network, preprocess, device)
+    modes = tuple(RESIZES)
+    return FeatureExtractor("squeezenet1_1", sha256(path), modes, network, preprocess, device, network[0], SQUEEZENET_MAP)
 
 
 def _program(path: Path, device: torch.device, load: Callable[[], nn.Module]) -> FeatureExtractor:
@@ -250,7 +272,9 @@ def _program(path: Path, device: torch.device, load: Callable[[], nn.Module]) ->
     def preprocess(image: np.ndarray, resize: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
-    return FeatureExtractor(path.stem, sha256(path), (NATIVE_RESIZE,), network, preprocess, device)
+    to_map = LastFeatureMap.find(network)
+    layer = to_map.layer if to_map else ""
+    return FeatureExtractor(path.stem, sha256(path), (NATIVE_RESIZE,), network, preprocess, device, to_map, layer)
 
 
 def _archived_names(path: Path) -> Sequence[str]:

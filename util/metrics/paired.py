@@ -3,7 +3,7 @@
 torchmetrics and torchvision are imported when a metric needs them: this takes a second, and most runs need neither.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -68,24 +68,30 @@ def _nchw(image: np.ndarray) -> Tensor:
     return torch.from_numpy(channels_last.astype(np.float64)).permute(2, 0, 1)[None]
 
 
+def mean_psnr_ssim(pairs: Iterable[tuple[np.ndarray, np.ndarray]], flag: str) -> tuple[float, float]:
+    """Return the means of PSNR and SSIM over pairs of images.
+
+    Raise UserError, which names the option `flag`, if there are no pairs, or if a pair has different sizes.
+    """
+    try:
+        scores = [(psnr(*pair), ssim(*pair)) for pair in pairs]
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}. Give two images of the same size.") from None
+    if not scores:
+        raise UserError(f"{flag}: no image pairs. Check --results and --dataroot.")
+    mean_psnr, mean_ssim = np.mean(scores, axis=0)
+    return float(mean_psnr), float(mean_ssim)
+
+
 class PairedMetrics:
     """PSNR and SSIM, each the mean over all pairs."""
 
     def measure(self, images: EvalImages) -> Iterator[Measurement]:
         """Compute the means. Raise UserError if a pair has different sizes."""
         assert images.target is not None
-        try:
-            scores = [
-                (psnr(result, target), ssim(result, target))
-                for result, target in zip(images.results, images.target, strict=True)
-            ]
-        except ValueError as error:
-            raise UserError(f"--paired: {error}. Give translations and targets of the same size.") from None
-        if not scores:
-            raise UserError("--paired: no image pairs. Check --results and --dataroot.")
-        settings = {"resize": None}
-        for name, mean in zip(("PSNR", "SSIM"), np.mean(scores, axis=0), strict=True):
-            yield Measurement(name, float(mean), settings)
+        pairs = zip(images.results, images.target, strict=True)
+        for name, mean in zip(("PSNR", "SSIM"), mean_psnr_ssim(pairs, "--paired"), strict=True):
+            yield Measurement(name, mean, {"resize": None})
 
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}

@@ -50,7 +50,7 @@ class Visualizer(Protocol):
 
 
 class Validator:
-    """Evaluates the generators of a run, logs the metrics, and reports when the first metric reaches a new best value.
+    """Evaluates the generators of a run, logs the metrics, and reports when one of them reaches a new best value.
 
     Training is unaffected: copies of the networks translate, in their current mode as in test.py, and the random state is
     restored. The last and best values belong to the state of the run (`state_dict`).
@@ -59,8 +59,9 @@ class Validator:
         evaluator: computes the metrics; at least one.
         dataset: the images to translate, and those to compare the translations with.
         generators: the networks to evaluate, by name. The first is the newest generator, others are its EMA.
-        on_best: called with the name of a generator whose first metric has a new best value.
+        on_best: called with the name of a generator that has a new best value.
         device: device of the networks.
+        best_by: name of the metric that decides, such as "FID"; None: the first one.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Validator:
         generators: Mapping[str, nn.Module],
         on_best: Callable[[str], None],
         device: torch.device,
+        best_by: str | None = None,
     ) -> None:
         self.evaluator = evaluator
+        self.best_by = best_by
         self.dataset = dataset
         self.generators = generators
         self.on_best = on_best
@@ -91,13 +94,21 @@ class Validator:
         with visualizer.pause_timer():
             try:
                 results = {name: self._evaluate(network) for name, network in self.generators.items()}
+                deciding = {name: self._deciding(metrics) for name, metrics in results.items()}
             except UserError as error:
                 visualizer.print(f"warning: evaluation is disabled, training continues: {error}")
                 self.disabled = True
                 return
-            self._log(results, epoch, images, visualizer)
+            self._log(results, deciding, epoch, images, visualizer)
 
-    def _log(self, results: Mapping[str, Sequence[MetricResult]], epoch: int, images: int, visualizer: Visualizer) -> None:
+    def _log(
+        self,
+        results: Mapping[str, Sequence[MetricResult]],
+        deciding: Mapping[str, MetricResult],
+        epoch: int,
+        images: int,
+        visualizer: Visualizer,
+    ) -> None:
         newest = next(iter(self.generators))
         values: dict[str, float] = {}
         rows: list[dict[str, Any]] = []
@@ -105,7 +116,7 @@ class Validator:
             suffix = "" if name == newest else f" of {name}"
             values |= {f"{result.name}{suffix}": result.value for result in metrics}
             rows += [{"judged": name} | result.to_row() for result in metrics]
-            is_best = self._update_best(name, metrics[0], epoch, images)
+            is_best = self._update_best(name, deciding[name], epoch, images)
             shown = ", ".join(f"{result.name} {format_metric(result)}" for result in metrics)
             best = " (best)" if is_best else ""
             visualizer.print(f"evaluation of {name} after {images} images, {self.dataset.split}: {shown}{best}")
@@ -131,6 +142,13 @@ class Validator:
         """Load what `state_dict` returned; {} comes from a run that was not evaluated."""
         if state:
             self.last, self.best = json.loads(state["figures"])
+
+    def _deciding(self, metrics: Sequence[MetricResult]) -> MetricResult:
+        """Return the result that decides which weights are the best. Raise UserError if it was not computed."""
+        for result in metrics:
+            if self.best_by in (None, result.metric):
+                return result
+        raise UserError(f"--best_by {self.best_by}: not computed. Choose from {', '.join(each.metric for each in metrics)}.")
 
     def _update_best(self, name: str, result: MetricResult, epoch: int, images: int) -> bool:
         """Store the value. Return True if it is the best of this metric so far."""
