@@ -28,9 +28,11 @@ from models.base_model import BaseModel
 from models.networks.base import check_batch_independence
 from options import TestOptions
 from options.saved_options import (
+    check_run_exists,
     conflicts_with_training,
     describe_options,
     describe_test_geometry,
+    inferred_architecture_args,
     saved_architecture_args,
     saved_data_args,
 )
@@ -52,9 +54,11 @@ MAIN_SUFFIXES = ("", "_A")  # of generators whose results are in the published f
 def parse_with_saved_options(arguments: list[str]) -> Namespace:
     """Parse the command line, with the options that were saved with the run as defaults: architecture, sizes, data root."""
     requested = TestOptions().parse(arguments, is_complete=False)
+    check_run_exists(requested)
     for line in conflicts_with_training(requested):
         print(f"note: {line}")
-    opt = TestOptions().parse([*saved_architecture_args(requested), *saved_data_args(requested), *arguments])
+    architecture = saved_architecture_args(requested) or inferred_architecture_args(requested)
+    opt = TestOptions().parse([*architecture, *saved_data_args(requested), *arguments])
     opt.explicit = requested.explicit
     if opt.model == "test" and opt.model_suffix.startswith("_B") and "direction" not in opt.explicit:
         opt.direction = "BtoA" if opt.direction == "AtoB" else "AtoB"
@@ -66,6 +70,8 @@ def test(opt: Namespace) -> None:
     """Translate the first --num_test images of the source domain, in order and without random transforms."""
     opt.serial_batches = True
     opt.no_flip = True
+    if "name" not in opt.explicit:
+        print(f"note: --name is not given; testing the run {opt.name}")
 
     dataset = create_dataset(opt)
     model = create_model(opt)

@@ -83,6 +83,8 @@ def train(opt: Namespace) -> None:
         if is_main_process():
             remove_stale_temp_files(run_dir.rglob("*part*"), locked)
             save_options(opt, run_dir)
+        if "name" not in opt.explicit:
+            print(f"note: --name is not given; the run is named {opt.name}")
         print(describe_options(opt))
         print(model.describe(opt.verbose))
         if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:

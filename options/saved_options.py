@@ -4,7 +4,7 @@ import json
 import math
 import re
 from argparse import Action, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -20,6 +20,8 @@ from options.train_options import TrainOptions
 from util.errors import UserError
 from util.files import atomic_write
 from util.loggers import logger_option_names
+from util.runtime.ema import EMA_SUFFIX
+from util.runtime.missing_weights import list_runs, suggest_run
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 GIVEN = "    [given]"  # marks an option that the command line sets
@@ -65,6 +67,13 @@ def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
     )
 
 
+def check_run_exists(opt: Namespace) -> None:
+    """Raise UserError if there are runs, but none is named `opt.name`."""
+    checkpoints_dir = Path(opt.checkpoints_dir)
+    if not (checkpoints_dir / opt.name).is_dir() and list_runs(checkpoints_dir):
+        raise UserError(f"--name {opt.name}: no such run. {suggest_run(checkpoints_dir, opt.name)}")
+
+
 def saved_architecture_args(opt: Namespace) -> list[str]:
     """Return the arguments that rebuild the networks of the run `opt.name`, or none if it has no saved options.
 
@@ -73,7 +82,26 @@ def saved_architecture_args(opt: Namespace) -> list[str]:
     Raises:
         UserError: the saved options are damaged.
     """
-    return _saved_args(opt, _architecture_actions())
+    return _saved_args(opt, _architecture_actions(), _load(opt))
+
+
+def inferred_architecture_args(opt: Namespace) -> list[str]:
+    """Return the arguments that rebuild the generator from its weights, for a run without saved options.
+
+    There are none if the run has saved options or no weights, or if its architecture is not a published one.
+    """
+    from models.inference.checkpoint import DEFAULT_NETWORKS, find_run_weights, infer_architecture, read_generator_state
+
+    if _load(opt):
+        return []
+    networks = (f"G{opt.model_suffix}",) if "model_suffix" in opt.explicit else DEFAULT_NETWORKS
+    names = [name + EMA_SUFFIX if opt.ema else name for name in networks]
+    file = find_run_weights(_saved_path(opt).parent, opt.epoch, names)
+    return (
+        []
+        if file is None
+        else _saved_args(opt, _architecture_actions(), infer_architecture(read_generator_state(file)) or {})
+    )
 
 
 def parse_training(arguments: Sequence[str]) -> Namespace:
@@ -86,13 +114,17 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
         UserError: the saved options are damaged.
     """
     requested = TrainOptions().parse(arguments, is_complete=False)
-    if not requested.continue_train or requested.pretrained_name is not None or not _load(requested):
+    if not requested.continue_train or requested.pretrained_name is not None:
+        return TrainOptions().parse(arguments)
+    check_run_exists(requested)
+    if not (saved := _load(requested)):
         return TrainOptions().parse(arguments)
     # The saved method and dataset mode declare further options.
-    methods = _saved_args(requested, [a for a in TrainOptions().parser([])._actions if a.dest in ("model", "dataset_mode")])
-    parser = TrainOptions().parser([*methods, *arguments])
+    methods = [action for action in TrainOptions().parser([])._actions if action.dest in ("model", "dataset_mode")]
+    method_args = _saved_args(requested, methods, saved)
+    parser = TrainOptions().parser([*method_args, *arguments])
     restored = [action for action in parser._actions if action.dest not in RUNTIME_ONLY and action.dest != "help"]
-    opt = TrainOptions().parse([*_saved_args(requested, restored), *arguments])
+    opt = TrainOptions().parse([*_saved_args(requested, restored, saved), *arguments])
     opt.explicit = explicit_options(parser, arguments) | _saved_explicit(requested) & {action.dest for action in restored}
     return opt
 
@@ -213,9 +245,8 @@ def _checked(opt: Namespace, name: str, value: Any) -> Any:
     return value
 
 
-def _saved_args(opt: Namespace, actions: Sequence[Action]) -> list[str]:
-    """Return the arguments that set these options as they were saved. Raise UserError if a value is not valid."""
-    saved = _load(opt)
+def _saved_args(opt: Namespace, actions: Sequence[Action], saved: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that set these options as in `saved`. Raise UserError if a value is not valid."""
     arguments: list[str] = []
     for action in actions:
         value = saved.get(action.dest)

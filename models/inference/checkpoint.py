@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def load_generator(
         UserError: there is no such file, or no generator can be built from it.
     """
     file = find_weights(path, epoch, network)
-    state = read_safetensors(file) if file.suffix == SAFETENSORS else read_state(file)
+    state = read_generator_state(file)
     saved_options = _read_options(file.parent)
     options = resolve_architecture(state, saved_options, overrides or {}, file)
     config = generator_config(options, options.input_nc, options.output_nc)
@@ -95,14 +95,23 @@ def find_weights(path: Path, epoch: str = "latest", network: str | None = None) 
         raise UserError(f"{path}: no such file or folder. Use a file such as latest_net_G.pth, or a run's folder.")
     if network is None and (path / HUB_WEIGHTS).is_file():
         return path / HUB_WEIGHTS
-    for name in DEFAULT_NETWORKS if network is None else (network,):
-        for suffix in WEIGHTS:
-            file = path / f"{epoch}_net_{name}{suffix}"
-            if file.is_file():
-                return file
+    file = find_run_weights(path, epoch, DEFAULT_NETWORKS if network is None else (network,))
+    if file is not None:
+        return file
     available = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHTS)
     advice = f"Use one of its weights files: {', '.join(available)}." if available else "The folder has no weights files."
     raise UserError(f"{path}: {epoch}_net_{network or 'G'}.pth not found. {advice}")
+
+
+def find_run_weights(run_dir: Path, epoch: str, networks: Iterable[str]) -> Path | None:
+    """Return the weights file of the first of these networks that has one in a run's folder, or None."""
+    files = (run_dir / f"{epoch}_net_{name}{suffix}" for name in networks for suffix in WEIGHTS)
+    return next((file for file in files if file.is_file()), None)
+
+
+def read_generator_state(file: Path) -> Mapping[str, Tensor]:
+    """Return the state dict in a weights file. Raise UserError if it is damaged."""
+    return read_safetensors(file) if file.suffix == SAFETENSORS else read_state(file)
 
 
 def list_checkpoints(path: Path) -> list[Path]:

@@ -111,6 +111,18 @@ def test_training_cut_leaves_weights_options_a_log_and_a_page(trained: tuple[Pat
     assert len(shown(run_dir / "web" / "index.html")) == 3 * len(("real_A", "fake_B", "real_B", "idt_B"))
 
 
+def test_a_lone_weights_file_is_enough_to_test(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    (folder / "checkpoints" / "alone").mkdir()
+    shutil.copy(folder / "checkpoints" / NAME / "latest_net_G.pth", folder / "checkpoints" / "alone")
+    expected = ["--dataroot", DATA, "--crop_size", "32", "--num_test", "1"]
+    for run_name in (NAME, "alone"):
+        succeed(folder, "test.py", *expected, "--name", run_name, "--results_dir", f"of {run_name[:5]}")
+    ours, theirs = (results(folder / f"of {name[:5]}" / name / "test_latest") for name in (NAME, "alone"))
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
 def test_testing_needs_neither_the_training_images_nor_the_architecture_again(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     known = ["--dataroot", DATA, "--name", NAME, "--crop_size", "32"]

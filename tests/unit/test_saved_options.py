@@ -22,11 +22,14 @@ from options.saved_options import (
     saved_architecture_args,
 )
 from util.errors import UserError
+from util.runtime.weights import save_weights, write_safetensors
 
 parse_with_saved_options = runpy.run_path(str(ROOT / "test.py"))["parse_with_saved_options"]
 
 TINY = ["--netG", "resnet_4blocks", "--ngf", "2", "--ndf", "2", "--load_size", "32", "--crop_size", "32"]
 OTHERWISE = ["--input_nc", "1", "--output_nc", "1", "--normG", "batch", "--normD", "none", "--no_dropout", "no"]
+
+UNET = ["--netG", "unet_128", "--load_size", "128", "--crop_size", "128"]
 
 
 def options_of_training(folder: Path, *arguments: str) -> Namespace:
@@ -188,6 +191,46 @@ def test_trained_weights_load_without_architecture_options(
     for name, network in loaded.networks.items():
         for key, weight in network.state_dict().items():
             assert torch.equal(weight, model.networks[name].state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    ("training", "testing"),
+    [
+        (["--no_antialias", *OTHERWISE], []),
+        ([*UNET, "--model", "cycle_gan"], ["--model", "test", "--model_suffix", "_B"]),
+        ([*UNET, "--model", "cycle_gan"], ["--model", "cycle_gan"]),
+        (["--model", "sincut", "--stylegan2_G_num_downsampling", "2"], []),
+        (["--ema", "0.9", "--netG", "resnet_6blocks", "--no_antialias_up"], ["--ema"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("format", [".pth", ".safetensors"])
+def test_weights_alone_are_enough_to_test(tmp_path: Path, training: list[str], testing: list[str], format: str) -> None:
+    model = create_model(TrainOptions().parse(["--checkpoints_dir", str(tmp_path), "--name", "run", *TINY, *training]))
+    for name, network in model.saved_networks.items():
+        if name.startswith("G"):
+            write = save_weights if format == ".pth" else write_safetensors
+            (tmp_path / "run").mkdir(exist_ok=True)
+            write(network, tmp_path / "run" / f"latest_net_{name}{format}")
+    loaded = create_model(options_of_test(tmp_path, *testing))
+    loaded.load_networks("latest")
+    assert all(type(network) is type(model.generators.get(name, network)) for name, network in loaded.networks.items())
+
+
+def test_an_unknown_run_is_reported_with_the_runs_that_exist(tmp_path: Path) -> None:
+    for run in ("horse2zebra_CUT", "group/cat2dog"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "latest_net_G.pth").touch()
+    expected = (
+        f"--name horse2zebra: no such run. Did you mean --name horse2zebra_CUT? "
+        f"{tmp_path} has the runs group/cat2dog, horse2zebra_CUT."
+    )
+    arguments = ["--checkpoints_dir", str(tmp_path), "--name", "horse2zebra"]
+    for parse in (parse_with_saved_options, lambda arguments: parse_training([*arguments, "--continue_train"])):
+        with pytest.raises(UserError) as refused:
+            parse(arguments)
+        assert str(refused.value) == expected
+    assert parse_training(arguments).name == "horse2zebra"  # a new run
 
 
 def test_the_command_line_overrides_saved_options_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,6 +197,35 @@ def test_a_missing_file_is_reported_with_the_existing_checkpoints(tmp_path: Path
     assert "cannot be read (Is a directory)" in refused(path.parent)
 
 
+@pytest.mark.parametrize(
+    ("existing", "missing", "advice"),
+    [
+        (["latest_net_G_A", "latest_net_G_B"], "latest_net_G", "Use --model cycle_gan, or --model test --model_suffix _A."),
+        (["latest_net_G"], "latest_net_G_A", "Use --model cut, or --model test without --model_suffix."),
+        (
+            ["latest_net_G"],
+            "latest_net_G_ema",
+            "The run was trained without --ema. Remove --ema, or train with --ema 0.999.",
+        ),
+        (["latest_net_G"], "best_net_G", "best is saved only by a training with metrics, such as --paired."),
+        (["best_net_G_ema", "latest_net_G"], "best_net_G", "has latest_net_G.pth; select one with --epoch."),
+        (
+            ["latest_net_G"],
+            "latest_net_F",
+            "has latest_net_G.pth. Training loads F as well; testing loads the generator only.",
+        ),
+        (["5_net_G", "latest_net_G"], "7_net_G", "has 5_net_G.pth, latest_net_G.pth; select one with --epoch."),
+    ],
+    ids=str,
+)
+def test_the_advice_for_a_missing_file_names_the_right_option(
+    tmp_path: Path, existing: list[str], missing: str, advice: str
+) -> None:
+    for name in existing:
+        (tmp_path / f"{name}.pth").touch()
+    assert advice in refused(tmp_path / f"{missing}.pth")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.1, 0.3, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_refused(tmp_path: Path, zipped: bool, fraction: float) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 from util.files import atomic_write, remove_stale_temp_files, replace, temp_path, temp_paths_of
+from util.runtime.missing_weights import suggest_weights
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 NUMBERED = re.compile(r"\d+|iter_\d+")
@@ -188,7 +189,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         state = read_values(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. {_suggest_checkpoint(path)}") from None
+        raise UserError(f"{path}: no such file. {suggest_weights(path)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     except Exception:  # of any type if damaged; torch's own messages advise to run the code
@@ -209,13 +210,6 @@ def _is_plain(value: Any) -> bool:
         and value.layout is torch.strided
         and not (value.is_quantized or value.is_complex())
     )
-
-
-def _suggest_checkpoint(path: Path) -> str:
-    names = sorted(file.name for file in path.parent.glob("*.pth")) if path.parent.is_dir() else []
-    if names:
-        return f"{path.parent} has {', '.join(names)}; select one with --epoch."
-    return "Check --name and --checkpoints_dir, or train first."
 
 
 def _without_prefixes(key: str) -> str:
