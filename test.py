@@ -146,7 +146,7 @@ def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) ->
         "dataset_mode": opt.dataset_mode,
         "source": str(folder),
         "target": str(partner) if has_partner else None,
-        "geometry": {name: getattr(opt, name) for name in ("preprocess", "load_size", "crop_size")},
+        **{name: getattr(opt, name) for name in ("preprocess", "load_size", "crop_size")},
         "weights": [
             {"network": name, "file": str(file.resolve()), "sha256": sha256(file)}
             for name, file in model.weights_files(opt.epoch).items()

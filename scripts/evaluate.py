@@ -12,7 +12,7 @@ import sys
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from data.image_io import ImageError, open_exif_transposed
 from options.metric_options import add_metric_arguments, metric_config
 from util.cli import CLIParser, configure_stdio, positive_int, seed
 from util.errors import UserError, exit_on_user_error
+from util.html.page_record import check_complete, check_one_page, is_results_page, read_record
 from util.metrics.base import EvalImages, MetricResult
 from util.metrics.evaluator import METRICS, create_evaluator, metric_table
 from util.metrics.feature_extractors import ReferenceSet
@@ -53,12 +54,14 @@ class ResultSet:
         folder: the element of --results that it belongs to.
         images: the translations.
         sources: the folder of their inputs, with the same file names; None if `folder` is not a results page.
+        record: `page.json` of the results page; {} if there is none.
     """
 
     title: str
     folder: Path
     images: ImageFiles
     sources: Path | None
+    record: Mapping[str, Any]
 
 
 class ProgressImages:
@@ -78,26 +81,71 @@ class ProgressImages:
 def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> list[ResultSet]:
     """Return the translations of every folder, and before those of the first results page its inputs, as a baseline.
 
-    Raise UserError if a folder contains no images.
+    Raise UserError if a folder contains no images, if a results page is incomplete, or if a folder contains several pages.
     """
     found: list[ResultSet] = []
     for folder in folders:
-        is_page = (folder / "images").is_dir()
+        check_one_page(folder, "--results")
+        is_page = is_results_page(folder) or (folder / "images" / visual).is_dir()
         images = ImageFiles.from_dir(folder / "images" / visual if is_page else folder, limit)
+        record = read_record(folder) if is_page else {}
+        if is_page:
+            check_complete(folder, visual)
         inputs = folder / "images" / visual.replace("fake_A", "real_B").replace("fake_B", "real_A")
         sources = inputs if is_page and inputs.name != visual and inputs.is_dir() else None
         if sources and all(other.title != IDENTITY_BASELINE for other in found):
-            found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.from_dir(sources, limit), sources))
-        found.append(ResultSet(str(folder), folder, images, sources))
+            found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.from_dir(sources, limit), sources, record))
+        found.append(ResultSet(str(folder), folder, images, sources, record))
+    datasets = {result_set.record["source"]: None for result_set in found if result_set.record}
+    if len(datasets) > 1:
+        print(f"warning: the results have different inputs ({', '.join(datasets)}), so their metrics cannot be compared.")
     return found
 
 
-def real_folder(opt: Namespace) -> Path:
-    """Return the folder of the target domain."""
+def real_folder(opt: Namespace, result_sets: Sequence[ResultSet]) -> Path:
+    """Return the folder of the target domain: that of the options, completed by the records of the results pages.
+
+    Raises:
+        UserError: the options contradict a record, the target domain is unknown, or the results have different ones.
+    """
+    folders = {str(real_folder_of(opt, result_set)): result_set.folder for result_set in result_sets}
+    if len(folders) > 1:
+        raise UserError(
+            f"--results: {' and '.join(map(str, folders.values()))} have different target domains "
+            f"({' and '.join(folders)}). Evaluate them one by one."
+        )
+    return Path(next(iter(folders)))
+
+
+def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
+    """Return the folder of the real images for one set of results."""
+    record, folder = result_set.record, result_set.folder
+    is_backward = opt.visual.endswith("_A")  # fake_A of CycleGAN, or rec_A: of the source domain
+    direction = opt.direction or "AtoB"
+    if record:
+        direction = {"AtoB": "BtoA", "BtoA": "AtoB"}[record["direction"]] if is_backward else record["direction"]
+        if opt.direction not in (None, direction):
+            raise UserError(
+                f"--direction {opt.direction}: {folder} was tested with --direction {record['direction']}, so "
+                f"images/{opt.visual} belong to domain {direction[-1]}. Remove --direction."
+            )
     if opt.real is not None:
         return opt.real
-    domain = "B" if opt.direction == "AtoB" else "A"
-    return opt.dataroot / f"{resolve_phase(str(opt.dataroot), opt.phase, domain)}{domain}"
+    if opt.dataroot is None:
+        real = record.get("source" if is_backward else "target")
+        if real is None:
+            raise UserError(f"--results {folder}: its target domain is unknown. Give it with --dataroot or --real.")
+        return Path(real)
+    if record and record["target"] and Path(record["source"]).is_dir():
+        source = Path(record["source"])
+        if opt.dataroot.resolve() not in source.parents:
+            raise UserError(
+                f"--dataroot {opt.dataroot}: {folder} was translated from {source}. "
+                "Use its dataset, or --real to compare with other images."
+            )
+    domain = direction[-1]
+    phase = opt.phase or record.get("phase", "test")
+    return opt.dataroot / f"{resolve_phase(str(opt.dataroot), phase, domain)}{domain}"
 
 
 def image_format(images: ImageFiles) -> tuple[Size | None, bool]:
@@ -129,14 +177,18 @@ def parse(arguments: list[str]) -> Namespace:
         metavar="FOLDER",
         help="folders to evaluate: results pages of test.py, such as results/RUN/test_latest, or folders of images",
     )
-    real = parser.add_mutually_exclusive_group(required=True)
-    real.add_argument("--dataroot", type=Path, help="dataset whose target domain contains the real images")
+    real = parser.add_mutually_exclusive_group()
+    real.add_argument(
+        "--dataroot", type=Path, help="dataset whose target domain contains the real images; by default that of the test"
+    )
     real.add_argument("--real", type=Path, metavar="FOLDER", help="folder of real images")
-    parser.add_argument("--phase", default="test", help="split of --dataroot: folders <phase>A and <phase>B")
-    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="BtoA: the target domain is A")
+    parser.add_argument("--phase", help="split of --dataroot: folders <phase>A and <phase>B; by default that of the test")
+    parser.add_argument(
+        "--direction", choices=["AtoB", "BtoA"], help="BtoA: the target domain is A; by default that of the test"
+    )
     parser.add_argument("--visual", default="fake_B", help="images of a results page: images/<visual>")
     add_metric_arguments(parser.add_argument_group("metrics, at least one"))
-    parser.add_argument("--max_images", type=positive_int, help="maximum number of images per folder of --results")
+    parser.add_argument("--max_images", type=positive_int, help="maximum number of results per folder, and of real images")
     parser.add_argument("--seed", type=seed, default=0, help="random seed of KID's subsets")
     parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1: CPU; auto: a GPU if there is one")
     parser.add_argument("--json", type=Path, help=f"output file; by default {METRICS_FILE} in each folder of --results")
@@ -149,7 +201,8 @@ def evaluate(opt: Namespace) -> None:
     if not config:
         raise UserError(f"no metric requested. Add at least one of {', '.join(f'--{key}' for key in METRICS)}.")
     result_sets = find_results(opt.results, opt.visual, opt.max_images)
-    real = ImageFiles.from_dir(real_folder(opt))
+    all_real = ImageFiles.from_dir(real_folder(opt, result_sets))
+    real = replace(all_real, paths=all_real.paths[: opt.max_images])
     device = select_device(opt.gpu_ids)
     evaluator = create_evaluator(config, opt.seed, device)
 
@@ -158,17 +211,24 @@ def evaluate(opt: Namespace) -> None:
     real_sets: dict[tuple[Size | None, bool], ReferenceSet] = {}  # by size and grayscale
     for result_set in result_sets:
         size, grayscale = image_format(result_set.images)
-        resized = real.with_format(size, grayscale)
+        resized, all_targets = (images.with_format(size, grayscale) for images in (real, all_real))
         if evaluator.needs("distribution") and (size, grayscale) not in real_sets:
             real_sets[size, grayscale] = ReferenceSet(ProgressImages(resized, "real images"))
         images = EvalImages(
             ProgressImages(result_set.images, result_set.title),
             real=real_sets.get((size, grayscale)),
-            target=resized.select(image_names(result_set.images)) if evaluator.needs("paired") else None,
+            target=all_targets.select(image_names(result_set.images)) if evaluator.needs("paired") else None,
             source=source_images(result_set) if evaluator.needs("faithfulness") else None,
         )
         results[result_set.title] = evaluator.evaluate(images, split=real.root.name)
-    print(metric_table(results))
+    counts = {result_set.title: len(result_set.images) for result_set in result_sets}
+    print(metric_table(results, {"results": counts, "real images": dict.fromkeys(counts, len(real))}))
+    differing = sorted({count for count in counts.values() if count != len(real)})
+    if evaluator.needs("distribution") and differing:
+        print(
+            f"warning: {' and '.join(map(str, differing))} results, but {len(real)} real images. "
+            f"FID depends on both numbers. --max_images {min(*differing, len(real))} makes them equal."
+        )
     write_json(result_sets, results, real.root, opt.json)
 
 
@@ -195,6 +255,7 @@ def write_json(
                 "judged": result_set.title,
                 "pictures": str(result_set.images.root),
                 "real": str(real),
+                "weights": result_set.record.get("weights"),
                 "figures": [result.to_row() for result in results[result_set.title]],
             }
         )

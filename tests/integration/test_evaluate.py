@@ -16,6 +16,7 @@ from torch import nn
 
 from scripts.evaluate import evaluate, parse
 from util.errors import UserError
+from util.html.results_page import ResultsPage
 from util.metrics.distances import frechet_distance
 from util.metrics.paired import psnr, ssim
 
@@ -48,6 +49,8 @@ def page(tmp_path: Path) -> Path:
             file = tmp_path / "results" / "images" / visual / f"{number:02}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(near).save(file)
+    links = (f"images/{visual}/{number:02}.png" for visual in ("real_A", "fake_B") for number in range(len(targets)))
+    (tmp_path / "results" / "index.html").write_text("".join(f'<a href="{link}"></a>' for link in links))
     return tmp_path
 
 
@@ -169,6 +172,95 @@ def test_lpips_uses_the_weights_in_torchs_cache(page: Path, monkeypatch: pytest.
     assert translated["LPIPS (squeeze)"]["value"] < baseline["LPIPS (squeeze)"]["value"]
 
 
+def write_results(folder: Path, **record: str) -> Path:
+    """Write a results page with two inputs of the target domain of `folder`/data, translated from B to A."""
+    data = folder.resolve() / "data"
+    known = {"direction": "BtoA", "phase": "test", "source": str(data / "testB"), "target": str(data / "testA")}
+    with ResultsPage(folder / "results", "cats", data / "testB", {}, record=known | record) as page:
+        for path in fill(data / "testB", 2, (24, 16)):
+            pixels = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+            page.add(str(path), {"real_A": pixels, "fake_B": pixels.flip(3), "real_B": pixels})
+        page.save()
+    fill(data / "testA", 3, (24, 16), seed=5)
+    return folder / "results"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dataroot", "data"], ["--dataroot", "data", "--direction", "BtoA"]])
+def test_the_target_domain_is_that_of_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = write_results(tmp_path)
+    evaluate(parse(["--results", "results", "--paired", "--gpu_ids", "-1", *arguments]))
+    entries = json.loads((results / "evaluation.json").read_text())
+    assert {Path(entry["real"]).resolve() for entry in entries} == {tmp_path.resolve() / "data" / "testA"}
+    with pytest.raises(UserError, match=r"--direction AtoB: results was tested with --direction BtoA, so .* domain A"):
+        evaluate(parse(["--results", "results", "--dataroot", "data", "--paired", "--direction", "AtoB"]))
+
+
+def test_a_cycle_gans_translation_back_belongs_to_the_source_domain(page: Path) -> None:
+    (page / "data" / "testB").rename(page / "data" / "testA")
+    record = {"direction": "AtoB", "phase": "test", "source": str(page.resolve() / "data" / "testA"), "target": None}
+    (page / "results" / "page.json").write_text(json.dumps(record | {"results": 6, "inputs": {}}))
+    for path in (page / "results" / "images").iterdir():
+        path.rename(path.with_name({"real_A": "real_B", "fake_B": "fake_A"}[path.name]))
+    index = page / "results" / "index.html"
+    index.write_text(index.read_text().replace("real_A", "real_B").replace("fake_B", "fake_A"))
+    found = evaluated(page, "--paired", "--visual", "fake_A")
+    assert list(found) == ["input left as it is", str(page / "results")]
+
+
+def test_other_data_than_that_of_the_test_is_an_error(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "one")
+    write_results(tmp_path / "two")
+    with pytest.raises(UserError, match=r"two/data: .*one/results was translated from .*one/data/testB\. Use its dataset"):
+        evaluate(parse(["--results", str(results), "--dataroot", str(tmp_path / "two" / "data"), "--paired"]))
+    with pytest.raises(UserError, match=r"have different target domains .* one by one"):
+        evaluate(parse(["--results", str(results), str(tmp_path / "two" / "results"), "--paired"]))
+
+
+def test_incomplete_results_are_an_error(page: Path) -> None:
+    images, index = page / "results" / "images" / "fake_B", page / "results" / "index.html"
+    (images / "07.png").write_bytes((images / "00.png").read_bytes())
+    with pytest.raises(UserError, match=r"has 1 images that index\.html does not show \(07\.png\)"):
+        evaluated(page, "--paired")
+    (images / "07.png").rename(images / "00.png")
+    (images / "03.png").unlink()
+    with pytest.raises(UserError, match=r"incomplete, 1 of 6 images of .*fake_B are missing \(03\.png\)\. Run test\.py"):
+        evaluated(page, "--paired")
+    index.unlink()
+    with pytest.raises(UserError, match=r"no index\.html, so the results may be incomplete\. Run test\.py again, or give"):
+        evaluated(page, "--paired")
+
+
+@pytest.mark.parametrize("folder", ["results", "results/images"])
+def test_a_folder_with_several_sets_of_images_is_an_error(page: Path, folder: str) -> None:
+    if folder == "results":
+        (page / "run").mkdir()
+        (page / "results").rename(page / "run" / "test_latest")
+        folder, message = "run", "run: contains results pages, and is none itself. Give one of them: .*run/test_latest"
+    else:
+        message = "the images of all visuals. Give the results page, .*results"
+    with pytest.raises(UserError, match=message):
+        evaluate(parse(["--results", str(page / folder), "--real", str(page / "data"), "--paired"]))
+
+
+def test_counts_are_in_the_table_and_limited_on_both_sides(
+    page: Path, thumbnail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(page / "data" / "testB" / "more", 2, (24, 16))
+    evaluated(page, "--features", str(thumbnail))
+    printed = capsys.readouterr().out
+    assert [line.split()[-2:] for line in printed.splitlines() if line.startswith(("results", "real images"))] == [
+        ["6", "6"],
+        ["8", "8"],
+    ]
+    assert "warning: 6 results, but 8 real images. FID depends on both numbers. --max_images 6 makes them equal." in printed
+    found = evaluated(page, "--features", str(thumbnail), "--paired", "--max_images", "4")[str(page / "results")]
+    assert {(figure["pictures"], figure.get("real_pictures")) for figure in found.values()} == {(4, 4), (4, None)}
+    assert "warning" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -185,6 +277,8 @@ def test_wrong_options_are_errors(page: Path, arguments: list[str], message: str
 
 def test_translations_without_target_or_of_another_size_are_errors(page: Path) -> None:
     noise(24, 16).save(page / "results" / "images" / "fake_B" / "extra.png")
+    with (page / "results" / "index.html").open("a") as index:
+        index.write('<a href="images/fake_B/extra.png"></a>')
     with pytest.raises(UserError, match="testB has no image named extra"):
         evaluated(page, "--paired")
     (page / "results" / "images" / "fake_B" / "extra.png").unlink()

@@ -90,4 +90,5 @@ def test_the_direction_comes_from_the_registry(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(METRICS, "brightness", spec)
     results = create_evaluator(parse("--brightness"), 0, CPU).evaluate(EvalImages(images(0)), "testB")
     assert [(result.name, result.lower_is_better) for result in results] == [("bright", False), ("dark (x)", True)]
-    assert [line[:10].strip() for line in metric_table({"run": results}).splitlines()] == ["", "bright ↑", "dark (x) ↓"]
+    lines = metric_table({"run": results}, {"results": {"run": 5}}).splitlines()
+    assert [line[:10].strip() for line in lines] == ["", "results", "bright ↑", "dark (x) ↓"]

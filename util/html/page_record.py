@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from util.errors import UserError
 
 PAGE, RECORD, IMAGES = "index.html", "page.json", "images"
+REQUIRED = {"direction", "phase", "source", "target", "results", "inputs"}  # entries that other programs read
 DEFAULT_VISUAL = "fake_B"
 RUN_FILES = ("train_opt.txt", "loss_log.txt")
 WEIGHTS_MARK = "_net_"  # in the names of weights files
@@ -69,8 +70,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}). Run test.py again.") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: damaged (not a JSON object). Run test.py again.")
+    if not isinstance(record, dict) or not record.keys() >= REQUIRED:
+        raise UserError(f"{path}: damaged (an entry is missing). Run test.py again.")
     return record
 
 

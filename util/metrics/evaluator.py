@@ -117,13 +117,17 @@ def format_metric(result: MetricResult) -> str:
     return f"{result.value:.4g}{std}"
 
 
-def metric_table(results: Mapping[str, Sequence[MetricResult]]) -> str:
+def metric_table(results: Mapping[str, Sequence[MetricResult]], counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return a text table with one row per metric and one column per title; an arrow shows the better direction.
 
-    Every title must have the same metrics.
+    Args:
+        results: the metrics of each title, the same for all.
+        counts: further rows above the metrics, by their headings: a number for each title.
     """
     names = [f"{result.name} {'↓' if result.lower_is_better else '↑'}" for result in next(iter(results.values()))]
-    columns = [["", *names], *([title, *map(format_metric, row)] for title, row in results.items())]
+    columns = [["", *counts, *names]]
+    for title, row in results.items():
+        columns.append([title, *(str(count[title]) for count in counts.values()), *map(format_metric, row)])
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)
     return "\n".join("   ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
