@@ -276,12 +276,14 @@ def test_wrong_options_are_errors(page: Path, arguments: list[str], message: str
 
 
 def test_translations_without_target_or_of_another_size_are_errors(page: Path) -> None:
+    index = page / "results" / "index.html"
+    shown = index.read_text()
     noise(24, 16).save(page / "results" / "images" / "fake_B" / "extra.png")
-    with (page / "results" / "index.html").open("a") as index:
-        index.write('<a href="images/fake_B/extra.png"></a>')
+    index.write_text(shown + '<a href="images/fake_B/extra.png"></a>')
     with pytest.raises(UserError, match="testB has no image named extra"):
         evaluated(page, "--paired")
     (page / "results" / "images" / "fake_B" / "extra.png").unlink()
+    index.write_text(shown)
     noise(30, 16).save(page / "results" / "images" / "fake_B" / "00.png")
     with pytest.raises(UserError, match=r"--paired: .*of the same shape"):
         evaluated(page, "--paired")
