@@ -1,4 +1,4 @@
-"""Serve a web page to try generators: `python scripts/app.py --checkpoint checkpoints`, then open the printed address."""
+"""Serve a web page to try generators: `python scripts/app.py`, then open the printed address."""
 
 import socket
 import sys
@@ -29,7 +29,11 @@ LOOPBACK = "127.0.0.1"
 def build_parser() -> ArgumentParser:
     parser = CLIParser(description="Serve a web page to translate images. By default, only this machine can open it.")
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", required=True, help="weights files, run folders, or a folder of run folders"
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        default=[Path("checkpoints")],
+        help="weights files, run folders, or folders of run folders; by default the folder checkpoints",
     )
     parser.add_argument(
         "--host", default=LOOPBACK, help="address to listen on; any other address lets other machines connect"

@@ -21,13 +21,13 @@ if __name__ == "__main__":
 # isort: split
 
 from models import Translator
-from models.inference.image_io import Job, pending_jobs, plan_jobs, plan_video
+from models.inference.image_io import Job, pending_jobs, plan_inputs, plan_video
 from models.inference.pipeline import Existing, translate_files
 from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
 from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio, image_size, positive_float, positive_int, seed, unit_interval
-from util.errors import FAILURE_STATUS, exit_on_user_error, stop_status
+from util.errors import FAILURE_STATUS, UserError, exit_on_user_error, stop_status
 from util.files import prepare_output_dir, remove_stale_temp_files
 from util.runtime.device import AUTO, describe_device
 
@@ -43,7 +43,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--checkpoint", required=True, help="weights file, run folder, or folder in the layout of the Hugging Face Hub"
     )
-    parser.add_argument("--input", required=True, help="image, folder, pattern in quotes, or video")
+    parser.add_argument("--input", required=True, nargs="+", help="images, folders, patterns, or one video")
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the results; for one image or video, also a file name"
     )
@@ -96,10 +96,10 @@ def build_parser() -> ArgumentParser:
 
 def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     """Translate the input. Return True if every image or video was translated."""
-    is_video = Path(arguments.input).suffix.lower() in VIDEO_EXTENSIONS and Path(arguments.input).is_file()
-    jobs = (
-        [plan_video(Path(arguments.input), arguments.output)] if is_video else plan_jobs(arguments.input, arguments.output)
-    )
+    videos = [Path(source) for source in arguments.input if is_video(Path(source))]
+    if videos and len(arguments.input) > 1:
+        raise UserError(f"--input: {videos[0]} is a video, and there are other inputs. Translate videos one by one.")
+    jobs = [plan_video(videos[0], arguments.output)] if videos else plan_inputs(arguments.input, arguments.output)
     pending = pending_jobs(jobs, arguments.resume, arguments.overwrite)
     translator = load_translator(arguments, architecture)
     print(f"{translator.source}, on {describe_device(translator.device)}")
@@ -107,7 +107,7 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     if arguments.scratch is not None:
         prepare_output_dir(arguments.scratch, "--scratch")
     batch_size = arguments.batch_size or (GPU_BATCH_SIZE if translator.device.type == "cuda" else 1)
-    if is_video:
+    if videos:
         return all(translate_one_video(translator, job, batch_size, arguments.smooth) for job in pending)
 
     # Several processes may work on one folder: each writes temporary files of its own.
@@ -124,6 +124,10 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     failed = f", {len(failures)} failed" if failures else ""
     print(f"{len(pending) - len(failures)} of {len(jobs)} images translated{skipped}{failed}: {arguments.output}")
     return not failures
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file()
 
 
 def translate_one_video(translator: Translator, job: Job, batch_size: int, smoothing: float) -> bool:

@@ -150,6 +150,34 @@ class Job:
     target: Path
 
 
+def plan_inputs(sources: Sequence[str], output: Path) -> list[Job]:
+    """Return the jobs for several inputs, such as the files of a pattern that the shell has expanded.
+
+    The tree below `output` mirrors the tree of the files below their common folder, as with a quoted pattern.
+
+    Raises:
+        UserError: as `plan_jobs`, or two inputs would have the same result.
+    """
+    if len(sources) == 1:
+        return plan_jobs(sources[0], output)
+    if output.suffix.lower() in EXTENSIONS and not output.is_dir():
+        raise UserError(f"--output {output}: a file name, but there are {len(sources)} inputs. Use a folder.")
+    files = [Path(source) for source in sources if Path(source).is_file()]
+    root = os.path.commonpath([os.path.abspath(file.parent) for file in files]) if files else ""  # noqa: PTH100 - keeps links
+    jobs = [Job(file, output / os.path.relpath(file, root)) for file in files]
+    for source in sources:
+        if not Path(source).is_file():
+            jobs += plan_jobs(source, output)
+    inputs: dict[Path, Path] = {}
+    for job in jobs:
+        if inputs.setdefault(job.target, job.source) != job.source:
+            raise UserError(
+                f"--input: {inputs[job.target]} and {job.source} have the same result {job.target}. "
+                "Translate them separately."
+            )
+    return _check_targets(jobs)
+
+
 def plan_jobs(source: str, output: Path) -> list[Job]:
     """Return the jobs for an image, for all images below a folder, or for a pattern such as `in/*.jpg`.
 

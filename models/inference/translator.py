@@ -1,7 +1,8 @@
-"""A trained generator as a function of images: `Translator.from_checkpoint(path)(image)`."""
+"""A trained generator as a function of images: `Translator(path)(image)`."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,9 +36,9 @@ class Translator:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: Generator | str | PathLike[str],
         input_nc: int = 3,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         bf16: bool = False,
         tile: int | None = None,
         memory_limit: int | None = None,
@@ -49,8 +50,9 @@ class Translator:
         """Move the generator to the device and prepare it for inference.
 
         Args:
-            generator: maps (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1].
-            input_nc: input channels of the generator.
+            generator: maps (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; or the path of its checkpoint, as
+                in `from_checkpoint`, which has further arguments.
+            input_nc: input channels of the generator; a checkpoint defines them itself.
             device: device to compute on; None: a GPU if there is one.
             bf16: compute in bfloat16: faster on hardware that supports it, but less exact.
             tile: tile size in pixels, for images of any size; None: tiles only if memory is too small.
@@ -59,10 +61,18 @@ class Translator:
             seed: random seed of the noise that StyleGAN2 generators inject.
             tmp_dir: folder for feature maps that do not fit into memory; None: the system's temporary folder.
             log: called with a message if an image is computed in tiles.
+        Raises:
+            UserError: there is no generator at the path.
+            TypeError: `generator` is neither a generator nor a path.
         """
         #: Description of the checkpoint, for messages.
         self.source = type(generator).__name__
-        self.device = device or select_device(AUTO)
+        if isinstance(generator, str | PathLike):
+            loaded = load_generator(Path(generator))
+            generator, input_nc, self.source = loaded.network, loaded.options.input_nc, loaded.describe()
+        if not isinstance(generator, Generator):
+            raise TypeError(f"expected a generator or the path of a checkpoint, got {type(generator).__name__}")
+        self.device = select_device(AUTO) if device is None else torch.device(device)
         self.generator = generator.to(self.device).eval().requires_grad_(False)
         self.input_nc = input_nc
         self.bf16 = bf16
@@ -106,22 +116,42 @@ class Translator:
         translator.source = loaded.describe()
         return translator
 
+    def __repr__(self) -> str:
+        """Return the checkpoint, its architecture and the device."""
+        return f"Translator({self.source}, on {self.device})"
+
     def __call__(self, image: ImageT) -> ImageT:
         """Translate one image. Return an image of the same type and size.
 
         Args:
             image: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]) of uint8 or uint16 with C = 1 (gray),
                 2 (gray and alpha), 3 (color) or 4 (color and alpha), or a tensor (C, H, W) or (N, C, H, W) in [-1, 1].
+        Raises:
+            TypeError: `image` is of another type.
+            ValueError: its shape or dtype is not one of these.
         """
         if isinstance(image, Tensor):
-            batch = image if image.ndim == 4 else image[None]
+            batch = self._check_tensor(image)
             output = self.translate(batch.float()).to(image.device)
             return output if image.ndim == 4 else output[0]
         if isinstance(image, Image.Image):
             return to_pil(self.translate_array(from_pil(image)))
+        if not isinstance(image, np.ndarray):
+            hint = ". Open the file first: translator(Image.open(path))" if isinstance(image, str | PathLike) else ""
+            raise TypeError(f"expected a PIL image, a NumPy array or a tensor, got {type(image).__name__}{hint}")
         result = self.translate_array(_from_numpy(image))
         pixels = result.color if result.alpha is None else np.dstack([result.color, result.alpha])
         return pixels[:, :, 0] if image.ndim == 2 and pixels.shape[2] == 1 else pixels
+
+    def _check_tensor(self, image: Tensor) -> Tensor:
+        """Return the tensor as a batch (N, C, H, W). Raise ValueError if it is no image in [-1, 1] for this generator."""
+        if not image.is_floating_point():
+            raise ValueError(f"expected a tensor of floats in [-1, 1], got {image.dtype}. Use an array for uint8 images.")
+        if image.ndim not in (3, 4) or image.shape[-3] != self.input_nc:
+            raise ValueError(
+                f"expected a tensor (C, H, W) or (N, C, H, W) with C = {self.input_nc}, got shape {tuple(image.shape)}"
+            )
+        return image if image.ndim == 4 else image[None]
 
     def translate_array(self, array: ImageArray) -> ImageArray:
         """Translate one image. Return it with the same alpha and bit depth."""

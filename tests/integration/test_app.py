@@ -16,7 +16,7 @@ from browser import console, headless_chromium
 from generators import checkpoint
 from image_factory import noise, ramp
 from PIL import Image
-from programs import ENVIRONMENT, ROOT
+from programs import ENVIRONMENT, ROOT, refuse
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -180,6 +180,11 @@ def test_the_server_accepts_its_own_host_name(served: tuple[int, Path]) -> None:
             assert connection.getresponse().status == 200
         finally:
             app.terminate()
+
+
+def test_the_default_is_the_folder_of_all_runs(tmp_path: Path) -> None:
+    line = refuse(tmp_path, "scripts/app.py", "--port", "0")
+    assert line == "error: checkpoints: no such file or folder. Use a file such as latest_net_G.pth, or a run's folder."
 
 
 def test_an_invalid_port_is_refused() -> None:

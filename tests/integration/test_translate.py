@@ -10,8 +10,9 @@ from image_factory import fill, noise
 from PIL import Image
 from programs import refuse, run, succeed
 
-from models.inference.image_io import pending_jobs, plan_jobs
+from models.inference.image_io import pending_jobs, plan_inputs, plan_jobs
 from scripts.translate import main
+from util.errors import UserError
 
 TRANSLATE = "scripts/translate.py"
 
@@ -69,6 +70,29 @@ def test_existing_results_are_kept(tmp_path: Path, weights: str) -> None:
     assert (tmp_path / "out" / "00.png").read_bytes() == b"mine"
     jobs = plan_jobs(str(tmp_path / "in"), tmp_path / "out")
     assert pending_jobs(jobs, resume=False, overwrite=True) == jobs
+
+
+def test_patterns_that_the_shell_expands(tmp_path: Path) -> None:
+    for name in ("x/1.png", "x/2.jpg", "y/1.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        noise(8, 8).save(tmp_path / "in" / name)
+    expanded = sorted(str(path) for path in (tmp_path / "in").glob("*/1.png"))
+    assert plan_inputs(expanded, tmp_path / "out") == plan_jobs(str(tmp_path / "in/*/1.png"), tmp_path / "out")
+    assert plan_inputs([*expanded, expanded[0]], tmp_path / "out")[0].target == tmp_path / "out/x/1.png"
+    folders = [str(tmp_path / "in" / name) for name in "xy"]
+    with pytest.raises(UserError, match=r"x/1.png and .*y/1.png have the same result .*out/1.png"):
+        plan_inputs(folders, tmp_path / "out")
+    with pytest.raises(UserError, match=r"--output .*out.png: a file name, but there are 2 inputs"):
+        plan_inputs(expanded, tmp_path / "out.png")
+
+
+def test_several_files_are_translated(tmp_path: Path, weights: str) -> None:
+    fill(tmp_path / "in", 3)
+    succeed(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in/00.png", "in/02.png", "--output", "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00.png", "02.png"]
+    (tmp_path / "in" / "film.mp4").touch()
+    videos = ["--input", "in/00.png", "in/film.mp4", "--output", "out"]
+    assert "in/film.mp4 is a video" in refuse(tmp_path, TRANSLATE, "--checkpoint", weights, *videos)
 
 
 def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:

@@ -77,6 +77,37 @@ def test_a_run_folder_is_a_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(other, generator(norm="batch")(batch))
 
 
+def test_a_translator_takes_a_path_and_describes_itself(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "run", input_nc=1, output_nc=1)
+    for source in (path, str(path), tmp_path / "run"):
+        translator = Translator(source, device="cpu")
+        assert repr(translator) == f"Translator({path} (resnet_4blocks, ngf 4, 1 to 1 channels), on cpu)"
+        assert translator(torch.zeros(1, 8, 8)).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        ("photo.jpg", TypeError, r"got str. Open the file first"),
+        (Path("photo.jpg"), TypeError, r"got PosixPath. Open the file first"),
+        ([1, 2], TypeError, "expected a PIL image, a NumPy array or a tensor, got list"),
+        (np.zeros((8, 8, 3)), ValueError, "expected an array .* of uint8 or uint16, got float64"),
+        (torch.zeros(8, 8), ValueError, r"with C = 3, got shape \(8, 8\)"),
+        (torch.zeros(8, 8, 3), ValueError, r"with C = 3, got shape \(8, 8, 3\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), ValueError, "expected a tensor of floats .* got torch.uint8"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_an_image_is_refused(image: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Translator(generator(), device="cpu")(image)
+
+
+def test_a_translator_of_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected a generator or the path of a checkpoint, got dict"):
+        Translator({})
+
+
 def test_files_that_are_not_a_generator_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no weights files"):
         Translator.from_checkpoint(tmp_path)
