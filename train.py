@@ -11,14 +11,13 @@ if __name__ == "__main__":
 # isort: split
 
 import sys
-import time
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
-from data import create_dataset
+from data import ImageDataLoader, create_dataset
 from data.eval_data import EvalDataset
 from models import create_model
 from models.base_model import BaseModel
@@ -28,7 +27,6 @@ from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import exit_on_user_error
 from util.files import remove_stale_temp_files
-from util.loggers import create_loggers
 from util.metrics.evaluator import create_evaluator
 from util.metrics.validation import Validator
 from util.runtime.checkpoint import Checkpointer
@@ -48,12 +46,11 @@ from util.runtime.image_counter import ImageCounter
 from util.runtime.monitor import DivergenceMonitor, create_diagnostics
 from util.runtime.rng import step_seed
 from util.signals import DeferredInterrupt
-from util.train_log import truncate_loss_log
 from util.visualizer import Visualizer
 
 
 def train(opt: Namespace) -> None:
-    """Train from the first epoch that is left to the last. However the run ends, it is saved as "latest"."""
+    """Create or resume the run, and train from the first epoch that is left to the last."""
     if opt.deterministic:
         set_deterministic()
     run_dir = Path(opt.checkpoints_dir) / opt.name
@@ -71,8 +68,6 @@ def train(opt: Namespace) -> None:
         if opt.continue_train and opt.pretrained_name is None and is_main_process():
             for change in diff_options(opt):
                 print(f"note: {change}")
-        if checkpointer.resumed and is_main_process():
-            truncate_loss_log(counter.epoch, counter.images_in_epoch, run_dir / "loss_log.txt")
 
         last_epoch = opt.n_epochs + opt.n_epochs_decay
         if counter.epoch > last_epoch:
@@ -93,72 +88,74 @@ def train(opt: Namespace) -> None:
         if not opt.no_html:
             print(f"training page: {run_dir / 'web' / 'index.html'}")
 
-        visualizer = Visualizer(
-            run_dir,
-            opt.name,
-            counter.epoch,
-            last_epoch,
-            len(dataset),
-            web_page=not opt.no_html,
-            loggers=create_loggers(opt, run_dir),
-            image_width=opt.display_winsize,
-        )
-        monitor = DivergenceMonitor(model.device)
-        diagnostics = create_diagnostics(opt)
-        start = counter.state_dict()
+        resumed_after = counter.images_in_epoch if checkpointer.resumed else None
+        visualizer = Visualizer.from_options(opt, run_dir, counter.epoch, last_epoch, len(dataset), resumed_after)
+        run_epochs(opt, dataset, model, checkpointer, validator, visualizer)
 
-        def save(*labels: str) -> None:
-            monitor.check()  # raises DivergedError: a diverged run is not saved
-            checkpointer.save(*labels)
 
-        # With several processes a stop signal arrives more than once: from the scheduler, torchrun and the other ranks.
-        with DeferredInterrupt(ignore_repeats=world_size() > 1) as interrupt, visualizer:
-            dataset.set_while_waiting(interrupt.raise_if_overdue)
-            try:
-                for epoch in range(counter.epoch, last_epoch + 1):
-                    epoch_start = time.monotonic()
-                    dataset.set_epoch(epoch, counter.images_in_epoch)
-                    for batch in visualizer.iterate(epoch, dataset, counter.images_in_epoch):
-                        torch.manual_seed(step_seed(opt.seed, model.steps_done, rank()))  # for dropout
-                        model.set_input(batch)
-                        model.optimize_parameters()
-                        counter.advance(len(model.image_paths) * world_size())
-                        monitor.update(model.losses, counter.position_text, model.image_paths)
+def run_epochs(
+    opt: Namespace,
+    dataset: ImageDataLoader,
+    model: BaseModel,
+    checkpointer: Checkpointer,
+    validator: Validator | None,
+    visualizer: Visualizer,
+) -> None:
+    """Train, log, evaluate and save. However the run ends, it is saved as "latest"."""
+    counter = checkpointer.counter
+    start = counter.state_dict()
+    last_epoch = opt.n_epochs + opt.n_epochs_decay
+    monitor = DivergenceMonitor(model.device)
+    diagnostics = create_diagnostics(opt)
 
-                        to_page = counter.crossed(opt.update_html_freq)
-                        if to_page or counter.crossed(opt.display_freq):
-                            visualizer.log_images(model.visuals_for_display(), to_page)
-                        if counter.crossed(opt.print_freq):
-                            losses = model.get_current_losses()
-                            visualizer.log_losses(losses, model.learning_rate)
-                            for warning in diagnostics.check(counter.total_images, losses, model.get_current_visuals()):
-                                visualizer.print(warning)
-                        if validator and counter.crossed(opt.evaluation_freq):
-                            validator.run(epoch, counter.total_images, visualizer)
-                        if counter.crossed(opt.save_latest_freq):
-                            save(f"iter_{counter.total_images}" if opt.save_by_iter else "latest")
-                        if any_rank(interrupt.requested):  # all ranks stop after the same step
-                            interrupt.stop()
+    def save(*labels: str) -> None:
+        monitor.check()  # raises DivergedError: a diverged run is not saved
+        checkpointer.save(*labels)
 
-                    if validator and epoch == last_epoch:
+    # With several processes a stop signal arrives more than once: from the scheduler, torchrun and the other ranks.
+    with DeferredInterrupt(ignore_repeats=world_size() > 1) as interrupt, visualizer:
+        dataset.set_while_waiting(interrupt.raise_if_overdue)
+        try:
+            for epoch in range(counter.epoch, last_epoch + 1):
+                dataset.set_epoch(epoch, counter.images_in_epoch)
+                for batch in visualizer.iterate(epoch, dataset, counter.images_in_epoch):
+                    torch.manual_seed(step_seed(opt.seed, model.steps_done, rank()))  # for dropout
+                    model.set_input(batch)
+                    model.optimize_parameters()
+                    counter.advance(len(model.image_paths) * world_size())
+                    monitor.update(model.losses, counter.position_text, model.image_paths)
+
+                    to_page = counter.crossed(opt.update_html_freq)
+                    if to_page or counter.crossed(opt.display_freq):
+                        visualizer.log_images(model.visuals_for_display(), to_page)
+                    if counter.crossed(opt.print_freq):
+                        losses = model.get_current_losses()
+                        visualizer.log_losses(losses, model.learning_rate)
+                        for warning in diagnostics.check(counter.total_images, losses, model.get_current_visuals()):
+                            visualizer.print(warning)
+                    if validator and counter.crossed(opt.evaluation_freq):
                         validator.run(epoch, counter.total_images, visualizer)
-                    lr = model.learning_rate
-                    model.update_learning_rate()
-                    counter.end_epoch()
-                    if epoch % opt.save_epoch_freq == 0:
-                        save("latest", str(epoch))
-                    visualizer.log_images(model.visuals_for_display(), to_page=True)
-                    visualizer.print(
-                        f"End of epoch {epoch} / {last_epoch} \t Time Taken: {time.monotonic() - epoch_start:.0f} sec \t "
-                        f"learning rate {lr:.7f} -> {model.learning_rate:.7f}"
-                    )
-                for line in validator.summary() if validator else ():
-                    visualizer.print(line)
-            finally:
-                # Before the first step there is nothing to save, and perhaps the "latest" of an older run to overwrite.
-                if counter.state_dict() != start and not model.step_in_progress and not interrupt.forced:
-                    save("latest")
-                    visualizer.print(f"saved: {run_dir / 'latest_net_*.pth'}")
+                    if counter.crossed(opt.save_latest_freq):
+                        save(f"iter_{counter.total_images}" if opt.save_by_iter else "latest")
+                    if any_rank(interrupt.requested):  # all ranks stop after the same step
+                        interrupt.stop()
+
+                if validator and epoch == last_epoch:
+                    validator.run(epoch, counter.total_images, visualizer)
+                lr = model.learning_rate
+                model.update_learning_rate()
+                counter.end_epoch()
+                if epoch % opt.save_epoch_freq == 0:
+                    save("latest", str(epoch))
+                visualizer.log_images(model.visuals_for_display(), to_page=True)
+                visualizer.end_epoch(lr, model.learning_rate)
+            for line in validator.summary() if validator else ():
+                visualizer.print(line)
+        finally:
+            # Before the first step there is nothing to save, and perhaps the "latest" of an older run to overwrite.
+            if counter.state_dict() != start and not model.step_in_progress and not interrupt.forced:
+                save("latest")
+                visualizer.print(f"saved: {checkpointer.run_dir / 'latest_net_*.pth'}")
 
 
 def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:

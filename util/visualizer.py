@@ -1,6 +1,7 @@
 """Output of a training run: progress bar, log files, training page and loggers behind one object."""
 
 import time
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any, Self
 import torch
 
 from util.html.training_page import TrainingPage
+from util.loggers import create_loggers
 from util.loggers.base import LoggerGroup, TrainingPosition
 from util.progress import Progress
 from util.runtime.distributed import is_main_process, world_size
-from util.train_log import LossLog, MetricsLog, format_losses
+from util.train_log import LossLog, MetricsLog, format_losses, truncate_loss_log
 
 
 class StepTimer:
@@ -71,6 +73,8 @@ class Visualizer:
         web_page: True: write a training page.
         loggers: where to log besides the files.
         image_width: approximate width of an image on the page in pixels.
+        resumed_after: images of `first_epoch` that a resumed run has trained on. Later lines of its loss log are removed.
+            None: not a resumed run.
     """
 
     def __init__(
@@ -83,19 +87,47 @@ class Visualizer:
         web_page: bool,
         loggers: LoggerGroup,
         image_width: int = 256,
+        resumed_after: int | None = None,
     ) -> None:
         self.is_main = is_main_process()
         if not self.is_main:
             return
+        self.last_epoch = last_epoch
         self.images_per_epoch = images_per_epoch
         self.loggers = loggers
         self.page = TrainingPage(run_dir / "web", name, first_epoch, last_epoch, image_width) if web_page else None
+        if resumed_after is not None:
+            truncate_loss_log(first_epoch, resumed_after, run_dir / "loss_log.txt")
         self.loss_log = LossLog(run_dir / "loss_log.txt")
         self.metrics_log = MetricsLog(run_dir / "metrics.jsonl")
         self.progress = Progress(first_epoch, last_epoch, images_per_epoch)
         self.timer = StepTimer()
         self.current_epoch = first_epoch
         self.images = 0  # of the current epoch
+        self.epoch_start = time.perf_counter()
+
+    @classmethod
+    def from_options(
+        cls,
+        opt: Namespace,
+        run_dir: Path,
+        first_epoch: int,
+        last_epoch: int,
+        images_per_epoch: int,
+        resumed_after: int | None,
+    ) -> Self:
+        """Create the visualizer that the training options request."""
+        return cls(
+            run_dir,
+            opt.name,
+            first_epoch,
+            last_epoch,
+            images_per_epoch,
+            web_page=not opt.no_html,
+            loggers=create_loggers(opt, run_dir),
+            image_width=opt.display_winsize,
+            resumed_after=resumed_after,
+        )
 
     def __enter__(self) -> Self:
         if self.is_main:
@@ -120,6 +152,7 @@ class Visualizer:
             return
         self.current_epoch = epoch
         self.images = images_done
+        self.epoch_start = time.perf_counter()
         self.metrics_log.truncate_after(self._position())
         self.progress.start_epoch(epoch, images_done)
         self.timer.start()
@@ -181,6 +214,16 @@ class Visualizer:
         self.loggers.log_images(self._position(), visuals)
         if to_page and self.page:
             self.page.update(self.current_epoch, visuals, self.metrics_log.rows)
+
+    def end_epoch(self, learning_rate: float, next_learning_rate: float) -> None:
+        """Print the duration of the current epoch, and the learning rates of this epoch and of the next."""
+        if not self.is_main:
+            return
+        self.print(
+            f"End of epoch {self.current_epoch} / {self.last_epoch} \t "
+            f"Time Taken: {time.perf_counter() - self.epoch_start:.0f} sec \t "
+            f"learning rate {learning_rate:.7f} -> {next_learning_rate:.7f}"
+        )
 
     def print(self, line: str) -> None:
         """Print a line above the progress bar."""

@@ -60,7 +60,7 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def visualizer_in(folder, logger=None, first_epoch=1, web_page=True) -> Visualizer:
+def visualizer_in(folder, logger=None, first_epoch=1, web_page=True, resumed_after=None) -> Visualizer:
     return Visualizer(
         folder / "cats",
         "cats",
@@ -69,6 +69,7 @@ def visualizer_in(folder, logger=None, first_epoch=1, web_page=True) -> Visualiz
         images_per_epoch=5,
         web_page=web_page,
         loggers=LoggerGroup([logger] if logger else []),
+        resumed_after=resumed_after,
     )
 
 
@@ -87,7 +88,7 @@ def test_a_run_writes_lines_a_log_and_a_page(tmp_path, capsys, clock) -> None:
                 vis.log_losses({"G_GAN": 0.5619, "D_real": 0.1306}, 0.0002)
                 vis.log_images(VISUALS, to_page=True)
             clock.now += 100.0  # time between epochs belongs to no step
-            vis.print(f"End of epoch {epoch} / 2")
+            vis.end_epoch(0.0002, 0.0001)
     step = "time: {}, data: {}) G_GAN: 0.562 D_real: 0.131 "
     printed = [
         line
@@ -96,7 +97,7 @@ def test_a_run_writes_lines_a_log_and_a_page(tmp_path, capsys, clock) -> None:
             f"(epoch: {epoch}, iters: 2, " + step.format("0.500", "0.200"),
             f"(epoch: {epoch}, iters: 4, " + step.format("0.500", "0.200"),
             f"(epoch: {epoch}, iters: 5, " + step.format("1.000", "0.400"),
-            f"End of epoch {epoch} / 2",
+            f"End of epoch {epoch} / 2 \t Time Taken: 104 sec \t learning rate 0.0002000 -> 0.0001000",
         )
     ]
     out, err = capsys.readouterr()
@@ -162,6 +163,18 @@ def test_a_resumed_run_extends_log_and_page(tmp_path, clock) -> None:
     assert log.count("Training Loss") == 2
     assert len(re.findall(r"^\(epoch: 1, ", log, flags=re.MULTILINE)) == 3
     assert read_page(tmp_path / "cats/web/index.html").text_of("h2") == ["epoch 2", "epoch 1"]
+
+
+def test_a_resumed_run_removes_the_lines_that_it_will_log_again(tmp_path, clock) -> None:
+    for resumed_after in (None, 2):
+        with visualizer_in(tmp_path, resumed_after=resumed_after) as vis:
+            for _ in vis.iterate(1, batches(clock), images_done=resumed_after or 0):
+                vis.log_losses({"G": 1.0}, 0.0002)
+    lines = (tmp_path / "cats/loss_log.txt").read_text().splitlines()
+    assert [line.partition(", time")[0] for line in lines if line.startswith("(")] == [
+        "(epoch: 1, iters: 2",
+        *(f"(epoch: 1, iters: {images}" for images in (4, 6, 7)),
+    ]
 
 
 def test_loggers_receive_losses_and_images(tmp_path, capsys, clock) -> None:
