@@ -169,6 +169,11 @@ class ImageDataLoader:
             f"note: dataset changed since the run started ({added} added, {removed} removed); "
             f"continuing with the original file list"
         )
+        if added:
+            print(
+                f"note: to train on the {added} added images as well, add --epoch_count with the next epoch. "
+                f"The run then starts from its weights alone, with new optimizers."
+            )
         self._dataset.restore_paths(saved)
         self._relative_paths = saved
         self.n_images = self._batch_sampler.n_samples = len(self._dataset)

@@ -85,7 +85,7 @@ def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> lis
     """
     found: list[ResultSet] = []
     for folder in folders:
-        check_one_page(folder, "--results")
+        check_one_page(folder)
         is_page = is_results_page(folder) or (folder / "images" / visual).is_dir()
         images = ImageFiles.from_dir(folder / "images" / visual if is_page else folder, limit)
         record = read_record(folder) if is_page else {}

@@ -18,7 +18,7 @@ from models.inference.translator import Translator
 from util.errors import UserError
 from util.files import atomic_write
 
-VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+VIDEO_EXTENSIONS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".webm")  # .mts: AVCHD cameras
 # Codec of each container, at a quality without visible artifacts: CRF 18 of x264, CRF 24 of VP9.
 CODECS = {".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "row-mt": "1"})}
 DEFAULT_CODEC = ("libx264", {"crf": "18"})

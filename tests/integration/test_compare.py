@@ -82,6 +82,63 @@ def test_a_ground_truth_of_other_images_is_an_error(tmp_path) -> None:
     assert "--truth: no image belongs to a result such as a.png" in done.stderr
 
 
+def photo(path: Path, shade: int, size: tuple[int, int] = (6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, shade, shade)).save(path)
+    return path
+
+
+def write_results(folder: Path, photos: list[Path], shade: float, side: int = 4, is_recorded: bool = True) -> None:
+    """Write a results page of these inputs at this size, with `page.json` or, as in earlier releases, without."""
+    record = {"direction": "AtoB", "phase": "test", "source": str(photos[0].parent), "target": None}
+    with ResultsPage(folder, folder.parent.name, photos[0].parent, {}, record=record if is_recorded else None) as page:
+        for path in photos:
+            pixel = (Image.open(path).getpixel((0, 0))[0] + 0.5) / 127.5 - 1
+            visuals = {"real_A": torch.full((1, 3, side, side), pixel), "fake_B": torch.full((1, 3, side, side), shade)}
+            page.add(str(path), visuals)
+        page.save()
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_results_of_other_images_with_the_same_name_are_separated(tmp_path: Path, is_recorded: bool) -> None:
+    one, two, three = (
+        [photo(tmp_path / folder / "a.png", shade), photo(tmp_path / folder / "b.png", 9)]
+        for folder, shade in (("one", 30), ("two", 60), ("copy of one", 30))
+    )
+    for name, photos, shade in (("x", one, -1.0), ("y", two, 0.0), ("z", three, 1.0)):
+        write_results(tmp_path / "results" / name / "test_1", photos, shade, is_recorded=is_recorded)
+    photo(tmp_path / "truth/a.jpg", 1)
+    photo(tmp_path / "truth/b.jpg", 2)
+    done = compare(tmp_path, *(f"results/{name}/test_1" for name in "xyz"), "--truth", "truth")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "warning: 1 names, such as a.png, are those of different inputs." in done.stdout
+    assert rows(tmp_path / "results/comparison/index.html") == {
+        "a.png (x, z)": [("input", 30), ("x", 0), ("z", 255)],
+        "a.png (y)": [("input", 60), ("y", 127)],
+        "b.png": [("input", 9), ("x", 0), ("y", 127), ("z", 255), ("ground truth", 2)],
+    }
+
+
+def test_results_at_other_sizes_are_of_the_same_input(tmp_path: Path) -> None:
+    photos = [photo(tmp_path / "photos/a.png", 30)]
+    write_results(tmp_path / "x/test_1", photos, -1.0, side=4)
+    write_results(tmp_path / "y/test_1", photos, 0.0, side=8)
+    assert "warning" not in compare(tmp_path, "x/test_1", "y/test_1").stdout
+    assert list(rows(tmp_path / "results/comparison/index.html")) == ["a.png"]
+
+
+def test_an_incomplete_page_is_an_error(tmp_path: Path) -> None:
+    results(tmp_path / "cut/test_1", {"a.jpg": 0, "b.jpg": 0})
+    (tmp_path / "cut/test_1/images/fake_B/b.png").unlink()
+    done = compare(tmp_path, "cut/test_1")
+    assert done.returncode == 2 and "cut/test_1: incomplete, 1 of 2 images" in done.stderr
+    done = compare(tmp_path, "cut")
+    assert (
+        done.returncode == 2
+        and "cut: contains results pages, and is none itself. Give one of them: cut/test_1" in done.stderr
+    )
+
+
 def test_a_comparison_page_can_be_moved_with_its_results(tmp_path) -> None:
     results(tmp_path / "here/results/cut/test_latest", {"a.jpg": 0})
     assert compare(tmp_path / "here", "results/cut/test_latest").returncode == 0

@@ -121,7 +121,10 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(tmp_path: Path, train)
         "note: dataset changed since the run started (2 added, 0 removed); continuing with the original file list\n"
         in ended.told
     )
+    assert "note: to train on the 2 added images as well, add --epoch_count with the next epoch." in ended.told
     assert same_end(tmp_path, "still", "grown")
+    again = train(tmp_path, *going_on, "--continue_train", "--epoch_count", "2", "--n_epochs_decay", "2")
+    assert again.status == 0 and "6 training images per epoch" in again.told
 
 
 @pytest.mark.slow

@@ -102,6 +102,21 @@ def test_the_command_prints_the_flicker(
     assert ending.value.code == 2 and "results exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["00001.MTS", "00001.m2ts"])
+def test_a_cameras_transport_stream_is_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    weights = checkpoint(tmp_path / "run")
+    make_video(tmp_path / "in.mts", 64, 48)
+    (tmp_path / "in.mts").rename(tmp_path / name)
+    line = ["translate.py", "--checkpoint", str(weights), "--input", str(tmp_path / name)]
+    monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / "out"), "--gpu_ids", "-1"])
+    main()
+    assert f"12 frames translated: {tmp_path / 'out' / name}" in capsys.readouterr().out
+    times, frames = read_frames(tmp_path / "out" / name)
+    assert (times, frames.shape) == (read_frames(tmp_path / name)[0], (12, 48, 64, 3))
+
+
 def test_flicker_is_the_change_where_the_source_is_static() -> None:
     still = torch.zeros(3, 8, 8)
     moving = still.clone()

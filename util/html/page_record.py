@@ -142,18 +142,18 @@ def pages_below(folder: Path) -> list[Path]:
     return sorted(pages)
 
 
-def check_one_page(folder: Path, flag: str) -> None:
+def check_one_page(folder: Path) -> None:
     """Raise UserError if `folder` is not a results page but contains some, or is inside one above its visuals.
 
-    Its images would mix inputs, translations and real images. `flag` is the option that gave the folder.
+    Its images would mix inputs, translations and real images.
     """
     if is_results_page(folder):
         return
     if folder.name == IMAGES and is_results_page(folder.parent):
-        raise UserError(f"{flag} {folder}: the images of all visuals. Give the results page, {folder.parent}.")
+        raise UserError(f"{folder}: the images of all visuals. Give the results page, {folder.parent}.")
     if pages := pages_below(folder):
         more = f", … ({len(pages)} pages)" if len(pages) > 3 else ""
         raise UserError(
-            f"{flag} {folder}: contains results pages, and is none itself. "
+            f"{folder}: contains results pages, and is none itself. "
             f"Give one of them: {', '.join(map(str, pages[:3]))}{more}."
         )
