@@ -12,7 +12,7 @@ from data.image_array import FileInfo, ImageArray, ImageError, check_dtype, chec
 MAX_ZIP_RATIO = 1100  # of deflate: 1032
 _DEFLATED_DICOM = b"1.2.840.10008.1.2.1.99"
 
-# pydicom logs what it finds odd. Without a handler Python prints it.
+# pydicom logs warnings about unusual files. Without a handler, Python prints them.
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
 
 
@@ -20,7 +20,7 @@ def read_npy(file: BinaryIO, max_pixels: int) -> ImageArray:
     """Read a `.npy` array (H, W) or (H, W, C), in any byte and memory order.
 
     Raises:
-        ImageError: another shape, a header that lies, Python objects, NaN or infinite samples.
+        ImageError: another shape, a header that contradicts the file, Python objects, NaN or infinite samples.
     """
     size = file.seek(0, 2)
     file.seek(0)

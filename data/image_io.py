@@ -136,7 +136,7 @@ def _open(path: str) -> Iterator[tuple[BinaryIO, bytes]]:
             raise ImageError("not a regular file")
         if status.st_size == 0:
             raise ImageError("an empty file")
-        # What decoders warn of (large images, odd metadata) they can still read.
+        # Decoders warn of large images and unusual metadata, which they can still read.
         with warnings.catch_warnings(action="ignore"), open(path, "rb", opener=_open_nonblocking) as file:
             head = file.read(HEAD_BYTES)
             if not file.seekable():
@@ -154,8 +154,8 @@ def _open(path: str) -> Iterator[tuple[BinaryIO, bytes]]:
         raise ImageError(error.strerror or str(error)) from error
     except Exception as error:  # on damaged files decoders raise nearly every kind of exception
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        is_of_a_decoder = isinstance(error, TypeError | LookupError | ArithmeticError | AttributeError | RecursionError)
-        raise ImageError(f"damaged: {reason}" if is_of_a_decoder else reason) from error
+        is_decoder_bug = isinstance(error, TypeError | LookupError | ArithmeticError | AttributeError | RecursionError)
+        raise ImageError(f"damaged: {reason}" if is_decoder_bug else reason) from error
 
 
 def _open_nonblocking(path: str, flags: int) -> int:

@@ -30,7 +30,7 @@ from data.tiff_reader import GEO_TAGS, MAX_PAGES, Page, full_pages, largest_page
 # Pillow would choose a decoder by content, whatever the name says, and some of its decoders start other programs.
 _DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-HEAD_BYTES = 132  # of a file, by which readers recognize it
+HEAD_BYTES = 132  # first bytes of a file, from which readers recognize its format
 _NEW_SUBFILE_TYPE, _WHITE_IS_ZERO, _UNSIGNED = 254, 0, 1  # TIFF
 _COLOR_PNG_16 = ((16, 2), (16, 4), (16, 6))  # bit depth and color type: RGB, gray with alpha, RGBA
 _ORIENTATION = ExifTags.Base.Orientation
@@ -133,7 +133,7 @@ def is_gray16(image: Image.Image) -> bool:
 def to_gray16(image: Image.Image) -> np.ndarray:
     """Return the (H, W) samples of an image that `is_gray16`: 0 for black to 65535 for white."""
     samples = np.asarray(image).astype(np.uint32)
-    if isinstance(image, TiffImageFile):  # of which Pillow tells neither the scanners' 12 bits nor negatives
+    if isinstance(image, TiffImageFile):  # Pillow ignores the 12 bits of scanners and inverted samples
         white = (1 << image.tag_v2[BITSPERSAMPLE][0]) - 1
         samples = (samples * 65535 + white // 2) // white
         if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
@@ -167,7 +167,7 @@ def from_pil(image: Image.Image) -> ImageArray:
 
 
 def to_8_bit(image: Image.Image) -> Image.Image:
-    """Return `image` with 8-bit samples and without transparency; what is so already is returned as it is."""
+    """Return `image` with 8-bit samples and without transparency; unchanged if it already is like this."""
     if is_gray16(image):
         return Image.fromarray(gray_to_8_bit(to_gray16(image)))
     check_bit_depth(image)
@@ -208,7 +208,7 @@ def _read_color_png16(file: BinaryIO, image: Image.Image) -> ImageArray:
 
 
 def read_any_tiff(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
-    """Read through Pillow what it reads without loss, as ever, and everything else through tifffile."""
+    """Read a TIFF through Pillow if that is without loss, otherwise through tifffile."""
     try:
         with open_with_pillow(file, b"", page, max_pixels) as image:
             assert isinstance(image, TiffImageFile)
@@ -220,7 +220,7 @@ def read_any_tiff(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
                 tags = image.tag_v2
                 geo = tuple(_geo_tag(image, code) for code in GEO_TAGS if code in tags)
                 if tags.get(_ORIENTATION, 1) != 1:
-                    geo = ()  # it is that of the stored rows
+                    geo = ()  # georeferencing describes the stored rows
                 ImageOps.exif_transpose(image, in_place=True)
                 array = from_pil(image)
                 return replace(array, info=replace(array.info, format="TIFF", geo_tags=geo, pages=pages))

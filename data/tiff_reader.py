@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams, GDAL_METADATA,
 # GDAL_NODATA (GeoTIFF 1.1; GDAL's own two).
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-MAX_GEO_BYTES = 1 << 20  # of one tag
-MAX_PAGES = 4096  # in which the largest is searched
+MAX_GEO_BYTES = 1 << 20  # maximum size of a tag
+MAX_PAGES = 4096  # pages among which the largest is searched
 MAX_LISTED_PAGES = 1 << 16
 SMALL_CHUNK_BYTES = 1 << 24  # no declared tile of this size is refused
 UNCHECKED_DEFLATE_BYTES = 1 << 18  # these expand to at most 258 MiB
@@ -44,7 +44,7 @@ _LZMA, _ZSTD = 34925, 50000
 # Others decode to a size that their own header declares.
 _BOUNDED_COMPRESSIONS = (_NONE, _LZW, _JPEG, *_DEFLATE, _PACKBITS, _LZMA, _ZSTD)
 
-# tifffile logs what it finds odd. Without a handler Python prints it.
+# tifffile logs warnings about unusual files. Without a handler, Python prints them.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 

@@ -1,4 +1,4 @@
-"""Which sample values map to -1 and 1, and the way back."""
+"""Mapping between the sample values of image files and [-1, 1]."""
 
 import math
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Values that a percentile is computed from, over all images.
+# Number of values, over all images, that a percentile is computed from.
 PERCENTILE_SAMPLES = 1 << 22
 
 

@@ -169,13 +169,13 @@ class BaseModel(ABC):
             optimizer.zero_grad()
         for network in frozen:
             network.requires_grad_(False)
-        self.step.backward(loss_fn, with_generator_grad=self._update_generators(optimizers))
+        self.step.backward(loss_fn, with_generator_grad=self._updates_generators(optimizers))
         for network in frozen:
             network.requires_grad_(True)
         for optimizer in optimizers:
             optimizer.step()
 
-    def _update_generators(self, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
+    def _updates_generators(self, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
         """Return True if one of the optimizers holds parameters of a generator."""
         generators = {id(parameter) for network in self.generators.values() for parameter in network.parameters()}
         updated = (

@@ -142,7 +142,7 @@ def wrap_network(network: nn.Module, config: PerformanceConfig, in_bf16: bool = 
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     if config.compile:
-        # --precision selects TF32. The compiler need not advise it.
+        # The compiler advises TF32, which is the choice of --precision.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores for float32 matrix multiplication", UserWarning)
     wrapped = cast(nn.Module, torch.compile(network, dynamic=False)) if config.compile else network
     if config.channels_last and in_bf16:

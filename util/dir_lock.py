@@ -108,7 +108,7 @@ def _write_owner(descriptor: int) -> None:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Return whether `path` is still the file that is open."""
+    """Return True if `path` is still the file that is open."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -51,7 +51,7 @@ class DivergedError(UserError):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether the error means that memory ran out, on any device."""
+    """Return True if the error means that memory ran out, on any device."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
@@ -106,7 +106,7 @@ def _end(status: int, message: str) -> NoReturn:
 
 
 def _stdout_closed() -> bool:
-    """Return whether the reader of stdout or stderr has gone. Print an empty line to each: a buffer may be empty by now."""
+    """Return True if the reader of stdout or stderr has gone. Print an empty line to each: a buffer may be empty by now."""
     try:
         for stream in (sys.stdout, sys.stderr):
             print(file=stream, flush=True)

@@ -30,7 +30,7 @@ def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def is_free(number: signal.Signals) -> bool:
-    """Return whether nothing else ignores or handles this signal. nohup ignores SIGHUP."""
+    """Return True if nothing else ignores or handles this signal. nohup ignores SIGHUP."""
     return signal.getsignal(number) in (signal.SIG_DFL, raise_terminated)
 
 
@@ -58,7 +58,7 @@ def restore_sigint() -> None:
 
 
 # Deferred even if ignored before: shells start background jobs with SIGINT ignored.
-ALWAYS = (signal.SIGINT, signal.SIGTERM)
+ALWAYS_DEFERRED = (signal.SIGINT, signal.SIGTERM)
 # Seconds that a step may wait for its batch after a stop signal. Docker sends SIGKILL 10 seconds after SIGTERM.
 TIMEOUT = 4.0
 GROUP_TIMEOUT = 20.0  # a process that stops alone breaks the step of the others
@@ -85,10 +85,10 @@ class DeferredInterrupt:
         self._number: int = signal.SIGINT
         self._requested_at = 0.0
         self._timeout = GROUP_TIMEOUT if ignore_repeats else TIMEOUT
-        self._presses = 0  # of Ctrl-C
+        self._ctrl_c_count = 0
 
     def __enter__(self) -> Self:
-        deferred = [number for number in STOP_SIGNALS if number in ALWAYS or is_free(number)]
+        deferred = [number for number in STOP_SIGNALS if number in ALWAYS_DEFERRED or is_free(number)]
         self._before = {number: signal.signal(number, self._handle) for number in deferred}
         return self
 
@@ -114,9 +114,9 @@ class DeferredInterrupt:
         raise KeyboardInterrupt if self._number == signal.SIGINT else Terminated(self._number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._presses += number == signal.SIGINT
+        self._ctrl_c_count += number == signal.SIGINT
         if not self.requested:
             self.requested, self._number, self._requested_at = True, number, time.monotonic()
-        elif self._presses > 1 and number == signal.SIGINT and not self.ignore_repeats:
+        elif self._ctrl_c_count > 1 and number == signal.SIGINT and not self.ignore_repeats:
             self.forced = True
             self.stop()

@@ -32,16 +32,16 @@ class StepTimer:
         self.last_lap = time.perf_counter()
 
     def start(self) -> None:
-        """Start to wait for a batch; exclude the time since the last call."""
+        """Start waiting for a batch; exclude the time since the last call."""
         self._lap()
 
     def data_ready(self, images: int) -> None:
-        """Stop to wait: a batch of this many images was loaded."""
+        """Stop waiting: a batch of this many images was loaded."""
         self.data_seconds += self._lap()
         self.images += images
 
     def step_end(self) -> None:
-        """End the step, and start to wait for the next batch."""
+        """End the step, and start waiting for the next batch."""
         self.step_seconds += self._lap()
 
     def pop_averages(self) -> tuple[float, float]:

@@ -24,18 +24,18 @@ class InstanceNorm(nn.Module):
         self.channels = channels
         self.eps = eps
 
-    def forward(self, image: Tensor) -> Tensor:
-        return F.group_norm(image, self.channels, eps=self.eps)
+    def forward(self, features: Tensor) -> Tensor:
+        return F.group_norm(features, self.channels, eps=self.eps)
 
-    def fused_relu(self, image: Tensor) -> Tensor:
-        """Return relu(norm(image)), storing no more for the backward pass than the norm alone.
+    def fused_relu(self, features: Tensor) -> Tensor:
+        """Return relu(norm(features)), storing no more for the backward pass than the norm alone.
 
-        Two cases are not fused: bfloat16, whose means are too coarse to recover the sign from the image, and passes
+        Two cases are not fused: bfloat16, whose means are too coarse to recover the sign from the input, and passes
         without a backward pass, because an exported network cannot contain a Python autograd function.
         """
-        if not image.requires_grad or image.dtype not in (torch.float32, torch.float64):
-            return self(image).relu_()
-        return _NormReLU.apply(image, self.eps)
+        if not features.requires_grad or features.dtype not in (torch.float32, torch.float64):
+            return self(features).relu_()
+        return _NormReLU.apply(features, self.eps)
 
     def extra_repr(self) -> str:
         return str(self.channels)
@@ -45,27 +45,29 @@ class _NormReLU(Function):
     """Norm and ReLU in one. A normalized value is positive if the value exceeds the mean, so the output is not stored."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, eps: float) -> Tensor:
-        if not (image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)):
-            image = image.contiguous()  # the kernels require it
-        normalized, mean, rstd = torch.native_group_norm(image, None, None, *_sizes(image), eps)
-        ctx.save_for_backward(image, mean, rstd)
+    def forward(ctx: Any, features: Tensor, eps: float) -> Tensor:
+        if not (features.device.type == "cpu" and features.is_contiguous(memory_format=torch.channels_last)):
+            features = features.contiguous()  # the kernels require it
+        normalized, mean, rstd = torch.native_group_norm(features, None, None, *_sizes(features), eps)
+        ctx.save_for_backward(features, mean, rstd)
         return normalized.relu_()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        image, mean, rstd = ctx.saved_tensors
-        mask = image - mean[:, :, None, None]
+        features, mean, rstd = ctx.saved_tensors
+        mask = features - mean[:, :, None, None]
         torch.ops.aten.threshold_backward(gradient, mask, 0, grad_input=mask)  # reuses the memory of the mask
-        output_mask = [True, False, False]  # the gradient of the image alone
-        gradients = torch.ops.aten.native_group_norm_backward(mask, image, mean, rstd, None, *_sizes(image), output_mask)
+        output_mask = [True, False, False]  # the gradient of the features alone
+        gradients = torch.ops.aten.native_group_norm_backward(
+            mask, features, mean, rstd, None, *_sizes(features), output_mask
+        )
         return gradients[0], None
 
 
-def _sizes(image: Tensor) -> tuple[int, int, int, int]:
+def _sizes(features: Tensor) -> tuple[int, int, int, int]:
     """Return images, channels, pixels and groups, as a group norm with one channel per group expects them."""
-    images, channels, height, width = image.shape
+    images, channels, height, width = features.shape
     return images, channels, height * width, channels
 
 

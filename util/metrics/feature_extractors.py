@@ -90,7 +90,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Load a state dict without running code from the file. Raise UserError if it contains anything else."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many types for damaged files, and its messages advise to load them unsafely
+    except Exception:  # any type if the file is damaged; torch's messages advise running its code
         weights = None
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise UserError(f"{path}: not a state dict, or damaged. Download the file again.")

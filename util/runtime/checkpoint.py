@@ -265,7 +265,7 @@ def read_training_state(path: Path) -> Mapping[str, Any] | None:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Exception:  # torch raises many kinds of exceptions on damaged files, with unsafe advice
+    except Exception:  # any type if the file is damaged; torch's messages advise running its code
         state = None
     if not isinstance(state, Mapping):
         raise _refusal(path, "is truncated, damaged, or contains code, which is never run")

@@ -15,7 +15,7 @@ from torch import Tensor
 from util.runtime.rng import GraphRNG
 
 WARMUP_STEPS = 3  # per graph: memory is reserved, kernels are chosen, optimizers create their state
-REGISTERS_GENERATORS = "2.14"  # PyTorch version from which a graph registers its generators itself, and warns if told
+SELF_REGISTERING = "2.14"  # PyTorch version from which a graph registers its generators itself, and warns if told
 MAX_GRAPHS = 8  # each holds the memory of a whole step; steps on further image sizes run without a graph
 
 Inputs = dict[str, Tensor]
@@ -55,7 +55,7 @@ class CUDAGraphBackend:
 
     def capture(self, step: Callable[[], Outputs]) -> Callable[[], Outputs]:
         graph = torch.cuda.CUDAGraph()
-        if torch.__version__ < REGISTERS_GENERATORS:
+        if torch.__version__ < SELF_REGISTERING:
             graph.register_generator_state(self.device_rng)
         # "thread_local": the loader's thread pins memory meanwhile, which must not invalidate the capture.
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
@@ -95,7 +95,7 @@ class CUDAGraphStep:
     def __call__(self, inputs: Inputs) -> Outputs:
         """Return the outputs of one step. The next replay of the same graph overwrites them."""
         sizes = tuple((name, images.shape) for name, images in inputs.items())
-        key = (sizes, self.rng.predecide())
+        key = (sizes, self.rng.flip_in_advance())
         if key not in self.graphs:
             self.graphs[key] = GraphEntry({name: images.clone() for name, images in inputs.items()})
         entry = self.graphs[key]

@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from util.errors import FAILURE_STATUS, SIGNALLED, UserError
 from util.signals import STOP_SIGNALS, is_free
 
-# A process waits so long for the others. The main process may evaluate or save meanwhile.
+# Maximum wait of a process for the others: the main process may evaluate or save meanwhile.
 TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T", Tensor, np.ndarray)
@@ -72,7 +72,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def _is_first_to_end(store: dist.Store) -> bool:
-    """Return whether this process is the first that failed."""
+    """Return True if this process is the first that failed."""
     try:
         return store.add("failed processes", 1) == 1
     except RuntimeError:  # the process that holds the store has ended: print the error rather than lose it
@@ -90,7 +90,7 @@ def world_size() -> int:
 
 
 def is_main_process() -> bool:
-    """Return whether this process prints, logs and saves."""
+    """Return True if this process prints, logs and saves."""
     return rank() == 0
 
 
@@ -168,7 +168,7 @@ def barrier() -> None:
 
 
 def any_rank(condition: bool) -> bool:
-    """Return whether the condition is true in any process. All processes must call it."""
+    """Return True if the condition is true in any process. All processes must call it."""
     if world_size() == 1:
         return condition
     flag = torch.tensor(int(condition))

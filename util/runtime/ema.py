@@ -35,7 +35,7 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Average the current weights in. Call it after every step."""
+        """Update the averages with the current weights. Call it after every step."""
         if self.initialized:
             torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
         else:

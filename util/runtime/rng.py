@@ -76,7 +76,7 @@ class GraphRNG(StepRNG):
             flipped = sample(self.cpu_rng)
         return flipped
 
-    def predecide(self) -> tuple[bool, ...]:
+    def flip_in_advance(self) -> tuple[bool, ...]:
         """Flip the known coins of the next step, and return the results."""
         results = tuple(sample(self.cpu_rng) for sample in self._known)
         self._flipped = iter(results)

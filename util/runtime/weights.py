@@ -103,12 +103,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def has_partial_file(path: Path) -> bool:
-    """Return whether a save was interrupted before it renamed the file."""
+    """Return True if a save was interrupted before it renamed the file."""
     return bool(temp_paths_of(path))
 
 
 def file_matches(path: Path, state: Mapping[str, Tensor]) -> bool:
-    """Return whether a file holds exactly this state dict, without prefixes. Raise UserError as `load_weights`."""
+    """Return True if a file holds exactly this state dict, without prefixes. Raise UserError as `load_weights`."""
     found = read_state(path)
     return found.keys() == state.keys() and all(torch.equal(found[key], tensor) for key, tensor in state.items())
 
@@ -192,7 +192,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file. {suggest_weights(path)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Exception:  # of any type if damaged; torch's own messages advise to run the code
+    except Exception:  # any type if the file is damaged; torch's messages advise running its code
         raise UserError(
             f"{path}: not a checkpoint of plain weights. It is truncated, damaged, or holds code, which is never run. "
             "Download or copy it again."
@@ -203,7 +203,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether the value is a dense tensor of real numbers on the CPU."""
+    """Return True if the value is a dense tensor of real numbers on the CPU."""
     return (
         isinstance(value, Tensor)
         and value.device.type == "cpu"
