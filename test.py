@@ -11,7 +11,6 @@ if __name__ == "__main__":
 
 # isort: split
 
-import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -46,6 +45,7 @@ from util.images import AsyncImageWriter
 from util.runtime.device import describe_device
 from util.runtime.ema import EMA_SUFFIX
 from util.signals import DeferredInterrupt
+from util.version import program_version
 
 PHASES = ("train", "val", "test")
 MAIN_SUFFIXES = ("", "_A")  # of generators whose results are in the published folder; those of _ema depend on --ema
@@ -153,15 +153,6 @@ def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) ->
         ],
         "images": len(dataset),
     }
-
-
-def program_version() -> str | None:
-    """Return the git commit of this program, None if it was installed without git."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def run_inference(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -22,10 +22,12 @@ from util.files import atomic_write
 from util.loggers import logger_option_names
 from util.runtime.ema import EMA_SUFFIX
 from util.runtime.missing_weights import list_runs, suggest_run
+from util.version import program_version
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 GIVEN = "    [given]"  # marks an option that the command line sets
 INTERNAL = ("explicit", "isTrain")  # attributes that are not options
+PROGRAM = "program"  # version of the program that saved the options
 GEOMETRY = ("preprocess", "load_size", "crop_size")
 # Options that may differ when a run resumes: they do not change what is computed, or say how to resume.
 RUNTIME_ONLY = frozenset(
@@ -47,11 +49,12 @@ def describe_options(opt: Namespace) -> str:
 
 
 def save_options(opt: Namespace, folder: Path) -> None:
-    """Write the options to the run's folder, as text and as JSON."""
+    """Write the options to the run's folder, as text and as JSON. The JSON also has the version of this program."""
     with atomic_write(folder / TEXT) as partial:
         partial.write_text(describe_options(opt) + "\n", encoding="utf-8", errors="backslashreplace")
     with atomic_write(folder / MACHINE_READABLE) as partial:
-        partial.write_text(json.dumps(_serializable(opt), indent=1, sort_keys=True) + "\n")
+        saved = {**_serializable(opt), PROGRAM: program_version()}
+        partial.write_text(json.dumps(saved, indent=1, sort_keys=True) + "\n")
 
 
 def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:

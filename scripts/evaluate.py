@@ -39,6 +39,7 @@ from util.metrics.base import EvalImages, MetricResult
 from util.metrics.evaluator import METRICS, create_evaluator, metric_table
 from util.metrics.feature_extractors import ReferenceSet
 from util.runtime.device import AUTO, describe_device, select_device
+from util.version import program_version
 
 IDENTITY_BASELINE = "input left as it is"  # value in evaluation.json, which users' scripts read
 METRICS_FILE = "evaluation.json"
@@ -252,6 +253,7 @@ def write_json(
     for result_set in result_sets:
         entries[file or result_set.folder / METRICS_FILE].append(
             {
+                "program": program_version(),
                 "judged": result_set.title,
                 "pictures": str(result_set.images.root),
                 "real": str(real),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from util.errors import USAGE_STATUS
+from util.version import format_version, program_version
 
 
 class ConciseDefaultsFormatter(ArgumentDefaultsHelpFormatter):
@@ -30,11 +31,20 @@ class CLIParser(ArgumentParser):
 
     def __init__(self, formatter_class: type[HelpFormatter] = ConciseDefaultsFormatter, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=formatter_class, **settings)
+        self.add_argument("--version", action=_VersionAction, nargs=0, help="print the version and the commit, and exit")
         # Values such as -1000,400 start with a dash, too. argparse asks this attribute what is a number.
         self._negative_number_matcher = re.compile(r"-\.?\d[\d.,e+-]*$")
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_STATUS, f"error: {message} (see {self.prog} --help)\n")
+
+
+class _VersionAction(Action):
+    """Print the version. It is read when it is asked for, because git takes a moment."""
+
+    def __call__(self, parser: ArgumentParser, *_: Any) -> NoReturn:
+        print(format_version(program_version()))
+        parser.exit()
 
 
 TRUE_WORDS = ("yes", "true", "t", "y", "1")

@@ -11,6 +11,7 @@ from typing import Any
 
 from util.files import atomic_write
 from util.loggers.base import TrainingPosition
+from util.version import ProgramVersion
 
 Row = Mapping[str, Any]  # a line of metrics.jsonl
 
@@ -20,15 +21,21 @@ class MetricsLog:
 
         {"epoch": 1, "epochs_done": 0.5, "images": 100, "losses": {"G_GAN": 0.562, "D_real": 0.131}}
 
-    NaN and infinity become null, because JSON has neither.
+    NaN and infinity become null, because JSON has neither. The first row, and the first one after a change of the program,
+    also has the key "program".
+
+    Args:
+        path: the file.
+        program: version of the program that trains; None: leave it out.
 
     Attributes:
         rows: all rows so far, including those of the run before it was resumed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, program: ProgramVersion | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.program = program
         self.rows = list(read_metrics(path))
 
     def truncate_after(self, position: TrainingPosition) -> None:
@@ -39,7 +46,9 @@ class MetricsLog:
 
     def add(self, position: TrainingPosition, values: Mapping[str, Any]) -> None:
         """Append a row. The file is closed after each row, so that a killed run loses none."""
-        row = _finite({**asdict(position), **values})
+        last_program = next((row["program"] for row in reversed(self.rows) if "program" in row), None)
+        label = {"program": self.program} if self.program not in (None, last_program) else {}
+        row = _finite({**asdict(position), **values, **label})
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as log:
             log.write(_line(row))

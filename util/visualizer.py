@@ -16,6 +16,7 @@ from util.loggers.base import LoggerGroup, TrainingPosition
 from util.progress import Progress
 from util.runtime.distributed import is_main_process, world_size
 from util.train_log import LossLog, MetricsLog, format_losses, truncate_loss_log
+from util.version import ProgramVersion, program_version
 
 
 class StepTimer:
@@ -75,6 +76,7 @@ class Visualizer:
         image_width: approximate width of an image on the page in pixels.
         resumed_after: images of `first_epoch` that a resumed run has trained on. Later lines of its loss log are removed.
             None: not a resumed run.
+        program: version of the program, for metrics.jsonl; None: leave it out.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Visualizer:
         loggers: LoggerGroup,
         image_width: int = 256,
         resumed_after: int | None = None,
+        program: ProgramVersion | None = None,
     ) -> None:
         self.is_main = is_main_process()
         if not self.is_main:
@@ -99,7 +102,7 @@ class Visualizer:
         if resumed_after is not None:
             truncate_loss_log(first_epoch, resumed_after, run_dir / "loss_log.txt")
         self.loss_log = LossLog(run_dir / "loss_log.txt")
-        self.metrics_log = MetricsLog(run_dir / "metrics.jsonl")
+        self.metrics_log = MetricsLog(run_dir / "metrics.jsonl", program)
         self.progress = Progress(first_epoch, last_epoch, images_per_epoch)
         self.timer = StepTimer()
         self.current_epoch = first_epoch
@@ -127,6 +130,7 @@ class Visualizer:
             loggers=create_loggers(opt, run_dir),
             image_width=opt.display_winsize,
             resumed_after=resumed_after,
+            program=program_version(),
         )
 
     def __enter__(self) -> Self:

@@ -20,6 +20,7 @@ from models.inference.noise import ZeroNoise
 from models.networks.base import Generator
 from util.errors import UserError
 from util.runtime.weights import write_safetensors
+from util.version import format_version, program_version
 
 INPUT, OUTPUT = "image", "translation"  # names in ONNX files
 TOLERANCE = 1e-3  # in [-1, 1]; an eighth of a gray level
@@ -138,7 +139,7 @@ def _trace(exportable: ExportableGenerator) -> ExportedProgram:
 
 
 def _write_onnx(exportable: ExportableGenerator, path: Path) -> None:
-    _require("onnx", "onnxscript")
+    onnx, _ = _require("onnx", "onnxscript")
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             _trace(exportable),
@@ -149,6 +150,9 @@ def _write_onnx(exportable: ExportableGenerator, path: Path) -> None:
             output_names=[OUTPUT],
             verbose=False,
         )
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, _metadata())
+    onnx.save(model, path)
 
 
 def _load_onnx(path: Path) -> Run:
@@ -163,7 +167,7 @@ def _load_onnx(path: Path) -> Run:
 
 
 def _write_exported(exportable: ExportableGenerator, path: Path) -> None:
-    torch.export.save(_trace(exportable), path)
+    torch.export.save(_trace(exportable), path, extra_files=_metadata())
 
 
 def _load_exported(path: Path) -> Run:
@@ -172,12 +176,19 @@ def _load_exported(path: Path) -> Run:
 
 def _write_torchscript(exportable: ExportableGenerator, path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):  # deprecation; --check compares the sizes
-        torch.jit.trace(exportable, (exportable.example(2, 0, 1),), check_trace=False).save(str(path))
+        torch.jit.trace(exportable, (exportable.example(2, 0, 1),), check_trace=False).save(
+            str(path), _extra_files=_metadata()
+        )
 
 
 def _load_torchscript(path: Path) -> Run:
     with warnings.catch_warnings(action="ignore"):
         return torch.jit.load(str(path))
+
+
+def _metadata() -> dict[str, str]:
+    """Return what an exported file says about its origin."""
+    return {"program": format_version(program_version())}
 
 
 def _require(*names: str) -> list:
@@ -217,6 +228,8 @@ translator = Translator.from_checkpoint("path/to/this/folder")
 translation = translator(image)  # a PIL image, an array or a tensor
 ```
 
+Program: {program}.
+
 Input: {input_nc} channels, output: {output_nc} channels, images of any size with values in [-1, 1].
 
 ## Metrics
@@ -250,8 +263,9 @@ def model_card(loaded: LoadedGenerator, name: str, metrics: Mapping[str, float])
         data=f" ({dataset}, {saved_options.get('direction', 'AtoB')})" if dataset else "",
         input_nc=loaded.options.input_nc,
         output_nc=loaded.options.output_nc,
+        program=_describe_program(saved_options.get("program")),
         metrics=_table("metric", {key: f"{value:.4g}" for key, value in metrics.items()}) or "None were logged.",
-        options=_table("option", _public_options(loaded)),
+        options=_table("option", {key: value for key, value in _public_options(loaded).items() if key != "program"}),
     )
 
 
@@ -259,11 +273,18 @@ def latest_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return the latest value of each metric and loss in the rows of metrics.jsonl, under names such as "losses G_GAN"."""
     metrics: dict[str, float] = {}
     for row in rows:
-        for group, values in row.items():
-            if isinstance(values, dict):
+        for group in ("losses", "evaluation"):
+            if isinstance(values := row.get(group), dict):
                 numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
                 metrics |= {f"{group} {key}": float(value) for key, value in numbers.items()}
     return metrics
+
+
+def _describe_program(trained: Any) -> str:
+    """Return the version that exported the generator, and the one that trained it if the run has stored it."""
+    exported = f"exported by version {format_version(program_version())}"
+    is_version = isinstance(trained, dict) and trained.keys() >= program_version().keys()
+    return f"trained by version {format_version(trained)}, {exported}" if is_version else exported
 
 
 def _public_options(loaded: LoadedGenerator) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from util.errors import UserError
 from util.html.results_page import ResultsPage
 from util.metrics.distances import frechet_distance
 from util.metrics.paired import psnr, ssim
+from util.version import program_version
 
 
 class Thumbnail(nn.Module):
@@ -142,6 +143,7 @@ def test_several_folders_are_written_to_one_file(page: Path, tmp_path: Path, thu
     evaluate(parse(["--results", *folders, *real, *asked, "--gpu_ids", "-1"]))
     entries = json.loads((tmp_path / "metrics.json").read_text())
     assert [entry["judged"] for entry in entries] == folders
+    assert entries[0]["program"] == program_version()
     assert {figure["pictures"] for entry in entries for figure in entry["figures"]} == {5}
     assert [len(entry["figures"]) for entry in entries] == [6, 6]
 

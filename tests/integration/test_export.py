@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -22,6 +23,7 @@ from models.networks import GENERATORS
 from models.networks.base import Generator
 from scripts.export import main
 from util.runtime.weights import save_weights, write_safetensors
+from util.version import format_version, program_version
 
 SMALL = {"ngf": 2}
 
@@ -31,6 +33,19 @@ def test_formats_agree_with_the_original(tmp_path: Path, format: str) -> None:
     file = tmp_path / "network"
     assert export_generator(generator(**SMALL), 3, file, format) < 1e-4
     assert [path.name for path in tmp_path.iterdir()] == ["network"]
+    assert format_version(program_version()) == stored_version(file, format)
+
+
+def stored_version(file: Path, format: str) -> str:
+    """Return the version of the program that an exported file names."""
+    if format == "onnx":
+        return {entry.key: entry.value for entry in onnx.load(file).metadata_props}["program"]
+    stored = {"program": ""}
+    if format == "exported":
+        torch.export.load(file, extra_files=stored)
+        return stored["program"]
+    torch.jit.load(str(file), _extra_files=stored)
+    return stored["program"].decode()
 
 
 def test_onnx_accepts_uint8_images_of_any_size(tmp_path: Path) -> None:
@@ -112,14 +127,25 @@ def test_safetensors_round_trip(tmp_path: Path) -> None:
 def test_a_hugging_face_hub_folder(tmp_path: Path) -> None:
     weights = checkpoint(tmp_path / "run", input_nc=1)
     (tmp_path / "run" / "train_opt.json").write_text(
-        '{"model": "cut", "CUT_mode": "FastCUT", "dataroot": "/home/me/horses", "direction": "BtoA", "n_epochs": 7}'
+        '{"model": "cut", "CUT_mode": "FastCUT", "dataroot": "/home/me/horses", "direction": "BtoA", "n_epochs": 7, '
+        '"program": {"version": "0.1", "commit": "0123456789abcdef", "modified": false}}'
     )
-    metrics = latest_metrics([{"epoch": 1, "losses": {"G": 2.0, "NCE": None}}, {"epoch": 2, "losses": {"G": 1.5}}])
+    metrics = latest_metrics(
+        [{"epoch": 1, "program": {"modified": True}, "losses": {"G": 2.0, "NCE": None}}, {"epoch": 2, "losses": {"G": 1.5}}]
+    )
     write_hub_folder(load_generator(weights), tmp_path / "hub", "run", metrics)
     assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     card = (tmp_path / "hub" / "README.md").read_text()
-    for text in ("FastCUT", "(horses, BtoA)", "| losses G | 1.5 |", "| n_epochs | 7 |", "| netG | resnet_4blocks |"):
+    for text in (
+        "trained by version 0.1 (commit 0123456789ab), exported by version",
+        "FastCUT",
+        "(horses, BtoA)",
+        "| losses G | 1.5 |",
+        "| n_epochs | 7 |",
+        "| netG | resnet_4blocks |",
+    ):
         assert text in card
+    assert "modified" not in metrics
     assert "/home/me" not in card + (tmp_path / "hub" / "config.json").read_text()
 
     batch = image(16, 20, channels=1)

@@ -41,7 +41,8 @@ def refusal(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -
 def declared(command: str, *arguments: str) -> list[Action]:
     """Return the options of this command line, except those that other options depend on."""
     actions = OPTIONS[command]().parser(arguments)._actions
-    return [action for action in actions if action.dest not in ("help", "model", "CUT_mode", "dataset_mode", "suffix")]
+    others = ("help", "version", "model", "CUT_mode", "dataset_mode", "suffix")
+    return [action for action in actions if action.dest not in others]
 
 
 # Values that are compatible with the defaults of the other options.
@@ -280,7 +281,7 @@ def test_help_lists_the_options_with_their_defaults(capsys: pytest.CaptureFixtur
     said = capsys.readouterr()
     assert (stop.value.code, said.err) == (0, "")
     entries = {entry.split()[0]: "".join(entry.split()) for entry in re.findall(r"^  -.*(?:\n {5,}.*)*", said.out, re.M)}
-    actions = [action for action in OPTIONS[command]().parser(arguments)._actions if action.dest != "help"]
+    actions = [action for action in OPTIONS[command]().parser(arguments)._actions if action.dest not in ("help", "version")]
     for action in actions:
         (flag,) = action.option_strings
         default = "" if action.default in (None, "", "placeholder") else f"(default:{action.default})"

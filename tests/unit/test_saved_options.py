@@ -23,6 +23,7 @@ from options.saved_options import (
 )
 from util.errors import UserError
 from util.runtime.weights import save_weights, write_safetensors
+from util.version import program_version
 
 parse_with_saved_options = runpy.run_path(str(ROOT / "test.py"))["parse_with_saved_options"]
 
@@ -269,7 +270,7 @@ def test_options_are_saved_as_json_and_text(tmp_path: Path) -> None:
 
     recorded = json.loads((tmp_path / "run" / MACHINE_READABLE).read_text("ascii"), parse_constant=refuse_constant)
     expected = {name: value for name, value in vars(opt).items() if name not in ("explicit", "isTrain")}
-    assert recorded == expected | {"max_dataset_size": None}  # which is infinity
+    assert recorded == expected | {"max_dataset_size": None, "program": program_version()}  # the limit is infinity
 
     lines = [line.split() for line in (tmp_path / "run" / TEXT).read_text("utf-8").splitlines()[1:-1]]
     assert [line[0] for line in lines] == [f"{name}:" for name in sorted(expected)]

@@ -31,7 +31,8 @@ def structure_distance(source: Tensor, result: Tensor) -> float:
     S describes the layout of an image and not its appearance (Shechtman and Irani 2007; Tumanyan et al. 2022, section 3.1,
     who take features of DINO). Maps of more than 32x32 positions are pooled to that.
     """
-    maps = [F.adaptive_avg_pool2d(each, [min(MAX_SIDE, side) for side in each.shape[1:]]) for each in (source, result)]
+    sides = [(min(MAX_SIDE, each.shape[1]), min(MAX_SIDE, each.shape[2])) for each in (source, result)]
+    maps = [F.adaptive_avg_pool2d(each, side) for each, side in zip((source, result), sides, strict=True)]
     return float((self_similarity(maps[0]) - self_similarity(maps[1])).abs().mean())
 
 

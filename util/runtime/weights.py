@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from util.errors import UserError
 from util.files import atomic_write, remove_stale_temp_files, replace, temp_path, temp_paths_of
 from util.runtime.missing_weights import suggest_weights
+from util.version import format_version, program_version
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 NUMBERED = re.compile(r"\d+|iter_\d+")
@@ -241,10 +242,11 @@ SAFETENSORS = ".safetensors"
 
 
 def write_safetensors(network: nn.Module, path: Path) -> None:
-    """Write the network's state dict atomically, without wrapper prefixes."""
+    """Write the network's state dict atomically, without wrapper prefixes. The metadata has the program's version."""
     state = {key: tensor.contiguous() for key, tensor in cpu_state_dict(network).items()}
+    metadata = {"format": "pt", "program": format_version(program_version())}
     with atomic_write(path) as tmp_path:
-        tmp_path.write_bytes(_import_safetensors().save(state))
+        tmp_path.write_bytes(_import_safetensors().save(state, metadata))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
