@@ -26,7 +26,9 @@ def value_range_of(opt: Namespace, domain: str) -> ValueRange | None:
     Raises:
         UserError: it is given as percentiles, which only training computes.
     """
-    text = getattr(opt, RANGE_OPTIONS[domain]) or opt.value_range
+    own = RANGE_OPTIONS[domain]
+    is_overridden = "value_range" in opt.explicit and own not in opt.explicit  # by a test's command line
+    text = opt.value_range if is_overridden else getattr(opt, own) or opt.value_range
     if text is None:
         return None
     found = parse_value_range(text)

@@ -104,8 +104,11 @@ class ImageArray:
 
     def fits(self, channels: int) -> bool:
         """Return True if `with_channels` accepts this number of channels."""
-        has_alpha_band = self.alpha is not None and self.bands + 1 == channels
-        return self.bands == channels or has_alpha_band or {self.bands, channels} == {1, 3}
+        return self.bands == channels or self.has_alpha_band(channels) or {self.bands, channels} == {1, 3}
+
+    def has_alpha_band(self, channels: int) -> bool:
+        """Return True if alpha is one of this number of channels."""
+        return self.alpha is not None and self.bands + 1 == channels and channels != 3
 
     def with_channels(self, channels: int) -> np.ndarray:
         """Return (H, W, `channels`) pixels, as a network with so many input channels takes them.
@@ -118,7 +121,8 @@ class ImageArray:
         """
         if self.bands == channels:
             return self.flattened()
-        if self.alpha is not None and self.bands + 1 == channels and channels != 3:
+        if self.has_alpha_band(channels):
+            assert self.alpha is not None
             return np.dstack([self.pixels, self.alpha])
         if self.bands == 1 and channels == 3:
             return np.repeat(self.flattened(), 3, axis=2)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from data.value_range import ValueRange
 from models.networks import GENERATORS
 from models.networks.base import Generator
 from models.networks.factory import dry_build_on_meta, generator_config
@@ -20,6 +21,7 @@ Options = dict[str, Any]  # netG, ngf, normG …, by the names of the command-li
 
 WEIGHTS = (".pth", SAFETENSORS)  # .pt is excluded: that is a TorchScript program written by export.py
 HUB_WEIGHTS, HUB_OPTIONS = "model.safetensors", "config.json"
+HUB_INPUT_RANGE, HUB_OUTPUT_RANGE = "input_value_range", "output_value_range"  # of the exported generator
 OPTIONS_FILE = "train_opt.json"  # written by train.py beside the weights
 DEFAULT_NETWORKS = ("G", "G_A")  # generators to look for in a run's folder, in this order
 
@@ -49,6 +51,8 @@ class LoadedGenerator:
     path: Path
     options: Namespace  # the architecture: netG, ngf, input_nc …
     saved_options: Mapping[str, Any]  # all options of the training run; empty if unknown
+    input_range: ValueRange | None = None  # sample values that map to -1 and 1; None: the full range of uint8 or uint16
+    output_range: ValueRange | None = None
 
     def describe(self) -> str:
         """Return text such as "checkpoints/cat/latest_net_G.pth (resnet_9blocks, ngf 64, 3 to 3 channels)"."""
@@ -84,7 +88,30 @@ def load_generator(
         ) from None
     generator = GENERATORS[options.netG](config)
     load_state(generator, state, file)
-    return LoadedGenerator(generator.eval().requires_grad_(False), file, options, saved_options)
+    ranges = value_ranges(saved_options, overrides or {}, file)
+    return LoadedGenerator(generator.eval().requires_grad_(False), file, options, saved_options, *ranges)
+
+
+def value_ranges(
+    saved_options: Mapping[str, Any], overrides: Mapping[str, Any], file: Path
+) -> tuple[ValueRange | None, ValueRange | None]:
+    """Return the value ranges of a generator's input and output, from the options of its training run and `overrides`.
+
+    Raises:
+        UserError: a range is damaged.
+    """
+    is_overridden = any(name.startswith("value_range") for name in overrides)
+    options = {**({"direction": saved_options.get("direction")} if is_overridden else saved_options), **overrides}
+    by_domain = [options.get(f"value_range_{domain}") or options.get("value_range") for domain in "AB"]
+    # The second generator of CycleGAN translates back.
+    translates_back = "_net_G_B" in file.name
+    texts = by_domain if (options.get("direction") != "BtoA") != translates_back else by_domain[::-1]
+    texts = [options.get(name, text) for name, text in zip((HUB_INPUT_RANGE, HUB_OUTPUT_RANGE), texts, strict=True)]
+    try:
+        ranges = [None if text is None else ValueRange.parse(str(text)) for text in texts]
+    except ValueError as error:
+        raise UserError(f"{file}: the value range of its options is damaged: {error}. Set --value_range.") from None
+    return ranges[0], ranges[1]
 
 
 def find_weights(path: Path, epoch: str = "latest", network: str | None = None) -> Path:

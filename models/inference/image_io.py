@@ -1,4 +1,4 @@
-"""Image files as arrays of 8 or 16 bits with alpha, the tensors that networks take, and the input and output paths."""
+"""Images of any band count and dtype as network inputs and outputs, and the input and output paths."""
 
 import glob
 import os
@@ -8,39 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
+from data.image_array import ImageArray, transpose_by_orientation
 from data.image_folder import list_images
-from data.image_io import EXTENSIONS, open_exif_transposed
-from data.pillow_reader import check_bit_depth, is_gray16, to_gray16
+from data.image_io import EXTENSIONS, READERS
+from data.image_writer import check_writable, derive, output_format, write_array
+from data.pillow_reader import from_pil as from_upright_pil
+from data.transforms import to_tensor as scale
+from data.value_range import ValueRange
 from util.errors import UserError
 from util.files import atomic_write
 
-# ITU-R 601-2 luma, in the fixed-point form of Pillow's convert("L").
-LUMA = np.array([19595, 38470, 7471])
 ORIENTATION = ExifTags.Base.Orientation
-# Settings for Pillow's save(); the lossy formats at a quality without visible artifacts.
-SAVE_SETTINGS: dict[str, dict[str, object]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"quality": 95},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
-}
 MAX_LISTED = 3  # file names in an error message
-
-
-@dataclass(frozen=True)
-class ImageArray:
-    """An image: `color` (H, W, 1 or 3) and `alpha` (H, W) or None, both uint8 or both uint16."""
-
-    color: np.ndarray
-    alpha: np.ndarray | None = None
-    icc_profile: bytes | None = None  # color profile, copied unchanged
-
-    @property
-    def max_value(self) -> int:
-        """Value of white: 255 or 65535."""
-        return int(np.iinfo(self.color.dtype).max)
 
 
 def from_pil(image: Image.Image) -> ImageArray:
@@ -49,71 +31,66 @@ def from_pil(image: Image.Image) -> ImageArray:
     Raises:
         ImageError: the image has 32-bit samples, whose value of white is undefined.
     """
-    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "L", "LA") else None
-    if is_gray16(image):
-        # Transpose after reading: a transposed copy loses the TIFF tags that define the samples.
-        gray = Image.fromarray(to_gray16(image).astype(np.uint16))
-        gray.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
-        return ImageArray(np.asarray(ImageOps.exif_transpose(gray))[:, :, None])
-    check_bit_depth(image)
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        pixels = np.asarray(image.convert("RGBA"))
-        return ImageArray(pixels[:, :, :3], pixels[:, :, 3], profile)
-    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    return ImageArray(pixels.reshape(*pixels.shape[:2], -1), None, profile)
+    image.load()  # turns a TIFF upright
+    array, orientation = from_upright_pil(image), image.getexif().get(ORIENTATION, 1)
+    alpha = None if array.alpha is None else transpose_by_orientation(array.alpha, orientation)
+    return ImageArray(transpose_by_orientation(array.pixels, orientation), alpha, array.info)
 
 
-def to_pil(array: ImageArray) -> Image.Image:
-    """Return a PIL image: RGB, RGBA, L, LA, or I;16 for 16-bit gray.
-
-    16-bit color becomes 8-bit color, because Pillow has no 16-bit color.
-    """
-    color, alpha = array.color, array.alpha
-    if color.dtype == np.uint16 and (color.shape[2] == 3 or alpha is not None):
-        color, alpha = _to_8_bit(color), None if alpha is None else _to_8_bit(alpha)
-    image = Image.fromarray(np.ascontiguousarray(color[:, :, 0] if color.shape[2] == 1 else color))
-    if alpha is not None:
-        image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
-    if array.icc_profile is not None:
-        image.info["icc_profile"] = array.icc_profile
-    return image
-
-
-def to_tensor(array: ImageArray, channels: int) -> Tensor:
+def to_tensor(array: ImageArray, channels: int, value_range: ValueRange | None = None) -> Tensor:
     """Return the (channels, H, W) float32 tensor in [-1, 1] for a network with this number of input channels.
 
     Fully transparent pixels become white, as in training. Partly transparent pixels keep their color, because the output
     gets the same alpha.
+
+    Args:
+        value_range: maps to [-1, 1]; None: the full range of uint8 or uint16.
+    Raises:
+        BandCountError: another number of bands.
+        UndefinedRangeError: signed or floating-point samples without a range.
     """
-    color = array.color
-    if array.alpha is not None:
-        color = np.where(array.alpha[:, :, None] == 0, color.dtype.type(array.max_value), color)
-    if channels == 1 and color.shape[2] == 3:
-        luma = (color.astype(np.int64) @ LUMA + 2**15) >> 16
-        color = luma.astype(color.dtype)[:, :, None]
-    values = np.ascontiguousarray(color.transpose(2, 0, 1)).astype(np.float32)
-    values /= array.max_value
-    values -= 0.5
-    values /= 0.5
-    tensor = torch.from_numpy(values)
-    return tensor.expand(channels, -1, -1) if tensor.shape[0] == 1 else tensor
+    pixels, alpha = array.pixels, array.alpha
+    if alpha is not None and alpha.any() and not array.has_alpha_band(channels):
+        pixels = np.where(alpha[:, :, None] == 0, pixels.dtype.type(np.iinfo(pixels.dtype).max), pixels)
+        alpha = None
+    return scale(ImageArray(pixels, alpha, array.info).with_channels(channels).transpose(2, 0, 1), value_range)
 
 
-def from_output(output: Tensor, source: ImageArray) -> ImageArray:
-    """Return a network's output (C, H, W) in [-1, 1] as an image with the source's bit depth, alpha and color profile.
+def from_output(
+    output: Tensor, source: ImageArray, value_range: ValueRange | None = None, truncate: bool = False
+) -> ImageArray:
+    """Return a network's output (C, H, W) in [-1, 1] as an image with the source's dtype, alpha and file properties.
 
-    Values are truncated, not rounded, as in test.py and in the published code. Alpha is resized to the output's size.
+    Values are rounded, so that an identity network returns 8- and 16-bit images exactly. Alpha is resized to the output's
+    size. A dtype that cannot hold `value_range` becomes int16 or float32.
+
+    Args:
+        value_range: the values of -1 and 1; None: the full range of the source's dtype.
+        truncate: truncate values instead of rounding them, as test.py and the published code do.
     """
-    scaled = ((output.float() + 1) / 2 * source.max_value).clamp(0, source.max_value)
-    color = scaled.permute(1, 2, 0).cpu().numpy().astype(source.color.dtype)
-    alpha = source.alpha
-    if alpha is not None and alpha.shape != color.shape[:2]:
+    dtype = source.pixels.dtype
+    if value_range is not None:
+        dtype = _holding_dtype(dtype, value_range)
+    mapped = value_range or ValueRange.of_dtype(dtype) or ValueRange(-1, 1)
+    pixels = mapped.denormalize(output.float().permute(1, 2, 0).cpu().numpy(), dtype, truncate)
+    alpha = source.alpha if dtype == source.pixels.dtype and not source.has_alpha_band(pixels.shape[2]) else None
+    if alpha is not None and alpha.shape != pixels.shape[:2]:
         plane = torch.from_numpy(alpha.astype(np.float32))[None, None]
-        resized = resize(plane, *color.shape[:2]).clamp(0, source.max_value).round()
+        resized = resize(plane, *pixels.shape[:2]).clamp(0, int(np.iinfo(alpha.dtype).max)).round()
         alpha = resized[0, 0].numpy().astype(alpha.dtype)
-    profile = source.icc_profile if color.shape[2] == source.color.shape[2] else None
-    return ImageArray(color, alpha, profile)
+    return derive(source, pixels, alpha)
+
+
+def _holding_dtype(dtype: np.dtype, value_range: ValueRange) -> np.dtype:
+    """Return `dtype` if it holds the range, else int16 or float32."""
+    if dtype.kind == "f":
+        return dtype
+    is_integer = float(value_range.lo).is_integer() and float(value_range.hi).is_integer()
+    for candidate in (dtype, np.dtype(np.int16)):
+        limits = np.iinfo(candidate)
+        if limits.min <= value_range.lo and value_range.hi <= limits.max and (is_integer or candidate == dtype):
+            return candidate
+    return np.dtype(np.float32)
 
 
 def resize(batch: Tensor, height: int, width: int) -> Tensor:
@@ -121,25 +98,21 @@ def resize(batch: Tensor, height: int, width: int) -> Tensor:
     return torch.nn.functional.interpolate(batch, (height, width), mode="bicubic", antialias=True)
 
 
-def _to_8_bit(samples: np.ndarray) -> np.ndarray:
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def read_image_array(path: Path) -> ImageArray:
-    """Read the first frame of a file, upright by its EXIF orientation. Raise ImageError if that fails."""
-    with open_exif_transposed(str(path)) as image:
-        return from_pil(image)
-
-
 def write_image_array(array: ImageArray, path: Path) -> None:
-    """Write an image atomically, in the format of the file extension.
+    """Write an image atomically, in the format of the file extension; without one, in the format of its source.
 
-    Raise OSError, ValueError or EnvironmentFailure if the disk, the format or the folder does not accept it.
+    Raises:
+        ImageError: the format cannot hold the image.
+        OSError, ValueError, EnvironmentFailure: the disk, the format or the folder does not accept it.
     """
-    file_format = Image.registered_extensions()[path.suffix.lower()]
-    image = to_pil(array)
+    file_format = output_format(path, array.info)
     with atomic_write(path) as tmp_path:
-        image.save(tmp_path, file_format, icc_profile=array.icc_profile, **SAVE_SETTINGS.get(file_format, {}))
+        write_array(array, tmp_path, file_format)
+
+
+def check_target(source: ImageArray, path: Path, bands: int) -> None:
+    """Raise ImageError if the file `path` cannot hold a translation with this number of bands, before it is computed."""
+    check_writable(output_format(path, source.info), source.pixels.dtype, bands, source.alpha is not None)
 
 
 @dataclass(frozen=True)
@@ -192,7 +165,7 @@ def plan_jobs(source: str, output: Path) -> list[Job]:
         root, files = path, [Path(file) for file in list_images(source)]
     elif path.is_file():
         is_file_name = output.suffix.lower() in EXTENSIONS and not output.is_dir()
-        return _check_targets([Job(path, output if is_file_name else output / path.name)])
+        return _check_targets([Job(path, output if is_file_name else _writable_name(output / path.name))])
     elif glob.has_magic(source):
         found = sorted(Path(file) for file in glob.glob(source, recursive=True))  # noqa: PTH207 - it keeps `..` as written
         root, files = _fixed_part(path), [file for file in found if file.suffix.lower() in EXTENSIONS and file.is_file()]
@@ -208,7 +181,7 @@ def plan_jobs(source: str, output: Path) -> list[Job]:
             f"--output {output}: inside --input {root}, so that the next run would read the results as input. "
             "Use a folder outside."
         )
-    return _check_targets([Job(file, output / file.relative_to(root)) for file in files])
+    return _check_targets([Job(file, _writable_name(output / file.relative_to(root))) for file in files])
 
 
 def plan_video(source: Path, output: Path) -> Job:
@@ -244,6 +217,11 @@ def _check_targets(jobs: list[Job]) -> list[Job]:
         if os.path.realpath(job.target) in sources:
             raise UserError(f"--output: {job.target} is one of the input images. Use another folder or file name.")
     return jobs
+
+
+def _writable_name(path: Path) -> Path:
+    """Return the path with the ending .tif for formats that are only read."""
+    return path.with_suffix(".tif") if path.suffix.lower() in READERS["DICOM"].extensions else path
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -8,8 +8,9 @@ from typing import Literal, TypeVar
 
 import torch
 
-from data.image_io import ImageError
-from models.inference.image_io import ImageArray, Job, from_output, read_image_array, to_tensor, write_image_array
+from data.image_array import MAX_PIXELS, ImageArray, ImageError
+from data.image_io import read_array
+from models.inference.image_io import Job, check_target, write_image_array
 from models.inference.translator import Translator
 from util.errors import FILESYSTEM_ERRNOS, EnvironmentFailure, UserError
 
@@ -42,6 +43,7 @@ def translate_files(
     threads: int,
     on_complete: Callable[[Job], None],
     existing: Existing = "replace",
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Failure]:
     """Translate the image of every job. Return the failures; all other results are on disk.
 
@@ -53,6 +55,7 @@ def translate_files(
         on_complete: called once for every job, successful or not.
         existing: what to do if another program has written a result in the meantime: "replace" it, "keep" it, or "refuse",
             which makes the job fail.
+        max_pixels: size limit of an image.
     Raises:
         OSError: the disk is full or read-only.
     """
@@ -69,6 +72,9 @@ def translate_files(
             else:
                 yield job
 
+    def read(job: Job) -> tuple[Job, ImageArray | str]:
+        return job, _read(job, translator, max_pixels)
+
     def write(result: tuple[Job, ImageArray]) -> tuple[Job, str | None]:
         job, array = result
         if existing != "replace" and job.target.exists():
@@ -77,7 +83,7 @@ def translate_files(
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         try:
-            loaded = _drop_unreadable(_prefetch(readers, _read, jobs_to_read(), threads + batch_size), fail)
+            loaded = _drop_unreadable(_prefetch(readers, read, jobs_to_read(), threads + batch_size), fail)
             outputs = _translate_batches(translator, _batches(translator, loaded, batch_size), fail)
             for job, reason in _prefetch(writers, write, outputs, threads + batch_size):
                 if reason is None:
@@ -104,12 +110,15 @@ def _prefetch(
         yield running.popleft().result()
 
 
-def _read(job: Job) -> tuple[Job, ImageArray | str]:
-    """Return the job with its image, or with the reason if the image cannot be read."""
+def _read(job: Job, translator: Translator, max_pixels: int) -> ImageArray | str:
+    """Return the image of the job, or the reason if it cannot be read, translated or written."""
     try:
-        return job, read_image_array(job.source)
+        array = read_array(str(job.source), max_pixels=max_pixels)
+        translator.check(array)
+        check_target(array, job.target, translator.output_nc)
+        return array
     except ImageError as error:
-        return job, str(error)
+        return str(error)
 
 
 def _drop_unreadable(results: Iterable[tuple[Job, ImageArray | str]], fail: Callable[[Job, str], None]) -> Iterator[_Loaded]:
@@ -124,7 +133,7 @@ def _batches(translator: Translator, images: Iterable[_Loaded], batch_size: int)
     """Yield batches of images of equal size. If too many sizes wait, the largest group comes first."""
     groups: dict[tuple[int, ...], list[_Loaded]] = {}
     for image in images:
-        height, width = image.array.color.shape[:2]
+        height, width = image.array.pixels.shape[:2]
         group = groups.setdefault((height, width), [])
         group.append(image)
         if len(group) >= min(batch_size, translator.max_batch_size(height, width)):
@@ -138,7 +147,7 @@ def _translate_batches(
     translator: Translator, batches: Iterable[list[_Loaded]], fail: Callable[[Job, str], None]
 ) -> Iterator[tuple[Job, ImageArray]]:
     for batch in batches:
-        tensors = [to_tensor(image.array, translator.input_nc) for image in batch]
+        tensors = [translator.to_tensor(image.array) for image in batch]
         try:
             outputs = translator.translate(torch.stack(tensors)).cpu()
         except UserError as error:
@@ -146,14 +155,14 @@ def _translate_batches(
                 fail(image.job, str(error))
             continue
         for image, output in zip(batch, outputs, strict=True):
-            yield image.job, from_output(output, image.array)
+            yield image.job, translator.from_output(output, image.array)
 
 
 def _write(job: Job, array: ImageArray) -> str | None:
     """Write a result. Return the reason if the file cannot be written, else None."""
     try:
         write_image_array(array, job.target)
-    except (OSError, ValueError, EnvironmentFailure) as error:
+    except (OSError, ValueError, EnvironmentFailure, ImageError) as error:
         if isinstance(error, OSError) and error.errno in FILESYSTEM_ERRNOS:
             raise
         return f"cannot be written as {job.target.suffix}: {error}"

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.image_io import MAX_PIXELS
+from data.image_array import MAX_PIXELS, BandCountError, ImageArray, ImageError, UndefinedRangeError
+from data.image_writer import to_pil
+from data.value_range import ValueRange
 from models.inference.checkpoint import load_generator
-from models.inference.image_io import ImageArray, from_output, from_pil, resize, to_pil, to_tensor
+from models.inference.image_io import from_output, from_pil, resize, to_tensor
 from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, max_images, max_map_elements, probe_size
 from models.inference.noise import SeededNoise
 from models.inference.tiling import DEFAULT_TILE, Tiler
@@ -46,6 +48,9 @@ class Translator:
         seed: int = 0,
         tmp_dir: Path | None = None,
         log: Callable[[str], None] = print,
+        input_range: ValueRange | None = None,
+        output_range: ValueRange | None = None,
+        output_nc: int | None = None,
     ) -> None:
         """Move the generator to the device and prepare it for inference.
 
@@ -61,6 +66,9 @@ class Translator:
             seed: random seed of the noise that StyleGAN2 generators inject.
             tmp_dir: folder for feature maps that do not fit into memory; None: the system's temporary folder.
             log: called with a message if an image is computed in tiles.
+            input_range: sample values of the input that map to -1 and 1; None: the full range of uint8 or uint16.
+            output_range: sample values of the output that -1 and 1 map to; None: the full range of the input's dtype.
+            output_nc: output channels of the generator; None: as many as input channels.
         Raises:
             UserError: there is no generator at the path.
             TypeError: `generator` is neither a generator nor a path.
@@ -69,17 +77,22 @@ class Translator:
         self.source = type(generator).__name__
         if isinstance(generator, str | PathLike):
             loaded = load_generator(Path(generator))
-            generator, input_nc, self.source = loaded.network, loaded.options.input_nc, loaded.describe()
+            generator, self.source = loaded.network, loaded.describe()
+            input_nc, output_nc = loaded.options.input_nc, loaded.options.output_nc
+            input_range, output_range = input_range or loaded.input_range, output_range or loaded.output_range
         if not isinstance(generator, Generator):
             raise TypeError(f"expected a generator or the path of a checkpoint, got {type(generator).__name__}")
         self.device = select_device(AUTO) if device is None else torch.device(device)
         self.generator = generator.to(self.device).eval().requires_grad_(False)
         self.input_nc = input_nc
+        self.output_nc = output_nc or input_nc
         self.bf16 = bf16
         self.tile = tile
         self.memory_limit = memory_limit
         self.short_side = short_side
         self.tmp_dir = tmp_dir
+        self.input_range = input_range
+        self.output_range = output_range
         self.log = log
         self.noise = SeededNoise(seed)
         self.generator.set_noise_source(self.noise)
@@ -112,6 +125,12 @@ class Translator:
             UserError: there is no such checkpoint or device.
         """
         loaded = load_generator(Path(path), epoch, network, architecture)
+        settings = {
+            "input_range": loaded.input_range,
+            "output_range": loaded.output_range,
+            "output_nc": loaded.options.output_nc,
+            **settings,
+        }
         translator = cls(loaded.network, loaded.options.input_nc, select_device(gpu_ids), **settings)
         translator.source = loaded.describe()
         return translator
@@ -124,11 +143,12 @@ class Translator:
         """Translate one image. Return an image of the same type and size.
 
         Args:
-            image: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]) of uint8 or uint16 with C = 1 (gray),
-                2 (gray and alpha), 3 (color) or 4 (color and alpha), or a tensor (C, H, W) or (N, C, H, W) in [-1, 1].
+            image: a PIL image (alpha and 16-bit gray are kept), an array (H, W[, C]), or a tensor (C, H, W) or
+                (N, C, H, W) in [-1, 1]. An array has as many bands as the generator has input channels, and may have alpha
+                as one more band. Its dtype is uint8 or uint16, or any other if the generator has a value range.
         Raises:
             TypeError: `image` is of another type.
-            ValueError: its shape or dtype is not one of these.
+            ValueError: an array has another number of bands, or its dtype needs a value range.
         """
         if isinstance(image, Tensor):
             batch = self._check_tensor(image)
@@ -139,8 +159,11 @@ class Translator:
         if not isinstance(image, np.ndarray):
             hint = ". Open the file first: translator(Image.open(path))" if isinstance(image, str | PathLike) else ""
             raise TypeError(f"expected a PIL image, a NumPy array or a tensor, got {type(image).__name__}{hint}")
-        result = self.translate_array(_from_numpy(image))
-        pixels = result.color if result.alpha is None else np.dstack([result.color, result.alpha])
+        try:
+            result = self.translate_array(self._from_numpy(image))
+        except ImageError as error:
+            raise ValueError(f"expected an array (H, W[, C]), got {image.dtype} {image.shape}: it {error}") from None
+        pixels = result.pixels if result.alpha is None else np.dstack([result.pixels, result.alpha])
         return pixels[:, :, 0] if image.ndim == 2 and pixels.shape[2] == 1 else pixels
 
     def _check_tensor(self, image: Tensor) -> Tensor:
@@ -154,8 +177,32 @@ class Translator:
         return image if image.ndim == 4 else image[None]
 
     def translate_array(self, array: ImageArray) -> ImageArray:
-        """Translate one image. Return it with the same alpha and bit depth."""
-        return from_output(self.translate(to_tensor(array, self.input_nc)[None])[0], array)
+        """Translate an image. Keep alpha, dtype and file properties. Raise ImageError if it is unsuitable."""
+        return self.from_output(self.translate(self.to_tensor(array)[None])[0], array)
+
+    def check(self, array: ImageArray) -> None:
+        """Raise ImageError if the image has another number of bands, or if its dtype needs a value range."""
+        if not array.fits(self.input_nc):
+            raise BandCountError(array.bands, self.input_nc, array.info.pages)
+        if self.input_range is None and ValueRange.of_dtype(array.pixels.dtype) is None:
+            raise UndefinedRangeError(array.pixels.dtype)
+
+    def to_tensor(self, array: ImageArray) -> Tensor:
+        """Return the input (C, H, W) of the generator in [-1, 1]."""
+        return to_tensor(array, self.input_nc, self.input_range)
+
+    def from_output(self, output: Tensor, source: ImageArray) -> ImageArray:
+        """Return an output (C, H, W) of the generator as an image like its source."""
+        return from_output(output, source, self.output_range)
+
+    def _from_numpy(self, array: np.ndarray) -> ImageArray:
+        if array.ndim not in (2, 3):
+            raise ValueError(f"expected an array (H, W[, C]), got {array.dtype} {array.shape}")
+        pixels = array.reshape(*array.shape[:2], -1)
+        bands = pixels.shape[2]
+        if bands != self.input_nc and bands in (2, 4, self.input_nc + 1) and pixels.dtype in (np.uint8, np.uint16):
+            return ImageArray(pixels[:, :, :-1], pixels[:, :, -1])
+        return ImageArray(pixels)
 
     def translate(self, batch: Tensor) -> Tensor:
         """Translate images (N, C, H, W) in [-1, 1]. Return (N, C', H, W).
@@ -239,13 +286,3 @@ def _reflected_indices(length: int, padded: int) -> Tensor:
     period = max(1, 2 * (length - 1))
     phase = torch.arange(padded) % period
     return torch.minimum(phase, period - phase)
-
-
-def _from_numpy(array: np.ndarray) -> ImageArray:
-    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
-        raise ValueError(f"expected an array (H, W[, C]) of uint8 or uint16, got {array.dtype} {array.shape}")
-    pixels = array.reshape(*array.shape[:2], -1)
-    if pixels.shape[2] not in (1, 2, 3, 4):
-        raise ValueError(f"expected 1 to 4 channels, got {pixels.shape[2]}")
-    has_alpha = pixels.shape[2] in (2, 4)
-    return ImageArray(pixels[:, :, :-1], pixels[:, :, -1]) if has_alpha else ImageArray(pixels)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.inference.image_io import ImageArray, from_output, to_tensor
+from data.image_array import ImageArray
 from models.inference.translator import Translator
 from util.errors import UserError
 from util.files import atomic_write
@@ -153,10 +153,10 @@ def translate_video(
             decoded = _decode_frames(reader, output)
             while batch := list(islice(decoded, batch_size)):
                 arrays = [ImageArray(_upright(frame)) for frame in batch]
-                inputs = torch.stack([to_tensor(array, translator.input_nc) for array in arrays])
+                inputs = torch.stack([translator.to_tensor(array) for array in arrays])
                 outputs = translator.translate(inputs).cpu()
                 for frame, array, before, after in zip(batch, arrays, inputs, outputs, strict=True):
-                    output.write_frame(from_output(smooth(before, after), array).color, frame)
+                    output.write_frame(translator.from_output(smooth(before, after), array).pixels, frame)
                     on_frame()
                 frames += len(batch)
             output.close()

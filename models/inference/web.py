@@ -19,9 +19,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from data.image_io import ImageError, open_exif_transposed
-from models.inference.image_io import ImageArray, from_pil, to_pil
+from data.image_array import ImageArray, ImageError
+from data.image_io import read_array
+from data.image_writer import WRITERS, to_pil
 from models.inference.translator import Translator
+from util.channel_view import ChannelView
 from util.errors import UserError
 
 PAGE = Path(__file__).with_name("web.html")
@@ -58,7 +60,10 @@ def create_app(
     def translate(upload: bytes, name: str) -> bytes:
         array = _read(upload, max_pixels)
         with generator_lock:
-            return _to_png(load(name).translate_array(array))
+            try:
+                return _to_png(load(name).translate_array(array))
+            except ImageError as error:
+                raise UploadRefusedError(415, f"this file cannot be translated: it {error}") from None
 
     async def page(request: Request) -> Response:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=HEADERS)
@@ -111,17 +116,17 @@ def _read(upload: bytes, max_pixels: int) -> ImageArray:
         file = Path(folder, "upload")
         file.write_bytes(upload)
         try:
-            with open_exif_transposed(str(file)) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(f"{image.width}x{image.height} pixels exceed {max_pixels / 10**6:.0f} megapixels")
-                return from_pil(image)
+            return read_array(str(file), max_pixels=max_pixels)
         except ImageError as error:
             raise UploadRefusedError(415, f"this file cannot be translated: {error}") from None
 
 
 def _to_png(array: ImageArray) -> bytes:
+    """Return the image as a PNG: unchanged if it is 8-bit, or 16-bit gray, else three of its channels, stretched."""
+    if not WRITERS["PNG"].holds(array.pixels.dtype, array.bands, False) or array.pixels.itemsize * array.bands > 3:
+        array = ImageArray(ChannelView().pixels(array.pixels))
     file = io.BytesIO()
-    to_pil(array).save(file, "PNG", icc_profile=array.icc_profile)
+    to_pil(array).save(file, "PNG", icc_profile=array.info.icc_profile)
     return file.getvalue()
 
 

@@ -139,7 +139,7 @@ TESTED = ("crop", "patch", "trim", "zoom", "zoom_and_patch", "scale_width_and_cr
 @pytest.mark.parametrize("preprocess", TESTED)
 def test_nothing_is_random_at_test_time(tmp_path: Path, preprocess: str) -> None:
     opt = options(tmp_path, is_train=False, no_flip=False, preprocess=preprocess, load_size=48, crop_size=32)
-    tested = create_transform(opt, Resampling.BICUBIC, grayscale=False)
+    tested = create_transform(opt, Resampling.BICUBIC, channels=3)
     first = tested(noise(60, 50), np.random.default_rng(0))
     for seed in range(1, 6):
         assert tested(noise(60, 50), np.random.default_rng(seed)).equal(first)

@@ -15,9 +15,10 @@ from PIL import Image
 from programs import ENVIRONMENT, ROOT
 from torch import nn
 
+from data.image_io import read_array
 from models import Translator
 from models.inference.checkpoint import infer_architecture
-from models.inference.image_io import ORIENTATION, from_pil, read_image_array
+from models.inference.image_io import ORIENTATION, from_pil
 from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, max_images, max_map_elements
 from models.inference.tiling import PROGRESS_BAR, Tiler
 from models.networks import GENERATORS, GeneratorSpec
@@ -178,9 +179,9 @@ def test_16_bit_gray_files_keep_their_brightness(tmp_path: Path) -> None:
     (tmp_path / "scan.tif").write_bytes(tiff(bytes.fromhex(twelve), (8, 6), 12, BLACK_IS_ZERO))
     for path in tmp_path.iterdir():
         with path.open("rb") as file, Image.open(file) as opened:
-            for samples in (read_image_array(path), from_pil(opened)):
-                assert samples.color.dtype == np.uint16
-                assert np.abs(samples.color[:, :, 0].astype(int) - deep).max() <= 16, path.name
+            for samples in (read_array(str(path)), from_pil(opened)):
+                assert samples.pixels.dtype == np.uint16
+                assert np.abs(samples.pixels[:, :, 0].astype(int) - deep).max() <= 16, path.name
 
 
 @pytest.mark.parametrize("name", ["turned.png", "turned.tif"])
@@ -190,8 +191,8 @@ def test_16_bit_gray_is_turned_upright(name: str, tmp_path: Path) -> None:
     exif[ORIENTATION] = 6  # rotate clockwise
     Image.fromarray(deep).save(tmp_path / name, exif=exif)
     with (tmp_path / name).open("rb") as file, Image.open(file) as opened:
-        for samples in (read_image_array(tmp_path / name), from_pil(opened)):
-            assert np.array_equal(samples.color[:, :, 0], np.rot90(deep, -1))
+        for samples in (read_array(str(tmp_path / name)), from_pil(opened)):
+            assert np.array_equal(samples.pixels[:, :, 0], np.rot90(deep, -1))
 
 
 def test_alpha_follows_a_resize() -> None:
