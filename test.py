@@ -24,6 +24,7 @@ from data import ImageDataLoader, create_dataset
 from data.base_dataset import source_and_target
 from models import create_model
 from models.base_model import BaseModel
+from models.inference.exact_results import ExactResults
 from models.networks.base import check_batch_independence
 from options import TestOptions
 from options.saved_options import (
@@ -35,6 +36,7 @@ from options.saved_options import (
     saved_architecture_args,
     saved_data_args,
 )
+from util.channel_view import ChannelView, parse_channels
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import UserError, exit_on_user_error
@@ -85,6 +87,9 @@ def test(opt: Namespace) -> None:
     count = min(opt.num_test, len(dataset))
     hint = " (raise --num_test for more)" if count < len(dataset) else ""
     print(describe_test_geometry(opt))
+    exact, view = ExactResults(opt), ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)
+    if view.changes(opt.output_nc):
+        print(f"display: {view.describe(opt.output_nc)}")
     print(f"{count} of {len(dataset)} images{hint}, on {describe_device(model.device)}")
 
     results_dir = results_folder(opt, Path(dataset.source_folder))
@@ -96,14 +101,16 @@ def test(opt: Namespace) -> None:
             results_dir,
             title=opt.easy_label if "easy_label" in opt.explicit else opt.name,
             source_root=Path(dataset.source_folder),
-            facts={"phase": opt.phase, "epoch": opt.epoch} | ({"weights": "moving average"} if opt.ema else {}),
+            facts={"phase": opt.phase, "epoch": opt.epoch}
+            | ({"weights": "moving average"} if opt.ema else {})
+            | ({"display": view.describe(opt.output_nc)} if view.changes(opt.output_nc) else {}),
             image_width=opt.display_winsize,
             save_image=(writer := AsyncImageWriter(opt.num_threads)).save,
             record=describe_test(opt, dataset, model),
         ) as page:
             with writer:
                 for path, visuals in islice(run_inference(model, dataset), count):
-                    page.add(path, visuals)
+                    page.add(path, visuals, exact(path, visuals), view)
             if not page.rows:
                 raise UserError(f"{dataset.source_folder}: no image could be translated. See the messages above.")
             with DeferredInterrupt():

@@ -23,6 +23,7 @@ from models import create_model
 from models.base_model import BaseModel
 from options.metric_options import metric_config
 from options.saved_options import check_no_existing_run, describe_options, diff_options, parse_training, save_options
+from util.channel_view import ChannelView, parse_channels
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import exit_on_user_error
@@ -88,8 +89,11 @@ def train(opt: Namespace) -> None:
         if not opt.no_html:
             print(f"training page: {run_dir / 'web' / 'index.html'}")
 
+        view = ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)
+        if view.changes(opt.output_nc):
+            print(f"display: {view.describe(opt.output_nc)}")
         resumed_after = counter.images_in_epoch if checkpointer.resumed else None
-        visualizer = Visualizer.from_options(opt, run_dir, counter.epoch, last_epoch, len(dataset), resumed_after)
+        visualizer = Visualizer.from_options(opt, run_dir, counter.epoch, last_epoch, len(dataset), resumed_after, view)
         run_epochs(opt, dataset, model, checkpointer, validator, visualizer)
 
 

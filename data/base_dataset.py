@@ -45,6 +45,11 @@ class BaseDataset(ABC):
     domains: tuple[ImageFolder, ...]  # the image files that samples are read from
     source_folder: Path  # the folder of the images to translate
 
+    @property
+    def has_wide_range(self) -> bool:
+        """Return True if the images have other than 8-bit samples, which are stretched for display."""
+        return any(domain.has_wide_range for domain in self.domains)
+
     def __init__(self, opt: Namespace) -> None:
         check_dataroot(opt.dataroot)
         self.dataroot: str = opt.dataroot

@@ -136,6 +136,7 @@ class ImageFolder:
     Attributes:
         paths: the files; samples refer to them by index.
         read: reads a file of this domain.
+        has_wide_range: the first readable file has other than 8-bit samples.
         skipped: unusable images found since it was last cleared, path -> reason.
     """
 
@@ -143,6 +144,7 @@ class ImageFolder:
         """Raise UserError if none of the files can be read."""
         self.paths = paths
         self.read = read or ImageReader()
+        self.has_wide_range = False
         self.skipped: dict[str, str] = {}
         self._cache: dict[int, np.ndarray] = {}  # results of the deterministic stage, by index
         self._cache_key: TwoStageTransform | None = None  # the transform that computed them
@@ -191,7 +193,7 @@ class ImageFolder:
         first_error: ImageError | None = None
         for path in self.paths:
             try:
-                self.read(path)
+                self.has_wide_range = pixels_of(self.read(path)).dtype != np.uint8
                 return
             except ImageError as error:
                 first_error = first_error or error

@@ -95,6 +95,19 @@ def read_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Im
         return READERS[_find_reader(head)].read(file, page, max_pixels)
 
 
+def is_8_bit(path: str) -> bool:
+    """Return True if the header of a file shows that Pillow reads it as 8-bit, without loss.
+
+    Raises:
+        ImageError: the file cannot be opened.
+    """
+    with _open(path) as (file, head):
+        if _find_reader(head) not in _PILLOW_FORMATS or is_color_png16(head):
+            return False
+        with open_with_pillow(file, head, None, MAX_PIXELS) as image:
+            return not is_gray16(image) and image.mode not in ("I", "F")
+
+
 def image_pages(path: str) -> list[int]:
     """Return the indices of a TIFF's full-resolution pages, without overviews and masks; [0] for other files.
 

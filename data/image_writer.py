@@ -197,7 +197,7 @@ def _npy_array(image: ImageArray) -> np.ndarray:
 
 
 def _with_alpha_band(image: ImageArray) -> np.ndarray:
-    return image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
+    return np.ascontiguousarray(image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha]))
 
 
 WRITERS: dict[str, Writer] = {

@@ -88,6 +88,7 @@ class ImageDataLoader:
     Attributes:
         n_images: number of samples in an epoch.
         source_folder: the folder of the images to translate.
+        has_wide_range: images have other than 8-bit samples.
         skipped: all unusable images found so far, path -> reason.
     """
 
@@ -117,6 +118,7 @@ class ImageDataLoader:
             raise UserError("--cache: worker processes cannot share memory on this system. Add --num_threads 0.")
         self.n_images = len(dataset)
         self.source_folder = dataset.source_folder
+        self.has_wide_range = dataset.has_wide_range
         self.skipped: dict[str, str] = {}
         self._dataset = dataset
         self._batch_sampler = batch_sampler

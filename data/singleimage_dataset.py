@@ -16,7 +16,7 @@ from PIL.Image import Resampling
 from data.base_dataset import BaseDataset, Sample, SampleIndex
 from data.image_array import ImageArray
 from data.image_folder import ImageFolder, TwoStageTransform, list_images
-from data.image_reader import ImageReader
+from data.image_reader import ImageReader, pixels_of
 from data.rng import RngStream, make_rng
 from data.transforms import Transform, crop_box, grid_cells, resize_array, zoomed_size
 from util.cli import set_declared_defaults
@@ -77,6 +77,11 @@ class SingleImageDataset(BaseDataset):
         raise UserError(
             "--dataset_mode singleimage: a single pair of images cannot be evaluated. Remove the metric options."
         )
+
+    @property
+    def has_wide_range(self) -> bool:
+        """Return True if one of the images has other than 8-bit samples."""
+        return any(pixels_of(image).dtype != np.uint8 for image in self.images.values())
 
     def __len__(self) -> int:
         return min(CROPS_PER_EPOCH, self.limit or CROPS_PER_EPOCH) if self.is_train else 1

@@ -143,6 +143,11 @@ def parse_value_range(text: str) -> ValueRange | Percentiles:
     return ValueRange.parse(text)
 
 
+def is_percentile(text: str | None) -> bool:
+    """Return True if a value of `--value_range` is still to be computed."""
+    return text is not None and text.startswith(Percentiles.PREFIX)
+
+
 def found_range(images: Iterable[np.ndarray]) -> ValueRange:
     """Return the range from the smallest to the largest sample of `images`, to propose it; one wide if they are equal.
 

@@ -15,6 +15,7 @@ from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INIT_FUNCTIONS, NORMS
 from options.performance_options import add_performance_arguments, validate_performance
+from util.channel_view import parse_channels
 from util.cli import (
     CLIParser,
     boolean,
@@ -48,6 +49,14 @@ def value_range(text: str) -> str:
         return str(parse_value_range(text))
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def shown_channels(text: str) -> str:
+    """Parse one or three numbers from 1, separated by commas. They stay a text, as they are saved."""
+    try:
+        return ",".join(map(str, parse_channels(text) or ()))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not one or three channel numbers from 1, such as 3,2,1") from None
 
 
 def check_name(name: str) -> None:
@@ -272,6 +281,14 @@ class BaseOptions:
         add_performance_arguments(parser, self.is_train)
 
         group = argument_group(parser, LOGGING)
+        group.add_argument(
+            "--show_channels",
+            type=shown_channels,
+            default=None,
+            metavar="R,G,B",
+            help="numbers of the channels, from 1, to show on pages, in loggers and to metrics that take three channels; "
+            "by default 1,2,3, or 1 of one or two channels",
+        )
         group.add_argument("--display_winsize", type=positive_int, default=256, help="width of displayed images in pixels")
 
     def finalize(self, opt: Namespace) -> None:

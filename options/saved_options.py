@@ -13,6 +13,7 @@ from typing import Any
 from data.geometry import describe_geometry, geometry_for_test
 from data.image_folder import DATAROOT_UNSET
 from data.transforms import parse_preprocess
+from data.value_range import is_percentile
 from models.networks import GENERATORS
 from options.base_options import ARCHITECTURE, explicit_options
 from options.test_options import TestOptions
@@ -26,6 +27,7 @@ from util.version import program_version
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 GIVEN = "    [given]"  # marks an option that the command line sets
+VALUE_RANGES = ("value_range", "value_range_A", "value_range_B")
 INTERNAL = ("explicit", "isTrain")  # attributes that are not options
 PROGRAM = "program"  # version of the program that saved the options
 GEOMETRY = ("preprocess", "load_size", "crop_size")
@@ -129,6 +131,9 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
     restored = [action for action in parser._actions if action.dest not in RUNTIME_ONLY and action.dest != "help"]
     opt = TrainOptions().parse([*_saved_args(requested, restored, saved), *arguments])
     opt.explicit = explicit_options(parser, arguments) | _saved_explicit(requested) & {action.dest for action in restored}
+    for name in VALUE_RANGES:
+        if is_percentile(getattr(opt, name)) and saved.get(name) is not None:
+            setattr(opt, name, saved[name])  # percentiles are computed once
     return opt
 
 

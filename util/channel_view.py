@@ -9,6 +9,16 @@ import torch
 PERCENTILES = (1, 99)
 
 
+def parse_channels(text: str | None) -> tuple[int, ...] | None:
+    """Return the channels of a text such as "3,2,1". Raise ValueError unless they are one or three numbers from 1."""
+    if text is None:
+        return None
+    channels = tuple(int(number) for number in text.split(","))
+    if len(channels) not in (1, 3) or min(channels) < 1:
+        raise ValueError(text)
+    return channels
+
+
 @dataclass(frozen=True)
 class ChannelView:
     """Channels to show as red, green and blue.

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 
+from util.channel_view import ChannelView
 from util.html.training_page import TrainingPage
 from util.loggers import create_loggers
 from util.loggers.base import LoggerGroup, TrainingPosition
@@ -77,6 +78,7 @@ class Visualizer:
         resumed_after: images of `first_epoch` that a resumed run has trained on. Later lines of its loss log are removed.
             None: not a resumed run.
         program: version of the program, for metrics.jsonl; None: leave it out.
+        view: which channels of an image are shown.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Visualizer:
         image_width: int = 256,
         resumed_after: int | None = None,
         program: ProgramVersion | None = None,
+        view: ChannelView | None = None,
     ) -> None:
         self.is_main = is_main_process()
         if not self.is_main:
@@ -98,6 +101,7 @@ class Visualizer:
         self.last_epoch = last_epoch
         self.images_per_epoch = images_per_epoch
         self.loggers = loggers
+        self.view = view or ChannelView()
         self.page = TrainingPage(run_dir / "web", name, first_epoch, last_epoch, image_width) if web_page else None
         if resumed_after is not None:
             truncate_loss_log(first_epoch, resumed_after, run_dir / "loss_log.txt")
@@ -118,6 +122,7 @@ class Visualizer:
         last_epoch: int,
         images_per_epoch: int,
         resumed_after: int | None,
+        view: ChannelView,
     ) -> Self:
         """Create the visualizer that the training options request."""
         return cls(
@@ -131,6 +136,7 @@ class Visualizer:
             image_width=opt.display_winsize,
             resumed_after=resumed_after,
             program=program_version(),
+            view=view,
         )
 
     def __enter__(self) -> Self:
@@ -215,9 +221,10 @@ class Visualizer:
         """Show the first image of each tensor (N, C, H, W) in [-1, 1] in the loggers, and on the page if `to_page`."""
         if not self.is_main or not visuals:  # a run resumed at the end of an epoch has no images yet
             return
-        self.loggers.log_images(self._position(), visuals)
+        shown = self.view.tensors(visuals)
+        self.loggers.log_images(self._position(), shown)
         if to_page and self.page:
-            self.page.update(self.current_epoch, visuals, self.metrics_log.rows)
+            self.page.update(self.current_epoch, shown, self.metrics_log.rows)
 
     def end_epoch(self, learning_rate: float, next_learning_rate: float) -> None:
         """Print the duration of the current epoch, and the learning rates of this epoch and of the next."""

@@ -36,12 +36,14 @@ class PageImage:
         file: path relative to the page, with forward slashes.
         width: in pixels.
         height: in pixels.
+        exact: path of a file that browsers cannot show, which `file` is a view of; None: there is none.
     """
 
     visual: str
     file: str
     width: int
     height: int
+    exact: str | None = None
 
 
 class dialog(tags.html_tag):  # noqa: N801
@@ -113,7 +115,12 @@ def _figure(image: PageImage, heading: str) -> tags.figure:
     )
     if image.width < PIXELATE_BELOW:
         img["class"] = "small"
-    return tags.figure(tags.a(img, href=link), tags.figcaption(image.visual))
+    caption = tags.figcaption(image.visual)
+    if image.exact is not None:
+        caption.add(
+            " ", tags.a(Path(image.exact).suffix.removeprefix("."), href=quote(os.fsencode(image.exact)), download="")
+        )
+    return tags.figure(tags.a(img, href=link), caption)
 
 
 def _charts(charts: Sequence[str]) -> tags.html_tag:

@@ -14,6 +14,7 @@ PAGE, RECORD, IMAGES = "index.html", "page.json", "images"
 REQUIRED = {"direction", "phase", "source", "target", "results", "inputs"}  # entries that other programs read
 DEFAULT_VISUAL = "fake_B"
 RUN_FILES = ("train_opt.txt", "loss_log.txt")
+RESULT_SUFFIXES = (".png", ".tif", ".npy", ".npz")
 WEIGHTS_MARK = "_net_"  # in the names of weights files
 
 
@@ -46,7 +47,8 @@ def linked_images(page: Path) -> set[str]:
     return {
         str(file)
         for file in files
-        if file.parts[:1] == (IMAGES,) and ".." not in file.parts and file.suffix == ".png" and "\0" not in str(file)
+        if file.parts[:1] == (IMAGES,) and ".." not in file.parts and "\0" not in str(file)
+        if file.suffix in RESULT_SUFFIXES
     }
 
 
@@ -97,7 +99,7 @@ def check_complete(folder: Path, visual: str = DEFAULT_VISUAL) -> None:
         )
     prefix = f"{IMAGES}/{visual}/"
     shown = {link.removeprefix(prefix) for link in linked_images(folder / PAGE) if link.startswith(prefix)}
-    found = {file.relative_to(images).as_posix() for file in images.rglob("*.png")}
+    found = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.suffix in RESULT_SUFFIXES}
     if missing := shown - found:
         raise UserError(
             f"{folder}: incomplete, {len(missing)} of {len(shown)} images of {images} are missing ({min(missing)}). "

@@ -7,17 +7,32 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import chain, count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 
+from util.channel_view import ChannelView
 from util.files import hidden_temp_path, replace, sha256, stale_temp_files
 from util.html.page import PageImage, image_row, write_page
 from util.html.page_record import IMAGES, PAGE, RECORD, linked_images
 from util.images import save_image
 from util.pairs import portable_folder, portable_name
+
+VIEWS = "views"  # folder of the views of files that browsers cannot show
+
+
+class ExactFile(Protocol):
+    """A file to write; implemented in models/inference/exact_results.py."""
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the file name."""
+
+    @property
+    def write(self) -> Callable[[Path], None]:
+        """Function that writes the file."""
 
 
 class OutputNamer:
@@ -111,20 +126,35 @@ class ResultsPage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         shutil.rmtree(self._stage, ignore_errors=True)
 
-    def add(self, source_path: str, visuals: Mapping[str, torch.Tensor]) -> None:
+    def add(
+        self,
+        source_path: str,
+        visuals: Mapping[str, torch.Tensor],
+        exact: Mapping[str, ExactFile] | None = None,
+        view: ChannelView | None = None,
+    ) -> None:
         """Save the images of one input, and add its row.
 
         Args:
             source_path: file of the input, which gives the row and the files their names.
             visuals: tensors (1, C, H, W) in [-1, 1] by their published names (`real_A`, `fake_B`).
+            exact: files of visuals that an 8-bit PNG cannot hold. The page then shows a view of them.
+            view: how images of other than 8 bits or 1 or 3 channels are shown.
         """
         name = self.namer.assign(source_path)
         images = []
         for visual, tensor in visuals.items():
-            file = f"{IMAGES}/{visual}/{name}"
+            file, exact_file = f"{IMAGES}/{visual}/{name}", None
+            if exact and visual in exact:
+                exact_file = str(PurePosixPath(file).with_suffix(exact[visual].suffix))
+                (self._stage / exact_file).parent.mkdir(parents=True, exist_ok=True)
+                exact[visual].write(self._stage / exact_file)
+                self.files.add(exact_file)
+                file = f"{IMAGES}/{VIEWS}/{visual}/{name}"
+                tensor = (view or ChannelView()).tensor(tensor)
             self.save_image(tensor, self._stage / file)
             self.files.add(file)
-            images.append(PageImage(visual, file, width=tensor.shape[3], height=tensor.shape[2]))
+            images.append(PageImage(visual, file, tensor.shape[3], tensor.shape[2], exact_file))
         self.rows.append(image_row(self.namer.label(source_path), images))
         self.most_visuals = max(self.most_visuals, len(images))
         if self.record is not None:
