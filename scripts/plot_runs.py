@@ -8,10 +8,11 @@ mean ± standard deviation.
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,6 +30,7 @@ class MetricCurve:
     lower_is_better: bool
     images: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    conditions: set[tuple[tuple[str, Any], ...]] = field(default_factory=set)  # of its values: `CONDITIONS`
 
     @property
     def last(self) -> float:
@@ -39,6 +41,8 @@ class MetricCurve:
         return (min if self.lower_is_better else max)(self.values)
 
 
+# Settings of a metric whose values are comparable only if they are equal (docs/evaluation.md).
+CONDITIONS = ("split", "pictures", "real_pictures", "resize", "network", "weights_sha256")
 Group = dict[str, list[MetricCurve]]  # metric -> one curve per seed
 
 
@@ -51,6 +55,7 @@ def read_curves(run: Path) -> dict[str, MetricCurve]:
                 curve = curves.setdefault(name, MetricCurve(result["lower_is_better"]))
                 curve.images.append(row["images"])
                 curve.values.append(result["value"])
+                curve.conditions.add(tuple((key, result[key]) for key in CONDITIONS if key in result))
     if not curves:
         flags = ", ".join(f"--{key}" for key in METRICS)
         raise UserError(f"{run}: no metrics. Train the run with at least one of {flags}.")
@@ -70,6 +75,17 @@ def group_by_seed(runs: Sequence[Path]) -> dict[str, Group]:
         for metric, curve in read_curves(run).items():
             groups[re.sub(r"_\d+$", "", name)][metric].append(curve)
     return groups
+
+
+def differing_conditions(groups: Mapping[str, Group]) -> Iterator[str]:
+    """Yield a line for each metric whose values were measured under different conditions."""
+    for name in dict.fromkeys(name for metrics in groups.values() for name in metrics):
+        curves = [curve for metrics in groups.values() for curve in metrics.get(name, [])]
+        conditions = [dict(condition) for curve in curves for condition in curve.conditions]
+        for key in CONDITIONS:
+            values = sorted({str(condition[key]) for condition in conditions if key in condition})
+            if len(values) > 1:
+                yield f"warning: {name}: {key} differs ({', '.join(values)}), so its values cannot be compared."
 
 
 def mean_std(values: Sequence[float]) -> str:
@@ -116,6 +132,8 @@ def main() -> None:
         names = arguments.figures or known
         chosen = {title: {name: metrics[name] for name in names if name in metrics} for title, metrics in groups.items()}
         print(table(chosen))
+        for line in differing_conditions(chosen):
+            print(line)
         if arguments.plot:
             plot(chosen, names, arguments.plot)
 

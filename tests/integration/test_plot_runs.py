@@ -23,7 +23,7 @@ class Values:
     fid_of_ema: float
 
 
-def evaluated(run: Path, *evaluations: Values) -> str:
+def evaluated(run: Path, *evaluations: Values, **conditions: object) -> str:
     """Write the log of a run with these evaluations, 100 images apart. Return its folder."""
     log = MetricsLog(run / "metrics.jsonl")
     for step, values in enumerate(evaluations, 1):
@@ -36,7 +36,7 @@ def evaluated(run: Path, *evaluations: Values) -> str:
         fields = ("judged", "name", "value", "lower_is_better")
         log.add(
             TrainingPosition(epoch=step, epochs_done=step, images=100 * step),
-            {"taken_with": [dict(zip(fields, result, strict=True)) for result in results]},
+            {"taken_with": [dict(zip(fields, result, strict=True)) | conditions for result in results]},
         )
     return str(run)
 
@@ -64,6 +64,20 @@ def test_last_and_best_over_seeds(tmp_path: Path) -> None:
     ]
     with Image.open(tmp_path / "new" / "curves.png") as plotted:
         assert plotted.width > 3 * plotted.height
+
+
+def test_metrics_under_different_conditions_are_named(tmp_path: Path) -> None:
+    """They are those of every evaluation, not those of the first one or the first run."""
+    runs = [
+        evaluated(tmp_path / "cut_0", Values(10, 50, 40), split="testB", pictures=100),
+        evaluated(tmp_path / "cut_1", Values(10, 50, 40), split="testB", pictures=100),
+    ]
+    assert "warning" not in plot(*runs).stdout
+    evaluated(tmp_path / "cut_1", Values(11, 50, 40), split="testB", pictures=50)  # the run was resumed
+    done = plot(*runs, "--figures", "FID")
+    assert done.stdout.splitlines()[-1] == ("warning: FID: pictures differs (100, 50), so its values cannot be compared."), (
+        done
+    )
 
 
 def test_missing_data_is_an_error(tmp_path: Path) -> None:
