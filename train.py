@@ -21,6 +21,7 @@ from data import ImageDataLoader, create_dataset
 from data.eval_data import EvalDataset
 from models import create_model
 from models.base_model import BaseModel
+from models.networks import GENERATORS
 from options.metric_options import metric_config
 from options.saved_options import check_no_existing_run, describe_options, diff_options, parse_training, save_options
 from util.channel_view import ChannelView, parse_channels
@@ -181,7 +182,11 @@ def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
     def save_best(best: str) -> None:
         model.save_networks("best", *(model.networks if best == name else ema))
 
-    return Validator(evaluator, EvalDataset(opt), generators, save_best, model.device, opt.best_by)
+    dataset = EvalDataset(opt, any_size=GENERATORS[opt.netG].network.accepts_any_size)
+    validator = Validator(evaluator, dataset, generators, save_best, model.device, opt.best_by)
+    for line in validator.check():
+        print(line)
+    return validator
 
 
 def main() -> None:

@@ -1,13 +1,30 @@
-"""Images for the evaluation during training: the same as those of test.py and scripts/evaluate.py."""
+"""Images for the evaluation during training and for scripts/evaluate.py: sources, real images, and ground truth.
+
+All images go through the geometry of a test. A file that cannot be read is left out and counted, and is tried again at the
+next evaluation.
+"""
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from data import DATASETS
-from data.base_dataset import SampleIndex
-from data.image_folder import ImageFiles, Size, relative_stem
+from data.base_dataset import BaseDataset, SampleIndex, source_and_target
+from data.geometry import describe_geometry, geometry_for_test
+from data.image_folder import ImageFiles, Size
+from data.image_io import ImageError, open_exif_transposed
+from data.transforms import ImageTooSmallError, Transform, create_transform
+from util.errors import UserError
+from util.images import describe_skipped
+from util.pairs import describe_matches, match_pairs
+
+Skipped = dict[str, str]  # path -> reason
 
 
 def common_size(sizes: set[Size]) -> Size | None:
@@ -15,43 +32,161 @@ def common_size(sizes: set[Size]) -> Size | None:
     return next(iter(sizes)) if len(sizes) == 1 else None
 
 
+def transform_of_page(record: Mapping[str, Any], grayscale: bool) -> Transform | None:
+    """Return the transform by which test.py read images, from the record of its page; None if it is not recorded.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    if "preprocess" not in record:
+        return None
+    try:
+        opt = Namespace(no_flip=True, random_scale_max=1.0, isTrain=False, preprocess=record["preprocess"])
+        opt.load_size, opt.crop_size = int(record["load_size"]), int(record["crop_size"])
+        mode = DATASETS.get(record["dataset_mode"], BaseDataset)
+        return create_transform(opt, mode.resample, channels=1 if grayscale else 3)
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"page.json: damaged ({error!r}). Run test.py again.") from None
+
+
+def find_targets(names: Sequence[str], targets: ImageFiles, *, has_extension: bool = True) -> list[str | None]:
+    """Return the path of the ground truth of each name, None if there is none. The rule is that of `match_pairs`.
+
+    Raises:
+        UserError: a match is ambiguous, or nothing matches.
+    """
+    paths = dict(zip(targets.names(), targets.paths, strict=True))
+    matches = match_pairs(names, paths, has_extension=has_extension)
+    if not matches:
+        raise UserError(
+            f"{targets.root}: no image is the ground truth of one of {len(names)} images such as {names[0]}. Paired metrics "
+            f"need pairs of equal names."
+        )
+    return [paths[matches[name]] if name in matches else None for name in names]
+
+
+class ReadableImages:
+    """The images of `files` that can be used. Each iteration adds the others to `skipped`."""
+
+    def __init__(self, files: ImageFiles, skipped: Skipped) -> None:
+        self.files = files
+        self.skipped = skipped
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (image for image in GroundTruth(self.files, self.files.paths, self.skipped) if image is not None)
+
+
+class GroundTruth:
+    """The image of each of `paths`, read as `files` reads it; None for None and for a file that cannot be used.
+
+    Each iteration adds the unusable files to `skipped`.
+    """
+
+    def __init__(self, files: ImageFiles, paths: Sequence[str | None], skipped: Skipped) -> None:
+        self.files = files
+        self.paths = paths
+        self.skipped = skipped
+
+    def __iter__(self) -> Iterator[np.ndarray | None]:
+        for path in self.paths:
+            try:
+                yield None if path is None else self.files.read(path)
+            except (ImageError, ImageTooSmallError) as error:
+                assert path is not None
+                self.skipped[path] = str(error)
+                yield None
+
+
 class EvalDataset:
     """Source images of the evaluation split as test.py reads them, and the image files of the target domain.
 
-    At most `opt.evaluation_pictures` images of each domain are used.
+    At most `opt.evaluation_pictures` images of each domain are used. Ground truth is searched among all.
 
     Attributes:
         split: names of both folders, such as "testA to testB".
+        skipped: unusable files since it was last cleared, path -> reason.
     """
 
-    def __init__(self, opt: Namespace) -> None:
-        """Build the split of the training options `opt`. Raise UserError if it has no images."""
+    def __init__(self, opt: Namespace, *, any_size: bool = True) -> None:
+        """Build the split of the training options `opt`. Raise UserError if it has no images.
+
+        Args:
+            any_size: the generator accepts images of any size, see `geometry_for_test`.
+        """
         test_opt = Namespace(**vars(opt))
         test_opt.isTrain = False
         test_opt.phase = opt.evaluation_phase
         test_opt.max_dataset_size = opt.evaluation_pictures
-        test_opt.load_size = opt.crop_size
+        test_opt.preprocess, test_opt.load_size = geometry_for_test(
+            opt.preprocess, opt.load_size, opt.crop_size, any_size=any_size
+        )
         test_opt.no_flip = True
         test_opt.serial_batches = True
 
         dataset_class = DATASETS[opt.dataset_mode]
         self.grayscale = opt.output_nc == 1
+        self.geometry = describe_geometry(test_opt.preprocess, test_opt.load_size, test_opt.crop_size)
         self.dataset = dataset_class.eval_source(test_opt)
-        self.targets_on_disk = dataset_class.eval_targets(test_opt)
-        self.split = f"{self.dataset.source_folder.name} to {self.targets_on_disk.root.name}"
+        self.real_files = dataset_class.eval_targets(test_opt)
+        test_opt.max_dataset_size = None
+        self.target_files = dataset_class.eval_targets(test_opt)
+        # Results are compared as 8-bit images, gray or RGB, whatever the files contain.
+        target = self.dataset.transforms[source_and_target(opt)[1]]
+        self.transform = replace(target, channels=1 if self.grayscale else 3, value_range=None)
+        self.split = f"{self.dataset.source_folder.name} to {self.real_files.root.name}"
+        self.skipped: Skipped = {}
+
+    def check(self, needs_pairs: bool) -> Iterator[str]:
+        """Yield lines that describe the split: geometry, matched pairs, and files whose header cannot be read.
+
+        Raises:
+            UserError: `needs_pairs`, and there are none, or they are ambiguous.
+        """
+        yield f"evaluation: {self.split}, {self.geometry}"
+        if needs_pairs:
+            yield describe_matches(sum(path is not None for path in self._target_of.values()), len(self.dataset))
+        unreadable: Skipped = {}
+        for path in [*self._source_paths, *self.real_files.paths]:
+            try:
+                with open_exif_transposed(path):
+                    pass
+            except ImageError as error:
+                unreadable[path] = str(error)
+        if unreadable:
+            yield f"warning: evaluation: {describe_skipped(unreadable)}; tried again at each evaluation"
 
     def inputs(self) -> Iterator[tuple[Tensor, str]]:
-        """Yield each source image, (1, C, H, W) in [-1, 1], and its name. Unreadable images are skipped."""
+        """Yield each source image, (1, C, H, W) in [-1, 1], and its path below the folder. Skip unusable images."""
         source = self.dataset.source
+        self.dataset.pop_skipped()  # of the check that some image can be read
         for position in range(len(self.dataset)):
             sample = self.dataset[SampleIndex(1, position)]
             if sample is not None:
-                yield sample[source][None], relative_stem(self.dataset.source_folder, sample[f"{source}_paths"])
+                yield sample[source][None], self._name(sample[f"{source}_paths"])
+        self.skipped |= self.dataset.pop_skipped()
 
-    def real_images(self, size: Size | None) -> ImageFiles:
-        """Return the images of the target domain, resized to `size` unless it is None."""
-        return self.targets_on_disk.with_format(size, self.grayscale)
+    def real_images(self, size: Size | None) -> ReadableImages:
+        """Return the images of the target domain, with the geometry of a test, resized to `size` unless it is None."""
+        return ReadableImages(self.real_files.with_format(size, self.grayscale, self.transform), self.skipped)
 
-    def targets(self, names: Sequence[str], size: Size | None) -> ImageFiles:
-        """Return the ground-truth images with these names. Raise UserError if one is missing."""
-        return self.real_images(size).select(names)
+    def targets(self, names: Sequence[str], size: Size | None) -> GroundTruth:
+        """Return the ground truth of each of `names`, resized like real images; None for an image without one."""
+        files = self.target_files.with_format(size, self.grayscale, self.transform)
+        return GroundTruth(files, [self._target_of[name] for name in names], self.skipped)
+
+    @cached_property
+    def _target_of(self) -> dict[str, str | None]:
+        names = [self._name(path) for path in self._source_paths]
+        return dict(zip(names, find_targets(names, self.target_files), strict=True))
+
+    @property
+    def _source_paths(self) -> list[str]:
+        domains = self.dataset.domains
+        return domains["AB".index(self.dataset.source) if len(domains) > 1 else 0].paths
+
+    def _name(self, path: str) -> str:
+        return Path(path).relative_to(self.dataset.source_folder).as_posix()

@@ -223,19 +223,21 @@ class ImageFolder:
 class ImageFiles:
     """Image files as an iterable of uint8 arrays (H, W, 3). Each iteration reads the files again.
 
-    Iterating raises UserError at an image that cannot be read.
+    Iterating raises UserError at an image that cannot be used.
 
     Attributes:
         root: the folder that names are relative to.
         paths: the files, below `root`.
         crop_fn: cuts the image out of the file's content, for example one half of a pair.
+        transform: gives an image the geometry that a test gives to the images of its domain. None: whole images.
         size: resize to this width and height, as the resize of --preprocess does; None: keep the size.
-        grayscale: convert to gray first.
+        grayscale: convert to gray before resizing.
     """
 
     root: Path
     paths: tuple[str, ...]
     crop_fn: Callable[[Image.Image], Image.Image] | None = None
+    transform: TwoStageTransform | None = None
     size: Size | None = None
     grayscale: bool = False
 
@@ -252,18 +254,29 @@ class ImageFiles:
     def __iter__(self) -> Iterator[np.ndarray]:
         for path in self.paths:
             try:
-                image = read_image(path) if self.crop_fn is None else self.crop_fn(read_image(path))
-            except ImageError as error:
+                yield self.read(path)
+            except (ImageError, ImageTooSmallError) as error:
                 raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
-            if self.grayscale:
-                image = image.convert("L")
-            if self.size is not None:
-                image = image.resize(self.size, Resampling.BICUBIC)
-            yield np.asarray(image.convert("RGB"))
 
-    def with_format(self, size: Size | None, grayscale: bool) -> Self:
-        """Return the same images, resized to `size` unless it is None, and in gray if `grayscale`."""
-        return replace(self, size=size, grayscale=grayscale)
+    def read(self, path: str) -> np.ndarray:
+        """Return the image of one file. Raise ImageError or ImageTooSmallError if it cannot be used."""
+        image = read_image(path) if self.crop_fn is None else self.crop_fn(read_image(path))
+        if self.transform is not None:
+            pixels = self.transform.apply_deterministic(image).transpose(1, 2, 0)
+            image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        if self.grayscale:
+            image = image.convert("L")
+        if self.size is not None:
+            image = image.resize(self.size, Resampling.BICUBIC)
+        return np.asarray(image.convert("RGB"))
+
+    def with_format(self, size: Size | None, grayscale: bool, transform: TwoStageTransform | None = None) -> Self:
+        """Return the same images after `transform`, resized to `size` unless it is None, and in gray if `grayscale`."""
+        return replace(self, transform=transform, size=size, grayscale=grayscale)
+
+    def names(self) -> list[str]:
+        """Return the paths below the root, with forward slashes."""
+        return [Path(path).relative_to(self.root).as_posix() for path in self.paths]
 
     def select(self, names: Sequence[str]) -> Self:
         """Return the images with these names (`relative_stem`), in this order. Raise UserError if one is missing."""

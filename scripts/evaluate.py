@@ -28,16 +28,18 @@ if __name__ == "__main__":
 
 # isort: split
 
-from data.eval_data import common_size
+from data.eval_data import GroundTruth, ReadableImages, Skipped, common_size, find_targets, transform_of_page
 from data.image_folder import ImageFiles, Size, relative_stem, resolve_phase
 from data.image_io import ImageError, open_exif_transposed
 from options.metric_options import add_metric_arguments, metric_config
 from util.cli import CLIParser, configure_stdio, positive_int, seed
 from util.errors import UserError, exit_on_user_error
 from util.html.page_record import check_complete, check_one_page, is_results_page, read_record
+from util.images import describe_skipped
 from util.metrics.base import EvalImages, MetricResult
 from util.metrics.evaluator import METRICS, create_evaluator, metric_table
 from util.metrics.feature_extractors import ReferenceSet
+from util.pairs import describe_matches
 from util.runtime.device import AUTO, describe_device, select_device
 from util.version import program_version
 
@@ -64,11 +66,21 @@ class ResultSet:
     sources: Path | None
     record: Mapping[str, Any]
 
+    def targets(self, real: ImageFiles, skipped: Skipped) -> GroundTruth:
+        """Return the ground truth of each translation. Raise UserError if there is none."""
+        names = self.images.names()
+        if self.sources is not None:
+            names = [name.removesuffix(".png") for name in names]  # which test.py adds to the name of the source
+        paths = find_targets(names, real, has_extension=self.sources is None)
+        matched = sum(path is not None for path in paths)
+        print(f"{self.title}: {describe_matches(matched, len(names))}")
+        return GroundTruth(real, paths, skipped)
+
 
 class ProgressImages:
     """Images with a progress bar on standard error during iteration."""
 
-    def __init__(self, images: ImageFiles, title: str) -> None:
+    def __init__(self, images: ImageFiles | ReadableImages, title: str) -> None:
         self.images = images
         self.title = title
 
@@ -209,19 +221,23 @@ def evaluate(opt: Namespace) -> None:
 
     print(f"against {len(real)} images of {real.root}, on {describe_device(device)}")
     results: dict[str, list[MetricResult]] = {}
-    real_sets: dict[tuple[Size | None, bool], ReferenceSet] = {}  # by size and grayscale
+    skipped: Skipped = {}
+    real_sets: dict[ImageFiles, ReferenceSet] = {}
     for result_set in result_sets:
         size, grayscale = image_format(result_set.images)
-        resized, all_targets = (images.with_format(size, grayscale) for images in (real, all_real))
-        if evaluator.needs("distribution") and (size, grayscale) not in real_sets:
-            real_sets[size, grayscale] = ReferenceSet(ProgressImages(resized, "real images"))
+        transform = transform_of_page(result_set.record, grayscale)
+        resized, all_targets = (images.with_format(size, grayscale, transform) for images in (real, all_real))
+        if evaluator.needs("distribution") and resized not in real_sets:
+            real_sets[resized] = ReferenceSet(ProgressImages(ReadableImages(resized, skipped), "real images"))
         images = EvalImages(
             ProgressImages(result_set.images, result_set.title),
-            real=real_sets.get((size, grayscale)),
-            target=all_targets.select(image_names(result_set.images)) if evaluator.needs("paired") else None,
+            real=real_sets.get(resized),
+            target=result_set.targets(all_targets, skipped) if evaluator.needs("paired") else None,
             source=source_images(result_set) if evaluator.needs("faithfulness") else None,
         )
         results[result_set.title] = evaluator.evaluate(images, split=real.root.name)
+    if skipped:
+        print(f"warning: {describe_skipped(skipped)}", file=sys.stderr)
     counts = {result_set.title: len(result_set.images) for result_set in result_sets}
     print(metric_table(results, {"results": counts, "real images": dict.fromkeys(counts, len(real))}))
     differing = sorted({count for count in counts.values() if count != len(real)})

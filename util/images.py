@@ -45,6 +45,13 @@ def save_image(image: torch.Tensor | np.ndarray, path: Path) -> None:
     Image.fromarray(pixels).save(path, compress_level=1)  # for photographs: the same file size in a third of the time
 
 
+def describe_skipped(skipped: Mapping[str, str]) -> str:
+    """Return a line such as "skipped 2 unreadable images, the first is 'testB/x.png': an empty file"."""
+    path, reason = next(iter(skipped.items()))
+    count = "1 unreadable image," if len(skipped) == 1 else f"{len(skipped)} unreadable images, the first is"
+    return f"skipped {count} {path!r}: {reason}"
+
+
 def image_grid(images: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
     """Arrange images in rows on a white background.
 

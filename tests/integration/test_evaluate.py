@@ -277,17 +277,59 @@ def test_wrong_options_are_errors(page: Path, arguments: list[str], message: str
         evaluated(page, *arguments)
 
 
-def test_translations_without_target_or_of_another_size_are_errors(page: Path) -> None:
-    index = page / "results" / "index.html"
-    shown = index.read_text()
+def test_translations_without_ground_truth_are_counted(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = evaluated(page, "--paired")[str(page / "results")]
     noise(24, 16).save(page / "results" / "images" / "fake_B" / "extra.png")
-    index.write_text(shown + '<a href="images/fake_B/extra.png"></a>')
-    with pytest.raises(UserError, match="testB has no image named extra"):
+    index = page / "results" / "index.html"
+    index.write_text(index.read_text() + '<a href="images/fake_B/extra.png"></a>')
+    (page / "data" / "testB" / "03.png").write_bytes(b"")
+    evaluated_again = evaluated(page, "--paired")[str(page / "results")]
+    assert (expected["PSNR"]["pairs"], evaluated_again["PSNR"]["pairs"]) == (6, 5)
+    printed = capsys.readouterr()
+    assert f"{page / 'results'}: pairs: 6 of 7 matched\n" in printed.out
+    assert f"warning: skipped 1 unreadable image, {str(page / 'data' / 'testB' / '03.png')!r}: an empty file" in printed.err
+
+
+def test_names_of_pairs_may_differ(page: Path) -> None:
+    expected = evaluated(page, "--paired")[str(page / "results")]
+    for visual in ("fake_B", "real_A"):
+        (page / "results" / "images" / visual / "03.png").rename(page / "results" / "images" / visual / "03_A.png")
+    index = page / "results" / "index.html"
+    index.write_text(index.read_text().replace("03.png", "03_A.png"))
+    with Image.open(page / "data" / "testB" / "03.png") as image:
+        image.save(page / "data" / "testB" / "03_B.bmp")
+    (page / "data" / "testB" / "03.png").unlink()
+    assert evaluated(page, "--paired")[str(page / "results")]["PSNR"] == expected["PSNR"]
+    noise(24, 16).save(page / "data" / "testB" / "03_B.png")
+    with pytest.raises(UserError, match=r"ambiguous pair: '03_A' could belong to '03_B\.bmp' or '03_B\.png'"):
         evaluated(page, "--paired")
-    (page / "results" / "images" / "fake_B" / "extra.png").unlink()
-    index.write_text(shown)
+
+
+def test_translations_of_other_images_or_of_another_size_are_errors(page: Path) -> None:
     noise(30, 16).save(page / "results" / "images" / "fake_B" / "00.png")
     with pytest.raises(UserError, match=r"--paired: .*of the same shape"):
+        evaluated(page, "--paired")
+    for path in (page / "data" / "testB").iterdir():
+        path.rename(path.with_stem(f"other_{path.stem}"))
+    with pytest.raises(UserError, match="testB: no image is the ground truth of one of 6 images such as 00"):
+        evaluated(page, "--paired")
+
+
+def test_an_unreadable_real_image_is_skipped_and_counted(
+    page: Path, thumbnail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (page / "data" / "testB" / "03.png").write_bytes(b"not an image")
+    found = evaluated(page, "--features", str(thumbnail))[str(page / "results")]
+    assert found["FID (thumbnail)"]["real_pictures"] == 5
+    assert "warning: skipped 1 unreadable image, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"preprocess": 1}', '{"preprocess": "krop", "load_size": 1, "crop_size": 1}']
+)
+def test_a_damaged_record_of_a_page_is_an_error(page: Path, content: str) -> None:
+    (page / "results" / "page.json").write_text(content)
+    with pytest.raises(UserError, match=r"page\.json: damaged .*Run test\.py again"):
         evaluated(page, "--paired")
 
 

@@ -29,8 +29,7 @@ from test import test as translate
 from util.errors import UserError
 from util.loggers.base import LoggerGroup
 from util.metrics.base import EvalImages, Measurement, MetricSpec
-from util.metrics.evaluator import METRICS, MetricEvaluator, create_evaluator
-from util.metrics.paired import PairedMetrics
+from util.metrics.evaluator import METRICS, create_evaluator
 from util.metrics.validation import Validator
 from util.runtime.checkpoint import STATE_FILE
 from util.visualizer import Visualizer
@@ -205,19 +204,111 @@ def options_of(folder: Path, *arguments: str) -> list[str]:
     return ["--dataroot", str(folder / "data"), "--gpu_ids", "-1", *NETWORKS[:6], *SIZES, *arguments]
 
 
-def test_a_later_error_disables_only_the_evaluation(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = two_domains(tmp_path / "data", "test", n_A=5, n_B=4, size=(32, 32))
-    opt = TrainOptions().parse(["--dataroot", str(data), *options_of(folder)[2:]])
-    evaluator = MetricEvaluator({"paired": PairedMetrics()}, seed=0)
-    validator = Validator(evaluator, EvalDataset(opt), {"G": nn.Identity()}, lambda name: None, torch.device("cpu"))
+def evaluate_repeatedly(tmp_path: Path, validator: Validator, *between: Callable[[], object]) -> list[dict]:
+    """Evaluate once, and again after each of `between`. Return the results of the successful evaluations by name."""
     with Visualizer(tmp_path, "run", 1, 1, 5, web_page=False, loggers=LoggerGroup()) as visualizer:
         validator.run(1, 4, visualizer)
-        validator.run(1, 8, visualizer)
+        for number, change in enumerate(between, start=2):
+            change()
+            validator.run(1, 4 * number, visualizer)
+    if not (tmp_path / "metrics.jsonl").exists():
+        return []
+    return [{row["name"]: row for row in line["taken_with"]} for line in evaluations(tmp_path)]
+
+
+def create_validator(data: Path, folder: Path, network: nn.Module | None = None) -> Validator:
+    opt = TrainOptions().parse(["--dataroot", str(data), *options_of(folder)[2:]])
+    config = {"paired": True, "features": str(folder / "thumbnail.pt2")}
+    evaluator = create_evaluator(config, 0, torch.device("cpu"))
+    generators = {"G": network or nn.Identity()}
+    return Validator(evaluator, EvalDataset(opt), generators, lambda name: None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "truncated"])
+def test_an_unreadable_file_is_skipped_and_tried_again(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], content: bytes | str
+) -> None:
+    data = two_domains(tmp_path / "data", "test", n_A=6, n_B=5, size=(32, 32))
+    source, target = data / "testA" / "01.png", data / "testB" / "02.png"
+    whole = {path: path.read_bytes() for path in (source, target)}
+    for path, intact in whole.items():
+        path.write_bytes(intact[:-100] if isinstance(content, str) else content)
+    validator = create_validator(data, folder)
+    assert "pairs: 5 of 6 matched" in list(validator.check())
+    first, second, third = evaluate_repeatedly(
+        tmp_path,
+        validator,
+        lambda: target.write_bytes(whole[target]),
+        lambda: source.write_bytes(whole[source]),
+    )
+    fids = [row["FID (thumbnail)"] for row in (first, second, third)]
+    counts = [(fid["pictures"], fid["real_pictures"]) for fid in fids]
+    assert counts == [(5, 4), (5, 5), (6, 5)]
+    assert [row["PSNR"]["pairs"] for row in (first, second, third)] == [3, 4, 5]
+    skipped = [line for line in capsys.readouterr().out.splitlines() if line.startswith("evaluation: skipped")]
+    assert len(skipped) == 2
+    assert skipped[0].startswith("evaluation: skipped 2 unreadable images, the first is ")
+    assert skipped[1].startswith(f"evaluation: skipped 1 unreadable image, {str(source)!r}: ")
+
+
+def test_unreadable_files_are_reported_before_the_training(folder: Path, tmp_path: Path, train) -> None:
+    two_domains(tmp_path / "data", n_A=3, n_B=3, size=(40, 32))
+    two_domains(tmp_path / "data", "test", n_A=5, n_B=5, size=(40, 32))
+    (tmp_path / "data" / "testB" / "02.png").write_bytes(b"")
+    shutil.copy(folder / "thumbnail.pt2", tmp_path)
+    ended = train(tmp_path, *TRAINING, *CUT, *SIZES, *METRIC_OPTIONS, "--name", "run")
+    assert ended.status == 0
+    before = ended.told[: ended.told.index("training images per epoch")]
+    assert "evaluation: testA to testB, at 32 px\npairs: 5 of 5 matched\n" in before
+    assert "warning: evaluation: skipped 1 unreadable image, 'data/testB/02.png': an empty file" in before
+    last = evaluations(tmp_path / "checkpoints" / "run")[-1]["taken_with"]
+    assert {row["real_pictures"] for row in last if "real_pictures" in row} == {4}
+    assert {row["pairs"] for row in last if "pairs" in row} == {4}
+    assert (tmp_path / "checkpoints" / "run" / "best_net_G.pth").exists()
+
+
+def test_too_few_images_are_tried_again(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = two_domains(tmp_path / "data", "test", n_A=4, n_B=4, size=(32, 32))
+    target = data / "testB" / "01.png"
+    whole = target.read_bytes()
+    target.write_bytes(b"")
+    validator = create_validator(data, folder)
+    (only,) = evaluate_repeatedly(tmp_path, validator, lambda: target.write_bytes(whole))
+    assert only["FID (thumbnail)"]["real_pictures"] == 4
     printed = capsys.readouterr().out
-    assert printed.count("warning: evaluation is disabled, training continues: ") == 1
-    assert "has no image named 04" in printed
+    assert printed.count("warning: no evaluation after 4 images, the next one tries again: readable real images: 3 ") == 1
+
+
+def test_an_evaluation_without_memory_is_tried_again(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Greedy(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.empty(10**15) if (tmp_path / "data").exists() else image
+
+    data = two_domains(tmp_path / "data", "test", n_A=4, n_B=4, size=(32, 32))
+    validator = create_validator(data, folder, Greedy())
+    assert evaluate_repeatedly(tmp_path, validator) == []
+    assert "warning: no evaluation after 4 images, the next one tries again: out of memory" in capsys.readouterr().out
+
+
+def test_names_of_pairs_may_differ(tmp_path: Path, folder: Path) -> None:
+    data = two_domains(tmp_path / "data", "test", n_A=4, n_B=4, size=(32, 32))
+    for domain in "AB":
+        for path in (data / f"test{domain}").iterdir():
+            path.rename(path.with_stem(f"{path.stem}_{domain}"))
+    validator = create_validator(data, folder)
+    assert "pairs: 4 of 4 matched" in list(validator.check())
+    (only,) = evaluate_repeatedly(tmp_path, validator)
+    assert only["PSNR"]["pairs"] == 4
+
+
+def test_a_split_without_pairs_is_an_error_before_training(tmp_path: Path, folder: Path) -> None:
+    data = two_domains(tmp_path / "data", "test", n_A=4, n_B=4, size=(32, 32))
+    for path in (data / "testB").iterdir():
+        path.rename(path.with_stem(f"other_{path.stem}"))
+    with pytest.raises(UserError, match=r"testB: no image is the ground truth of one of 4 images such as 00\.png"):
+        list(create_validator(data, folder).check())
 
 
 def test_a_faithfulness_metric_receives_the_sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +350,7 @@ def test_aligned_pairs_are_evaluated_by_their_halves(tmp_path: Path) -> None:
         )
         images = EvalDataset(opt)
         names = [name for _, name in images.inputs()]
-        assert names == ["00", "01", "02", "03"]
+        assert names == ["00.png", "01.png", "02.png", "03.png"]
         with Image.open(tmp_path / "test" / "02.png") as whole:
             half = np.asarray(whole)[:, left]
         assert np.array_equal(list(images.targets(names, None))[2], half)

@@ -126,4 +126,4 @@ def test_a_new_dataset_needs_one_registry_line(dataroot: Path, monkeypatch: pyte
     opt = parse(dataroot, "own", is_train=True)
     assert opt.own_option is False
     assert next(iter(create_dataset(opt)))["A"].shape == (1, 3, 16, 16)
-    assert [name for _, name in EvalDataset(opt).inputs()] == ["00"]
+    assert [name for _, name in EvalDataset(opt).inputs()] == ["00.png"]

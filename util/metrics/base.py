@@ -1,10 +1,11 @@
 """Interface between a metric and the evaluator: the images a metric reads, the values it returns, its registry entry."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 
 from util.metrics.feature_extractors import Images, ReferenceSet
@@ -17,14 +18,20 @@ class EvalImages:
     Attributes:
         results: translations.
         real: images of the target domain, in any order and number (distribution metrics).
-        target: the ground truth of each translation, in the order of `results` (paired metrics).
+        target: the ground truth of each translation, in the order of `results`; None for a translation without one
+            (paired metrics, which read it through `pairs`).
         source: the input of each translation, in the order of `results` (faithfulness metrics).
     """
 
     results: Images
     real: ReferenceSet | None = None
-    target: Images | None = None
+    target: Iterable[np.ndarray | None] | None = None
     source: Images | None = None
+
+    def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield each translation that has a ground truth, with the ground truth."""
+        assert self.target is not None
+        return ((result, target) for result, target in zip(self.results, self.target, strict=True) if target is not None)
 
 
 @dataclass(frozen=True)

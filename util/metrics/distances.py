@@ -102,14 +102,16 @@ class DistributionMetrics:
         check_min_images(len(images.real), "real images")
         check_min_images(len(images.results), "translations")
         extractor = self.extractor
+        preferred, *others = extractor.resize_modes
+        real = images.real.features(extractor, preferred)
+        check_min_images(len(real), "readable real images")
+        fake = extractor.features(images.results, preferred)
         common = {
-            "real_pictures": len(images.real),
+            "real_pictures": len(real),
             "network": extractor.name,
             "weights_sha256": extractor.weights_sha256,
         }
         network = "" if extractor.name == INCEPTION else f"({extractor.name})"
-        preferred, *others = extractor.resize_modes
-        fake, real = extractor.features(images.results, preferred), images.real.features(extractor, preferred)
         settings = {**common, "resize": preferred}
         yield Measurement("FID", frechet_distance(fake, real), settings, variant=network)
         for resize in others:

@@ -132,9 +132,11 @@ class FeatureExtractor:
     def features(self, images: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Tensor:
         """Return the features (N, D) of uint8 images (H, W, 3) or (H, W), in float64 on the CPU.
 
-        Raise UserError if the network cannot process them.
+        Raise UserError if there are none, or if the network cannot process them.
         """
         parts = list(self._compute(self.network, images, resize, batch_size))
+        if not parts:
+            raise UserError(f"feature network {self.name}: no image can be read. Check the files.")
         features = torch.cat(parts)
         if features.ndim != 2:
             raise UserError(f"feature network {self.name}: expected output (N, D), got {tuple(features.shape)}")

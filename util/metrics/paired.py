@@ -88,10 +88,9 @@ class PairedMetrics:
 
     def measure(self, images: EvalImages) -> Iterator[Measurement]:
         """Compute the means. Raise UserError if a pair has different sizes."""
-        assert images.target is not None
-        pairs = zip(images.results, images.target, strict=True)
+        pairs = list(images.pairs())
         for name, mean in zip(("PSNR", "SSIM"), mean_psnr_ssim(pairs, "--paired"), strict=True):
-            yield Measurement(name, mean, {"resize": None})
+            yield Measurement(name, mean, {"resize": None, "pairs": len(pairs)})
 
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
@@ -119,9 +118,10 @@ class LPIPS:
 
     def measure(self, images: EvalImages) -> Iterator[Measurement]:
         """Compute the mean distance over all pairs."""
-        assert images.target is not None
-        distances = [self.distance(*pair) for pair in zip(images.results, images.target, strict=True)]
-        settings = {"resize": None, "network": self.backbone, "weights_sha256": self.weights_sha256}
+        distances = [self.distance(*pair) for pair in images.pairs()]
+        if not distances:
+            raise UserError("--lpips: no image pairs. Check --results and --dataroot.")
+        settings = {"resize": None, "pairs": len(distances), "network": self.backbone, "weights_sha256": self.weights_sha256}
         yield Measurement("LPIPS", float(np.mean(distances)), settings, variant=f"({self.backbone})")
 
     def distance(self, result: np.ndarray, target: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from util.errors import UserError
-from util.images import tensor2im, to_rgb
+from util.errors import UserError, is_out_of_memory
+from util.images import describe_skipped, tensor2im, to_rgb
 from util.metrics.base import EvalImages, MetricResult
 from util.metrics.evaluator import MetricEvaluator, format_metric
 from util.metrics.feature_extractors import Images, ReferenceSet
@@ -22,9 +22,16 @@ Size = tuple[int, int]  # width and height in pixels
 
 
 class EvalDataset(Protocol):
-    """Images of an evaluation; implemented in data/eval_data.py."""
+    """Images of an evaluation; implemented in data/eval_data.py.
+
+    Files that cannot be used are added to `skipped`, path -> reason.
+    """
 
     split: str
+    skipped: dict[str, str]
+
+    def check(self, needs_pairs: bool) -> Iterator[str]:
+        """Yield lines about the images. Raise UserError if `needs_pairs` and there are none."""
 
     def inputs(self) -> Iterator[tuple[Tensor, str]]:
         """Yield each image to translate, (1, C, H, W) in [-1, 1], and its name."""
@@ -32,8 +39,8 @@ class EvalDataset(Protocol):
     def real_images(self, size: Size | None) -> Images:
         """Return the images of the target domain, resized if `size` is given."""
 
-    def targets(self, names: Sequence[str], size: Size | None) -> Images:
-        """Return the target images of these names. Raise UserError if one is missing."""
+    def targets(self, names: Sequence[str], size: Size | None) -> Iterable[np.ndarray | None]:
+        """Return the target image of each name, or None if there is none."""
 
 
 class Visualizer(Protocol):
@@ -82,23 +89,33 @@ class Validator:
         self.last: dict[str, dict[str, Any]] = {}  # by generator: figure (name of the metric), value, epoch, images
         self.best: dict[str, dict[str, Any]] = {}
         self.real_sets: dict[Size | None, ReferenceSet] = {}
-        self.disabled = False
+
+    def check(self) -> Iterator[str]:
+        """Yield lines about the images before training starts. Raise UserError if none can ever be evaluated."""
+        return self.dataset.check(needs_pairs=self.evaluator.needs("paired"))
 
     def run(self, epoch: int, images: int, visualizer: Visualizer) -> None:
         """Evaluate the run after so many training images, unless that was done already.
 
-        A UserError disables the validator with a warning, and training continues.
+        If it fails, print a warning. Training continues, and the next evaluation tries again.
         """
-        if self.disabled or any(last["images"] == images for last in self.last.values()):
+        if any(last["images"] == images for last in self.last.values()):
             return
         with visualizer.pause_timer():
+            self.dataset.skipped.clear()
             try:
                 results = {name: self._evaluate(network) for name, network in self.generators.items()}
                 deciding = {name: self._deciding(metrics) for name, metrics in results.items()}
-            except UserError as error:
-                visualizer.print(f"warning: evaluation is disabled, training continues: {error}")
-                self.disabled = True
+            except (UserError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, UserError) and not is_out_of_memory(error):
+                    raise
+                reason = error if isinstance(error, UserError) else "out of memory"
+                visualizer.print(f"warning: no evaluation after {images} images, the next one tries again: {reason}")
                 return
+            finally:
+                if self.dataset.skipped:
+                    visualizer.print(f"evaluation: {describe_skipped(self.dataset.skipped)}")
+                    self.real_sets.clear()  # the next evaluation reads the skipped files again
             self._log(results, deciding, epoch, images, visualizer)
 
     def _log(
