@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +18,7 @@ from options.performance_options import add_performance_arguments, validate_perf
 from util.channel_view import parse_channels
 from util.cli import (
     CLIParser,
+    OptionFormatter,
     boolean,
     float_ge_1,
     non_negative_float,
@@ -36,7 +37,7 @@ RUN, ARCHITECTURE, LOGGING = "run", "architecture", "logging and visualization"
 MAX_NAME_BYTES = 255  # longest file name on all usual file systems
 
 
-class DefaultsFormatter(ArgumentDefaultsHelpFormatter):
+class DefaultsFormatter(OptionFormatter):
     """Print all defaults, as published, except None, empty text and the placeholder of --dataroot."""
 
     def _get_help_string(self, action: Action) -> str | None:
@@ -120,14 +121,16 @@ class BaseOptions:
         opt.isTrain = self.is_train
         return opt
 
-    def parser(self, arguments: Sequence[str]) -> ArgumentParser:
+    def parser(self, arguments: Sequence[str]) -> CLIParser:
         """Return the parser for this command line, including the options of its model and dataset."""
         parser = CLIParser(
             usage="%(prog)s --dataroot FOLDER --name RUN [options]",
             description=self.description,
-            epilog="--model, --dataset_mode and --CUT_mode change options and defaults: put them before --help.",
+            epilog="--model, --dataset_mode and --CUT_mode change options and defaults: put them before --help. --help WORD "
+            "prints the options whose name or help contains the word.",
             formatter_class=DefaultsFormatter,
             add_help=False,  # added when all options are known
+            find_elsewhere=self._find_elsewhere,
         )
         self.initialize(parser)
         shared_groups = list(parser._action_groups)
@@ -143,8 +146,13 @@ class BaseOptions:
         dataset_class = DATASETS[parser.parse_known_args(arguments)[0].dataset_mode]
         dataset_class.modify_commandline_options(parser, self.is_train)
 
-        parser.add_argument("-h", "--help", action="help", help="show this message and exit")
+        parser.add_help_option()
         return parser
+
+    def _find_elsewhere(self, flag: str) -> str | None:
+        """Return the methods that have the option, such as "--model sincut", or None."""
+        methods = [name for name in MODELS if flag in self.parser(["--model", name])._option_string_actions]
+        return " and ".join(f"--model {name}" for name in methods) or None
 
     def initialize(self, parser: ArgumentParser) -> None:
         """Declare the shared options."""

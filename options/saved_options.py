@@ -18,6 +18,7 @@ from models.networks import GENERATORS
 from options.base_options import ARCHITECTURE, explicit_options
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from util.cli import CLIParser
 from util.errors import UserError
 from util.files import atomic_write
 from util.loggers import logger_option_names
@@ -176,14 +177,15 @@ def describe_test_geometry(opt: Namespace) -> str:
     )
 
 
-def parse_architecture_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse a command line of architecture options only. Return the options that it sets, by name.
+def parse_architecture_overrides(arguments: Sequence[str], program: CLIParser) -> dict[str, Any]:
+    """Parse the arguments that a program's parser has left over. Return the architecture options that they set, by name.
 
     If the command line is wrong, print a one-line error and exit.
 
     Raises:
         UserError: an option does not belong to the architecture.
     """
+    program.refuse_unknown(TestOptions().parser(arguments).parse_known_args(arguments)[1])
     opt = TestOptions().parse(arguments)
     foreign = sorted(opt.explicit - {action.dest for action in _architecture_actions()})
     if foreign:

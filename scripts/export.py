@@ -4,7 +4,7 @@ docs/usage.md describes the formats.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -36,7 +36,7 @@ WEIGHT_FORMATS = {"safetensors": write_safetensors, "pth": save_weights}
 HUB = "hub"
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> CLIParser:
     parser = CLIParser(
         description="Export a trained generator to other programs. The architecture is inferred from the weights. For a "
         "network of your own, add its options, such as --netG."
@@ -100,9 +100,10 @@ def _export_program(loaded: LoadedGenerator, format: str, output: Path, uint8: b
 def main() -> None:
     configure_stdio()
     with exit_on_user_error():
-        arguments, rest = build_parser().parse_known_args()
+        parser = build_parser()
+        arguments, rest = parser.parse_known_args()
         try:
-            export(arguments, parse_architecture_overrides(rest))
+            export(arguments, parse_architecture_overrides(rest, parser))
         except ExportMismatchError as error:
             print(f"error: {error}. Nothing was written.", file=sys.stderr)
             sys.exit(FAILURE_STATUS)

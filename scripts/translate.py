@@ -6,7 +6,7 @@ docs/usage.md has more examples.
 
 import math
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -35,7 +35,7 @@ GPU_BATCH_SIZE = 8
 GIGABYTE = 10**9  # unit of --memory
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> CLIParser:
     parser = CLIParser(
         description="Translate an image, a folder, a pattern or a video with a trained generator. The architecture is "
         "inferred from the weights. For a network of your own, add its options, such as --netG."
@@ -169,8 +169,9 @@ def main() -> None:
     configure_stdio()
     with exit_on_user_error():
         try:
-            arguments, rest = build_parser().parse_known_args()
-            if not translate(arguments, parse_architecture_overrides(rest)):
+            parser = build_parser()
+            arguments, rest = parser.parse_known_args()
+            if not translate(arguments, parse_architecture_overrides(rest, parser)):
                 sys.exit(FAILURE_STATUS)
         except KeyboardInterrupt as interruption:
             print("interrupted. Use --resume to continue.", file=sys.stderr)

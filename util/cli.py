@@ -5,22 +5,69 @@ import math
 import os
 import re
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, HelpFormatter
-from collections.abc import Callable
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentDefaultsHelpFormatter,
+    ArgumentParser,
+    ArgumentTypeError,
+    HelpFormatter,
+    Namespace,
+)
+from collections.abc import Callable, Sequence
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from util.cli_suggestions import suggest_options
 from util.errors import USAGE_STATUS
 from util.version import format_version, program_version
 
 
-class ConciseDefaultsFormatter(ArgumentDefaultsHelpFormatter):
+class OptionFormatter(ArgumentDefaultsHelpFormatter):
+    """Help formatter that prints the value of an option once, as Python 3.13 does: `-h, --help [WORD]`."""
+
+    def _format_action_invocation(self, action: Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
+class ConciseDefaultsFormatter(OptionFormatter):
     """Help formatter that prints the defaults of options, but not those of switches or of options without one."""
 
     def _get_help_string(self, action: Action) -> str | None:
         has_none = action.default is None or action.default is False or action.default == ""
         return action.help if has_none else super()._get_help_string(action)
+
+
+class HelpAction(Action):
+    """`--help` prints all options, `--help WORD` those whose name or help contains the word. Both exit."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        help = "show this message and exit; with WORD: only the options whose name or help contains it"
+        super().__init__(option_strings, dest, default=SUPPRESS, nargs="?", metavar="WORD", help=help)
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        if values is None:
+            parser.print_help()
+            parser.exit()
+        print(format_matching_options(parser, values) or f"no option contains {values!r}\n", end="")
+        parser.exit()
+
+
+def format_matching_options(parser: ArgumentParser, word: str) -> str:
+    """Return the help of the options whose name or help contains `word`, in any case; empty if there are none."""
+    formatter = parser._get_formatter()
+    for group in parser._action_groups:
+        texts = {action: " ".join([*action.option_strings, action.help or ""]) for action in group._group_actions}
+        matching = [action for action, text in texts.items() if word.lower() in text.lower()]
+        if matching:
+            formatter.start_section(group.title)
+            formatter.add_arguments(matching)
+            formatter.end_section()
+    return formatter.format_help()
 
 
 class CLIParser(ArgumentParser):
@@ -29,11 +76,37 @@ class CLIParser(ArgumentParser):
     Options are parsed in stages, so an abbreviation could match another option in a later stage.
     """
 
-    def __init__(self, formatter_class: type[HelpFormatter] = ConciseDefaultsFormatter, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=formatter_class, **settings)
+    def __init__(
+        self,
+        formatter_class: type[HelpFormatter] = ConciseDefaultsFormatter,
+        add_help: bool = True,
+        find_elsewhere: Callable[[str], str | None] = lambda flag: None,
+        **settings: Any,
+    ) -> None:
+        """Args: find_elsewhere returns a command that has an unknown option, such as "--model sincut", or None."""
+        super().__init__(allow_abbrev=False, formatter_class=formatter_class, add_help=False, **settings)
+        self.find_elsewhere = find_elsewhere
         self.add_argument("--version", action=_VersionAction, nargs=0, help="print the version and the commit, and exit")
         # Values such as -1000,400 start with a dash, too. argparse asks this attribute what is a number.
         self._negative_number_matcher = re.compile(r"-\.?\d[\d.,e+-]*$")
+        if add_help:
+            self.add_help_option()
+
+    def add_help_option(self) -> None:
+        """Add -h and --help [WORD]."""
+        self.add_argument("-h", "--help", action=HelpAction)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse the arguments. If one is unknown, suggest another and exit with status 2."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        self.refuse_unknown(unknown)
+        return parsed
+
+    def refuse_unknown(self, arguments: Sequence[str]) -> None:
+        """Print an error with a suggestion and exit with status 2, unless there are no arguments."""
+        if arguments:
+            suggestion = suggest_options(arguments, self._option_string_actions, self.find_elsewhere)
+            self.error(". ".join(filter(None, [f"unrecognized arguments: {' '.join(arguments)}", suggestion])))
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_STATUS, f"error: {message} (see {self.prog} --help)\n")

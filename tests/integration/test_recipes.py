@@ -1,6 +1,7 @@
 """The recipes of the paper's experiments: scripts/train_*.sh and scripts/test_*.sh."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -167,3 +168,11 @@ def test_help_of_the_long_scripts_starts_nothing(script: str) -> None:
     finished = call(script, "--help", PYTHON="/nowhere")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "scripts/" in finished.stdout and "set -euo" not in finished.stdout and "#" not in finished.stdout
+
+
+def test_the_published_launcher_names_the_scripts() -> None:
+    line = [sys.executable, "-m", "experiments", "grumpifycat", "train", "0"]
+    finished = subprocess.run(line, cwd=SCRIPTS.parent, capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    named = re.findall(r"scripts/\w+\.sh", finished.stderr)
+    assert named == ["scripts/train_grumpifycat.sh"] and (SCRIPTS.parent / named[0]).is_file()

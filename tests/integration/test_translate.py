@@ -121,7 +121,7 @@ def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
         (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
         (["--input", "in", "--output", "out", "--ngf", "1000000000000"], "the network is too large for any memory"),
         (["--input", "in", "--output", "out", "--netG", "resnet_9blocks"], "another network"),
-        (["--input", "in", "--output", "out", "--resum"], "unrecognized arguments: --resum"),
+        (["--input", "in", "--output", "out", "--resum"], "unrecognized arguments: --resum. Did you mean --resume?"),
         (["--input", "in", "--output", "out", "--dataroot", "x"], "--dataroot is not understood"),
     ],
 )

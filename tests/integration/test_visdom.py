@@ -16,7 +16,7 @@ from visdom_servers import HANG_GUARD_SECONDS, free_port, no_server_line, silent
 
 from options import TrainOptions
 from util.loggers import VisdomLogger, base, visdom_logger
-from util.loggers.base import MAX_QUEUED, TrainingPosition
+from util.loggers.base import MAX_QUEUED, ScalarEvent, TrainingPosition
 from util.loggers.visdom_logger import VisdomSettings
 
 LOG_CALLS = 5000
@@ -225,3 +225,12 @@ def test_the_published_options_are_the_settings() -> None:
     assert logger and logger.settings == VisdomSettings("cats", "7", "http://host", 9, "e", 2, 100)
     logger = from_options()
     assert logger and logger.settings == VisdomSettings("cats", "cats")
+
+
+@pytest.mark.parametrize(("given", "lines"), [([], 0), (["--display_id", "1"], 1)])
+def test_a_missing_server_is_reported_only_if_visdom_is_requested(given: list[str], lines: int, tmp_path: Path) -> None:
+    port = free_port()
+    logger = VisdomLogger.from_options(TrainOptions().parse(["--display_port", str(port), *given]), tmp_path)
+    printed: list[str] = []
+    logger.open_backend(printed.append).flush([ScalarEvent("losses", TrainingPosition(1, 0.5, 1), {"G": 1.0})], None)
+    assert printed == [no_server_line(port)] * lines

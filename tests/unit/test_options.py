@@ -13,6 +13,7 @@ from programs import succeed
 
 from models import MODELS
 from options import TestOptions, TrainOptions
+from util.cli_suggestions import RENAMED
 
 OPTIONS = {"train": TrainOptions, "test": TestOptions}
 COMMANDS = [(command, "--model", model) for command in OPTIONS for model in MODELS]
@@ -192,6 +193,12 @@ def test_sys_argv_is_parsed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--bogus 3", "unrecognized arguments: --bogus 3"),
         ("--load 300", "unrecognized arguments: --load 300"),  # no abbreviations
         ("stray", "unrecognized arguments: stray"),
+        ("--lambda_NEC 3", "unrecognized arguments: --lambda_NEC 3. Did you mean --lambda_NCE[?] "),
+        ("--cut_mode=FastCUT", "unrecognized arguments: --cut_mode=FastCUT. Did you mean --CUT_mode[?] "),
+        ("--niter 100", "Instead of --niter, use --n_epochs[.] "),
+        ("--norm batch", "Instead of --norm, use --normG and --normD[.] "),
+        ("--lambda_R1 2", "--lambda_R1 is an option of --model sincut[.] "),
+        ("--lambda_A 2", "--lambda_A is an option of --model cycle_gan[.] "),
         ("--name", "--name: expected one argument"),
         ("--name=", "--name '': not a folder name below --checkpoints_dir"),
         ("--name .", r"--name '\.': not a folder name below"),
@@ -319,3 +326,36 @@ def test_help_shows_the_options_of_the_method_second(command: str, arguments: li
 def test_help_of_the_program_itself(tmp_path: Path) -> None:
     assert succeed(tmp_path, "train.py", "--help").startswith("usage: train.py ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_successor_of_a_renamed_option_exists() -> None:
+    flags = {
+        flag
+        for options in (TrainOptions(), TestOptions())
+        for name in MODELS
+        for flag in options.parser(["--model", name])._option_string_actions
+    }
+    for old, new in RENAMED.items():
+        assert old not in flags
+        assert {word for word in new.split() if word.startswith("--")} <= flags, old
+
+
+def test_help_of_a_word_prints_the_matching_options_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        TrainOptions().parse(["--model", "sincut", "--help", "R1"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("SinCUT:\n  --lambda_R1 ")
+    assert len(printed.splitlines()) <= 3
+    with pytest.raises(SystemExit):
+        TrainOptions().parse(["--help", "no such word"])
+    assert capsys.readouterr().out == "no option contains 'no such word'\n"
+
+
+def test_help_lists_the_options_of_the_method_second(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        TrainOptions().parse(["--help"])
+    printed = capsys.readouterr().out
+    titles = re.findall(r"^(\w[\w ]*):$", printed, re.MULTILINE)
+    assert titles[:4] == ["options", "run", "CUT", "architecture"]
+    assert "placeholder" not in printed

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 from urllib.request import Request, urlopen
@@ -34,6 +35,7 @@ class VisdomSettings:
         env: visdom environment of the windows.
         columns: images per row of the image window; 0: one window per image.
         image_width: displayed width of an image in pixels.
+        requested: the user has asked for visdom, so a missing server is reported.
     """
 
     title: str
@@ -43,6 +45,7 @@ class VisdomSettings:
     env: str = "main"
     columns: int = 4
     image_width: int = 256
+    requested: bool = True
 
 
 class VisdomLogger(AsyncLogger):
@@ -62,7 +65,7 @@ class VisdomLogger(AsyncLogger):
             "--display_id",
             type=int,
             default=None,
-            help="window id of the visdom display; 0 or less: off; by default the name of the run",
+            help="window id of the visdom display; 0 or less: off; by default the name of the run, if a server answers",
         )
         group.add_argument("--display_server", default="http://localhost", help="address of the visdom server")
         group.add_argument("--display_port", type=positive_int, default=8097, help="port of the visdom server")
@@ -73,8 +76,10 @@ class VisdomLogger(AsyncLogger):
 
     @classmethod
     def from_options(cls, opt: Namespace, run_dir: Path) -> Self | None:
-        """Return the logger unless --display_id is 0 or less."""
-        if opt.display_id is not None and opt.display_id <= 0:
+        """Return the logger unless --display_id is 0 or less, or not given while visdom is not installed."""
+        requested = opt.display_id is not None
+        is_off = opt.display_id <= 0 if requested else find_spec("visdom") is None
+        if is_off:
             return None
         return cls(
             VisdomSettings(
@@ -85,6 +90,7 @@ class VisdomLogger(AsyncLogger):
                 env=opt.display_env,
                 columns=opt.display_ncols,
                 image_width=opt.display_winsize,
+                requested=requested,
             )
         )
 
@@ -114,7 +120,7 @@ class VisdomBackend:
     Args:
         settings: address and appearance.
         visdom: class of the connection.
-        print_fn: called once if the server does not answer.
+        print_fn: called once if a requested server does not answer.
     """
 
     def __init__(self, settings: VisdomSettings, visdom: Callable[..., Any], print_fn: Callable[[str], None]) -> None:
@@ -159,7 +165,7 @@ class VisdomBackend:
             self.images = None
 
     def _warn_once(self) -> None:
-        if not self.warned:
+        if self.settings.requested and not self.warned:
             self.warned = True
             self.print_fn(
                 f"no visdom server at {self.settings.server}:{self.settings.port}: training continues without it. "
