@@ -20,6 +20,7 @@ from data.transforms import to_tensor as scale
 from data.value_range import ValueRange
 from util.errors import UserError
 from util.files import atomic_write
+from util.html.page_record import IMAGES, is_output_folder
 
 ORIENTATION = ExifTags.Base.Orientation
 MAX_LISTED = 3  # file names in an error message
@@ -165,10 +166,14 @@ def plan_jobs(source: str, output: Path) -> list[Job]:
         root, files = path, [Path(file) for file in list_images(source)]
     elif path.is_file():
         is_file_name = output.suffix.lower() in EXTENSIONS and not output.is_dir()
+        if not is_file_name and not output.is_dir() and output.suffix.lower() in Image.registered_extensions():
+            raise UserError(f"--output {output}: images are not written as {output.suffix}. Use .png, or give a folder.")
         return _check_targets([Job(path, output if is_file_name else _writable_name(output / path.name))])
     elif glob.has_magic(source):
         found = sorted(Path(file) for file in glob.glob(source, recursive=True))  # noqa: PTH207 - it keeps `..` as written
         root, files = _fixed_part(path), [file for file in found if file.suffix.lower() in EXTENSIONS and file.is_file()]
+        if "**" in path.parts and IMAGES not in path.parts:
+            files = _without_outputs(files, root)
         if not files:
             raise UserError(
                 f"--input {source}: no image matches this pattern ({len(found)} other files and folders do). "
@@ -217,6 +222,16 @@ def _check_targets(jobs: list[Job]) -> list[Job]:
         if os.path.realpath(job.target) in sources:
             raise UserError(f"--output: {job.target} is one of the input images. Use another folder or file name.")
     return jobs
+
+
+def _without_outputs(files: Sequence[Path], root: Path) -> list[Path]:
+    """Return the files that are not in results pages or run folders below `root`. Print how many are."""
+    folders = {parent for file in files for parent in file.parents if root in parent.parents}
+    outputs = {folder for folder in folders if is_output_folder(folder, [entry.name for entry in folder.iterdir()])}
+    kept = [file for file in files if outputs.isdisjoint(file.parents)]
+    if len(kept) < len(files):
+        print(f"{root}: {len(files) - len(kept)} images are not read, because train.py or test.py wrote their folders")
+    return kept
 
 
 def _writable_name(path: Path) -> Path:

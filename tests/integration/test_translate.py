@@ -10,6 +10,7 @@ from image_factory import fill, noise
 from PIL import Image
 from programs import refuse, run, succeed
 
+from models import Translator
 from models.inference.image_io import pending_jobs, plan_inputs, plan_jobs
 from scripts.translate import main
 from util.errors import UserError
@@ -116,6 +117,7 @@ def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
         (["--input", "link/00.png", "--output", "in/00.png"], "is one of the input images"),
         (["--input", "gone", "--output", "out"], "no such file or folder"),
         (["--input", "in/*.jpg", "--output", "out"], "no image matches"),
+        (["--input", "in/00.png", "--output", "out.pdf"], "images are not written as .pdf. Use .png, or give a folder"),
         (["--input", "in", "--output", "out", "--gpu_ids", "99"], "--gpu_ids 99"),
         (["--input", "in", "--output", "out", "--short_side", "1000000000000"], "is not a number of pixels from 1 to 65535"),
         (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
@@ -144,6 +146,41 @@ def test_user_errors_are_reported_before_anything_is_written(
     assert ending.value.code == 2 and line.startswith("error: ") and sentence in line
     assert image.read_bytes() == before and len(list((tmp_path / "in").iterdir())) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("photo", "JPEG"), ("shot.HEIC", "HEIF"), ("scan.pdf", None)])
+def test_the_kind_of_a_result_is_known_before_it_is_computed(
+    tmp_path: Path, weights: str, name: str, kind: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a JPEG without an ending, or with another one."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    noise(24, 24).save(tmp_path / name, "JPEG")
+    computed = []
+    monkeypatch.setattr(
+        Translator, "translate", lambda self, batch, run=Translator.translate: computed.append(0) or run(self, batch)
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["translate.py", "--checkpoint", weights, "--input", name, "--output", "out"])
+    if kind is None:
+        with pytest.raises(SystemExit) as ending:
+            main()
+        assert (ending.value.code, computed, list((tmp_path / "out").iterdir())) == (1, [], [])
+    else:
+        main()
+        with Image.open(tmp_path / "out" / name) as image:
+            assert (image.format, image.size, len(computed)) == (kind, (24, 24), 1)
+
+
+def test_a_pattern_does_not_reach_into_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("1.png", "x/2.png", "results/run/test_latest/images/fake_B/1.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        noise(8, 8).save(tmp_path / "in" / name)
+    (tmp_path / "in/results/run/test_latest/index.html").touch()
+    jobs = plan_jobs(str(tmp_path / "in/**/*.png"), tmp_path / "out")
+    assert [job.target.relative_to(tmp_path / "out").as_posix() for job in jobs] == ["1.png", "x/2.png"]
+    assert "in: 1 images are not read, because train.py or test.py wrote their folders" in capsys.readouterr().out
+    assert len(plan_jobs(str(tmp_path / "in/**/images/**/*.png"), tmp_path / "out")) == 1, "if asked for by name"
 
 
 def test_a_result_that_cannot_be_written_is_one_failure(tmp_path: Path, weights: str) -> None:
