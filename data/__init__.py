@@ -42,10 +42,11 @@ def create_dataset(opt: Namespace) -> ImageDataLoader:
         check_dataroot(opt.dataroot)
         prepare_options(opt, DATASETS[opt.dataset_mode].training_files(opt))
     dataset = DATASETS[opt.dataset_mode](opt)
-    if opt.isTrain and len(dataset) < opt.batch_size:
+    steps_per_epoch = opt.steps_per_epoch if opt.isTrain else None
+    if opt.isTrain and steps_per_epoch is None and len(dataset) < opt.batch_size:
         raise UserError(
             f"--batch_size {opt.batch_size}: larger than the dataset, {opt.dataroot} has {len(dataset)} samples per epoch. "
-            f"Lower --batch_size, add images, or raise --max_dataset_size if it is set."
+            f"Lower --batch_size, add images, set --steps_per_epoch, or raise --max_dataset_size if it is set."
         )
     batches = EpochBatchSampler(
         len(dataset),
@@ -53,6 +54,7 @@ def create_dataset(opt: Namespace) -> ImageDataLoader:
         shuffle=opt.isTrain and dataset.is_shuffled and not opt.serial_batches,
         drop_last=opt.isTrain,
         seed=opt.seed,
+        batches_per_epoch=None if steps_per_epoch is None else steps_per_epoch * opt.accumulate,
     )
     return ImageDataLoader(
         dataset,

@@ -27,6 +27,12 @@ class SampleIndex:
 
     epoch: int  # from 1
     position: int  # from 0, within the epoch, in the dataset's own order
+    data_pass: int | None = None  # pass over the dataset, from 1, if it is not the epoch (--steps_per_epoch)
+
+    @property
+    def random_key(self) -> tuple[int, int]:
+        """Pass and position: the same pair never comes twice in a run, so no random numbers repeat."""
+        return (self.epoch if self.data_pass is None else self.data_pass), self.position
 
 
 class BaseDataset(ABC):
@@ -119,7 +125,7 @@ class BaseDataset(ABC):
 
     def rng_for(self, index: SampleIndex) -> np.random.Generator:
         """Return a new generator for the random numbers of the sample at `index`."""
-        return make_rng(RngStream.IMAGE, self.seed, index.epoch, index.position)
+        return make_rng(RngStream.IMAGE, self.seed, *index.random_key)
 
     def relative_paths(self) -> list[list[str]]:
         """Return the image paths of each domain, relative to --dataroot."""

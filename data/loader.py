@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -27,33 +27,70 @@ Batch = dict[str, torch.Tensor | list[str]]  # "A", "B": (N, C, H, W) in [-1, 1]
 class EpochBatchSampler:
     """The batches of the current epoch, as lists of sample indices. Their order is a function of seed and epoch.
 
+    An epoch is one pass over the dataset. With `batches_per_epoch` it is that many batches: each pass over the dataset
+    follows the one before, and an epoch continues where the last one stopped. A batch may then contain the end of one pass
+    and the start of the next.
+
     `batch_size` counts the samples of all processes together; each process gets the indices of its own shard.
 
     A sample index includes the epoch, so that loader workers, which live longer than an epoch, always know it.
     """
 
-    def __init__(self, n_samples: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int) -> None:
-        """Args: drop_last drops a last batch with fewer than `batch_size` samples."""
+    def __init__(
+        self,
+        n_samples: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+        batches_per_epoch: int | None = None,
+    ) -> None:
+        """Args: n_samples is the size of the dataset; drop_last drops a last batch with fewer than `batch_size` samples."""
         self.n_samples = n_samples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
+        self.batches_per_epoch = batches_per_epoch
         self.epoch = 1
         self.start_sample = 0  # number of samples of the epoch to leave out, if a run resumes within an epoch
 
+    @property
+    def samples_per_epoch(self) -> int:
+        """Number of samples in an epoch, including a dropped last batch."""
+        return self.n_samples if self.batches_per_epoch is None else self.batches_per_epoch * self.batch_size
+
     def __len__(self) -> int:
-        remaining = self.n_samples - self.start_sample
+        remaining = self.samples_per_epoch - self.start_sample
         return remaining // self.batch_size if self.drop_last else -(-remaining // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        epoch, first = self.epoch, self.start_sample
+        epoch, first, end = self.epoch, self.start_sample, self.samples_per_epoch
+        samples = self._pass(epoch) if self.batches_per_epoch is None else self._endless((epoch - 1) * end)
+        remaining = islice(samples, first, end)
+        for _ in range(len(self)):
+            yield local_shard(list(islice(remaining, self.batch_size)))
+
+    def _pass(self, data_pass: int) -> Iterator[SampleIndex]:
+        """Yield the samples of a pass that is an epoch."""
+        return (SampleIndex(data_pass, position) for position in self._order(data_pass))
+
+    def _endless(self, first: int) -> Iterator[SampleIndex]:
+        """Yield the samples of the current epoch from number `first` of the run on, pass after pass."""
+        epoch = self.epoch
+        data_pass, start = divmod(first, self.n_samples)
+        while True:
+            data_pass += 1
+            yield from (SampleIndex(epoch, position, data_pass) for position in self._order(data_pass)[start:])
+            start = 0
+
+    def _order(self, data_pass: int) -> list[int]:
+        """Return the positions of a pass in their order."""
         order = np.arange(self.n_samples)
         if self.shuffle:
-            make_rng(RngStream.ORDER, self.seed, epoch).shuffle(order)
-        for batch in range(len(self)):
-            positions = order[first + batch * self.batch_size : first + (batch + 1) * self.batch_size]
-            yield [SampleIndex(epoch, int(position)) for position in local_shard(positions)]
+            make_rng(RngStream.ORDER, self.seed, data_pass).shuffle(order)
+        return order.tolist()
 
 
 class WorkerResult(NamedTuple):
@@ -116,7 +153,7 @@ class ImageDataLoader:
         """
         if cache_gigabytes is not None and num_threads > 0 and not hasattr(os, "fork"):
             raise UserError("--cache: worker processes cannot share memory on this system. Add --num_threads 0.")
-        self.n_images = len(dataset)
+        self.n_images = batch_sampler.samples_per_epoch
         self.source_folder = dataset.source_folder
         self.has_wide_range = dataset.has_wide_range
         self.skipped: dict[str, str] = {}
@@ -178,7 +215,8 @@ class ImageDataLoader:
             )
         self._dataset.restore_paths(saved)
         self._relative_paths = saved
-        self.n_images = self._batch_sampler.n_samples = len(self._dataset)
+        self._batch_sampler.n_samples = len(self._dataset)
+        self.n_images = self._batch_sampler.samples_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the epoch. Raise UserError if no usable image is left."""

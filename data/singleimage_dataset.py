@@ -108,7 +108,7 @@ class ZoomCropSampler:
     def __init__(
         self, image: Image.Image | ImageArray, transform: Transform, crops_per_zoom: int, key: tuple[int, ...]
     ) -> None:
-        """Prepare `image`. Args: key, epoch and index of the zoom seed the generator of zooms and offsets."""
+        """Prepare `image`. Args: key, pass and index of the zoom seed the generator of zooms and offsets."""
         self.pixels = np.ascontiguousarray(transform.apply_deterministic(image))
         self.crop_size = transform.crop_size
         self.random_scale_max = transform.random_scale_max
@@ -116,20 +116,21 @@ class ZoomCropSampler:
         self.apply_random = replace(transform, ops=()).apply_random
         self.crops_per_zoom = crops_per_zoom
         self.key = key
-        self._current_zoom: tuple[int, int] | None = None  # epoch and index of the zoom in `_zoomed`
+        self._current_zoom: tuple[int, int] | None = None  # pass and index of the zoom in `_zoomed`
 
     def __call__(self, index: SampleIndex, rng: np.random.Generator) -> torch.Tensor:
         """Return the crop at `index`, a tensor (C, H, W). `rng` decides its flip."""
-        zoom_index, crop_index = divmod(index.position, self.crops_per_zoom)
-        if self._current_zoom != (index.epoch, zoom_index):
-            self._zoomed, self._crop_offsets = self._sample_zoom(index.epoch, zoom_index)
-            self._current_zoom = index.epoch, zoom_index
+        data_pass, position = index.random_key
+        zoom_index, crop_index = divmod(position, self.crops_per_zoom)
+        if self._current_zoom != (data_pass, zoom_index):
+            self._zoomed, self._crop_offsets = self._sample_zoom(data_pass, zoom_index)
+            self._current_zoom = data_pass, zoom_index
         left, top = self._crop_offsets[crop_index]
         return self.apply_random(crop_box(self._zoomed, left, top, self.crop_size, self.crop_size), rng)
 
-    def _sample_zoom(self, epoch: int, zoom_index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    def _sample_zoom(self, data_pass: int, zoom_index: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Return the zoomed image (C, H, W), and the (left, top) of its crops."""
-        rng = make_rng(RngStream.ZOOM, *self.key, epoch, zoom_index)
+        rng = make_rng(RngStream.ZOOM, *self.key, data_pass, zoom_index)
         size = zoomed_size(self.pixels, self.random_scale_max, self.crop_size, rng)
         crop_offsets: list[tuple[int, int]] = []
         while len(crop_offsets) < self.crops_per_zoom:

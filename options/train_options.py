@@ -104,6 +104,13 @@ class TrainOptions(BaseOptions):
             help="number of epochs to linearly decay the learning rate to zero",
         )
         group.add_argument(
+            "--steps_per_epoch",
+            type=positive_int,
+            default=None,
+            help="number of steps per epoch, whatever the size of the dataset; samples continue where the last epoch "
+            "stopped. By default an epoch is one pass over the dataset",
+        )
+        group.add_argument(
             "--beta1", type=decay_rate, default=0.5, help="Adam beta1: decay of the first-moment estimate (momentum)"
         )
         group.add_argument("--beta2", type=decay_rate, default=0.999, help="Adam beta2: decay of the second-moment estimate")

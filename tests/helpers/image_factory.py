@@ -72,6 +72,7 @@ def options(dataroot: Path, is_train: bool = True, **changes: Any) -> Namespace:
     if is_train:
         opt.n_epochs = 100
         opt.cache = None
+        opt.steps_per_epoch = None
     vars(opt).update(changes)
     return opt
 

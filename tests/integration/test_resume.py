@@ -14,6 +14,7 @@ PATCHES = ["--netF_nc", "4", "--num_patches", "8", "--nce_layers", "0,4,8"]
 MODELS = {
     "cut": [*RESNET, *PATCHES, "--batch_size", "2", "--no_dropout", "no"],
     "fastcut": ["--CUT_mode", "FastCUT", *RESNET, *PATCHES],
+    "steps_per_epoch": [*RESNET, *PATCHES, "--batch_size", "2", "--steps_per_epoch", "3"],  # more than the five images
     "cycle_gan": ["--model", "cycle_gan", *RESNET, "--pool_size", "2"],
     "sincut": ["--model", "sincut", "--netF_nc", "4", "--load_size", "56", "--batch_size", "2", "--max_dataset_size", "6"],
 }

@@ -127,3 +127,57 @@ def test_a_new_dataset_needs_one_registry_line(dataroot: Path, monkeypatch: pyte
     assert opt.own_option is False
     assert next(iter(create_dataset(opt)))["A"].shape == (1, 3, 16, 16)
     assert [name for _, name in EvalDataset(opt).inputs()] == ["00.png"]
+
+
+def fixed(n_samples: int, batch_size: int, batches: int) -> EpochBatchSampler:
+    return EpochBatchSampler(n_samples, batch_size, shuffle=True, drop_last=True, seed=3, batches_per_epoch=batches)
+
+
+def epochs(batches: EpochBatchSampler, count: int) -> list[list[list[SampleIndex]]]:
+    found = []
+    for epoch in range(1, count + 1):
+        batches.epoch = epoch
+        found.append(list(batches))
+    return found
+
+
+@pytest.mark.parametrize(("n_samples", "batch_size", "length"), [(10, 2, 3), (10, 4, 7), (3, 8, 2)])
+def test_epochs_of_a_fixed_length_go_through_the_dataset_again_and_again(
+    n_samples: int, batch_size: int, length: int
+) -> None:
+    """Whatever the epochs, the samples of the run are complete passes, one after the other."""
+    batches = fixed(n_samples, batch_size, length)
+    run = epochs(batches, 6)
+    assert {len(epoch) for epoch in run} == {length} == {len(batches)}
+    samples = [sample for epoch in run for batch in epoch for sample in batch]
+    assert [sample.epoch for sample in samples] == [epoch for epoch in range(1, 7) for _ in range(length * batch_size)]
+    assert len({sample.random_key for sample in samples}) == len(samples)
+    for number in range(len(samples) // n_samples):
+        one_pass = samples[number * n_samples : (number + 1) * n_samples]
+        assert {sample.data_pass for sample in one_pass} == {number + 1}
+        assert sorted(sample.position for sample in one_pass) == list(range(n_samples))
+
+
+def test_the_first_pass_has_the_order_of_the_first_epoch() -> None:
+    first = [sample.position for batch in fixed(8, 2, 4) for sample in batch]
+    assert first == [sample.position for batch in sampler(8, 2) for sample in batch]
+
+
+def test_an_epoch_of_a_fixed_length_resumes_within() -> None:
+    batches = fixed(10, 4, 7)
+    whole = epochs(batches, 2)[1]
+    batches.start_sample = 3 * 4
+    assert list(batches) == whole[3:]
+    assert len(batches) == 4
+
+
+def test_the_processes_of_a_group_share_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = epochs(fixed(10, 4, 7), 2)
+    shards = []
+    for number in range(2):
+        monkeypatch.setattr("data.loader.local_shard", lambda batch, number=number: batch[number::2])
+        shards.append(epochs(fixed(10, 4, 7), 2))
+    together = [
+        [[*zip(*pair, strict=True)] for pair in zip(*of_epoch, strict=True)] for of_epoch in zip(*shards, strict=True)
+    ]
+    assert [[[s for both in batch for s in both] for batch in epoch] for epoch in together] == alone
