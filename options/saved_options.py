@@ -194,17 +194,23 @@ def parse_architecture_overrides(arguments: Sequence[str], program: CLIParser) -
 
 
 def conflicts_with_training(opt: Namespace) -> Sequence[str]:
-    """Return a line for each option of architecture or image size that the command line and the training set differently."""
+    """Return a line for each option of architecture or image size that the command line sets differently from the run."""
     saved = _load(opt)
     if opt.model == "test":
         saved.pop("model", None)  # --model test loads the generator of any run
-    names = [*(action.dest for action in _architecture_actions()), *GEOMETRY]
-    if (geometry := _saved_geometry(opt)) is not None:
-        saved |= {name: getattr(geometry, name) for name in GEOMETRY}
+    names = [action.dest for action in _architecture_actions()]
+    geometry = _saved_geometry(opt)
     return [
-        f"--{name} is {getattr(opt, name)} here, but the run was trained with {saved[name]}"
-        for name in names
-        if name in opt.explicit and name in saved and getattr(opt, name) != saved[name]
+        *(
+            f"--{name} is {getattr(opt, name)} here, but the run was trained with {saved[name]}"
+            for name in names
+            if name in opt.explicit and name in saved and getattr(opt, name) != saved[name]
+        ),
+        *(
+            f"--{name} is {getattr(opt, name)} here, but a test of this run has {getattr(geometry, name)} by default"
+            for name in GEOMETRY
+            if geometry and name in opt.explicit and getattr(opt, name) != getattr(geometry, name)
+        ),
     ]
 
 

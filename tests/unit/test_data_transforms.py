@@ -162,7 +162,7 @@ def test_a_test_cuts_the_center(op: str, size: tuple[int, int], box: tuple[int, 
 
 
 @pytest.mark.parametrize("size", [64, 30])
-def test_resize_and_crop_at_one_size_tests_the_resized_image_as_published(size: int) -> None:
+def test_resize_and_crop_is_tested_as_published(size: int) -> None:
     tested = replace(transform("resize", "crop", load_size=size, crop_size=size), is_train=False)
     published = transform("resize", load_size=size)
     rng = np.random.default_rng(0)

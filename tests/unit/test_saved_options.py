@@ -127,14 +127,18 @@ def test_a_unet_is_tested_on_the_center_because_it_does_not_accept_every_size(tm
         (
             ["--crop_size", "256"],
             ("resize_and_crop", 256, 256),
-            ["--crop_size is 256 here, but the run was trained with 64"],
+            ["--crop_size is 256 here, but a test of this run has 64 by default"],
         ),
         (["--crop_size", "64", "--load_size", "64"], ("resize_and_crop", 64, 64), []),
-        (["--load_size", "80"], ("resize_and_crop", 80, 64), ["--load_size is 80 here, but the run was trained with 64"]),
+        (
+            ["--load_size", "80"],
+            ("resize_and_crop", 80, 64),
+            ["--load_size is 80 here, but a test of this run has 64 by default"],
+        ),
         (
             ["--preprocess", "none"],
             ("none", 64, 64),
-            ["--preprocess is none here, but the run was trained with resize_and_crop"],
+            ["--preprocess is none here, but a test of this run has resize_and_crop by default"],
         ),
     ],
 )
