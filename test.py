@@ -22,6 +22,7 @@ from torch import Tensor
 
 from data import ImageDataLoader, create_dataset
 from data.base_dataset import source_and_target
+from data.domain_folder import has_own_folders
 from models import create_model
 from models.base_model import BaseModel
 from models.inference.exact_results import ExactResults
@@ -125,8 +126,9 @@ def results_folder(opt: Namespace, source_folder: Path) -> Path:
     - A generator other than the run's first one is named: `_G_B` for --model_suffix _B, and `_ema` for --ema.
     """
     split, dataroot = opt.phase, Path(opt.dataroot)
-    if "phase" not in opt.explicit and (dataroot.is_file() or source_folder == dataroot):
-        own = dataroot.resolve()
+    is_own = dataroot.is_file() or source_folder == dataroot or has_own_folders(opt)
+    if "phase" not in opt.explicit and is_own:
+        own = dataroot.resolve() if dataroot.is_file() else source_folder.resolve()
         split = own.stem if dataroot.is_file() else own.name or opt.phase
         if split in PHASES:  # the folders of a dataset have these names
             split = f"{own.parent.name}_{split}"
@@ -139,8 +141,12 @@ def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) ->
     """Return what `page.json` says about a test, besides its results."""
     source, target = source_and_target(opt)
     folder = Path(dataset.source_folder).resolve()
-    partner = folder.with_name(folder.name.removesuffix(source) + target)
-    has_partner = folder.name.endswith(source) and partner.is_dir()
+    if has_own_folders(opt):
+        own_partner = getattr(opt, f"dataroot_{target}")
+        partner = Path(own_partner).resolve() if own_partner else None
+    else:
+        partner = folder.with_name(folder.name.removesuffix(source) + target)
+        partner = partner if folder.name.endswith(source) and partner.is_dir() else None
     return {
         "program": program_version(),
         "name": opt.name,
@@ -149,10 +155,10 @@ def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) ->
         "epoch": opt.epoch,
         "phase": opt.phase,
         "direction": opt.direction,
-        "dataroot": str(Path(opt.dataroot).resolve()),
+        "dataroot": str(folder.parent if has_own_folders(opt) else Path(opt.dataroot).resolve()),
         "dataset_mode": opt.dataset_mode,
         "source": str(folder),
-        "target": str(partner) if has_partner else None,
+        "target": str(partner) if partner else None,
         **{name: getattr(opt, name) for name in ("preprocess", "load_size", "crop_size")},
         "weights": [
             {"network": name, "file": str(file.resolve()), "sha256": sha256(file)}

@@ -7,7 +7,7 @@ import torch
 from data.aligned_dataset import AlignedDataset
 from data.base_dataset import BaseDataset
 from data.dataset_check import prepare_options
-from data.image_folder import check_dataroot
+from data.domain_folder import check_data_folders
 from data.loader import EpochBatchSampler, ImageDataLoader
 from data.single_dataset import SingleDataset
 from data.singleimage_dataset import SingleImageDataset
@@ -38,14 +38,15 @@ def create_dataset(opt: Namespace) -> ImageDataLoader:
             batch size is not a multiple of the number of processes.
     """
     check_batch_size(opt.batch_size)
+    dataset_class = DATASETS[opt.dataset_mode]
     if opt.isTrain:
-        check_dataroot(opt.dataroot)
-        prepare_options(opt, DATASETS[opt.dataset_mode].training_files(opt))
-    dataset = DATASETS[opt.dataset_mode](opt)
+        check_data_folders(opt, dataset_class.folder_domains(opt))
+        prepare_options(opt, dataset_class.training_files(opt))
+    dataset = dataset_class(opt)
     steps_per_epoch = opt.steps_per_epoch if opt.isTrain else None
     if opt.isTrain and steps_per_epoch is None and len(dataset) < opt.batch_size:
         raise UserError(
-            f"--batch_size {opt.batch_size}: larger than the dataset, {opt.dataroot} has {len(dataset)} samples per epoch. "
+            f"--batch_size {opt.batch_size}: larger than the dataset, which has {len(dataset)} samples per epoch. "
             f"Lower --batch_size, add images, set --steps_per_epoch, or raise --max_dataset_size if it is set."
         )
     batches = EpochBatchSampler(

@@ -36,6 +36,11 @@ class AlignedDataset(BaseDataset):
         self.transform = PairTransform(self.transforms["A"], self.transforms["B"])
 
     @classmethod
+    def folder_domains(cls, opt: Namespace) -> str:
+        """Return "": a pair is one file."""
+        return ""
+
+    @classmethod
     def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
         """Return the pairs, as images of both domains."""
         return dict.fromkeys("AB", list_paths(opt, Path(opt.dataroot, opt.phase)))

@@ -12,7 +12,8 @@ import numpy as np
 from PIL.Image import Resampling
 
 from data.dataset_check import value_range_of
-from data.image_folder import ImageFiles, ImageFolder, TwoStageTransform, check_dataroot, list_images, resolve_phase
+from data.domain_folder import check_data_folders, domain_folder, domain_root
+from data.image_folder import ImageFiles, ImageFolder, TwoStageTransform, list_images
 from data.image_reader import ImageReader, max_pixels, with_pages
 from data.rng import RngStream, make_rng
 from data.transforms import create_transform
@@ -57,8 +58,8 @@ class BaseDataset(ABC):
         return any(domain.has_wide_range for domain in self.domains)
 
     def __init__(self, opt: Namespace) -> None:
-        check_dataroot(opt.dataroot)
-        self.dataroot: str = opt.dataroot
+        check_data_folders(opt, self.folder_domains(opt))
+        self.roots = {d: domain_root(opt, d) for d in "AB"}
         self.is_train: bool = opt.isTrain
         self.seed: int = opt.seed
         self.limit = None if opt.max_dataset_size == float("inf") else int(opt.max_dataset_size)
@@ -75,6 +76,11 @@ class BaseDataset(ABC):
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """Add the options of this dataset to `parser` and set its defaults."""
         return parser
+
+    @classmethod
+    def folder_domains(cls, opt: Namespace) -> str:
+        """Return the domains that are read from folders of their own, and that --dataroot_A and --dataroot_B can set."""
+        return "AB"
 
     @classmethod
     def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
@@ -104,8 +110,7 @@ class BaseDataset(ABC):
             UserError: there are none.
         """
         _, target = source_and_target(opt)
-        folder = Path(opt.dataroot, resolve_phase(opt.dataroot, opt.phase, target) + target)
-        return ImageFiles.from_dir(folder, opt.max_dataset_size)
+        return ImageFiles.from_dir(domain_folder(opt, target), opt.max_dataset_size)
 
     @abstractmethod
     def __len__(self) -> int:
@@ -128,13 +133,17 @@ class BaseDataset(ABC):
         return make_rng(RngStream.IMAGE, self.seed, *index.random_key)
 
     def relative_paths(self) -> list[list[str]]:
-        """Return the image paths of each domain, relative to --dataroot."""
-        return [[os.path.relpath(path, self.dataroot) for path in domain.paths] for domain in self.domains]
+        """Return the image paths of each domain, relative to --dataroot, or to the domain's own folder."""
+        return [[os.path.relpath(path, root) for path in domain.paths] for domain, root in self._domains_and_roots()]
 
     def restore_paths(self, relative_paths: list[list[str]]) -> None:
         """Replace the images that were found by those of `relative_paths`."""
-        for domain, paths in zip(self.domains, relative_paths, strict=True):
-            domain.paths = [str(Path(self.dataroot, path)) for path in paths]
+        for (domain, root), paths in zip(self._domains_and_roots(), relative_paths, strict=True):
+            domain.paths = [str(Path(root, path)) for path in paths]
+
+    def _domains_and_roots(self) -> list[tuple[ImageFolder, str]]:
+        names = "AB" if len(self.domains) == 2 else self.source
+        return [(domain, self.roots[name]) for domain, name in zip(self.domains, names, strict=False)]
 
     def pop_skipped(self) -> dict[str, str]:
         """Return the images found unusable since the last call: path -> reason."""

@@ -54,7 +54,11 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
     """
     if not Path(folder).is_dir():
         parent = Path(folder).parent
-        raise UserError(f"{folder} is not a folder; {parent} {_describe_dir(parent)}. Check --dataroot and --phase.")
+        raise UserError(
+            f"{folder} is not a folder; {parent} {_describe_dir(parent)}. Check --dataroot and --phase. "
+            "Use --dataroot_A DIR --dataroot_B DIR for folders of other names, or test.py --model test --dataroot DIR for a "
+            "single folder."
+        )
     outputs: list[str] = []
     files = sorted(_walk(folder, outputs))
     images = _images_among(files)

@@ -4,7 +4,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths
+from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths, source_and_target
+from data.domain_folder import domain_folder, has_own_folders
 from data.image_folder import ImageFolder, resolve_phase
 from data.transforms import Transform
 from util.errors import UserError
@@ -13,20 +14,29 @@ from util.errors import UserError
 class SingleDataset(BaseDataset):
     """Each image once, in order, as the source domain.
 
-    --dataroot is a folder of images, an image, or a dataset, of which <phase>A (with BtoA: <phase>B) is read.
+    --dataroot is a folder of images, an image, or a dataset, of which <phase>A (with BtoA: <phase>B) is read. Or
+    --dataroot_A (with BtoA: --dataroot_B) is the folder.
     """
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         if self.is_train:
             raise UserError("--dataset_mode single: has one domain only, for testing. Train with --dataset_mode unaligned.")
-        if Path(opt.dataroot).is_file():
+        if has_own_folders(opt):
+            self.source_folder = domain_folder(opt, self.source)
+            self.images = ImageFolder(list_paths(opt, self.source_folder), self.readers[self.source])
+        elif Path(opt.dataroot).is_file():
             self.source_folder = Path(opt.dataroot).parent
             self.images = ImageFolder([opt.dataroot], self.readers[self.source])
         else:
             self.source_folder = _find_source_folder(opt.dataroot, opt.phase, self.source)
             self.images = ImageFolder(list_paths(opt, self.source_folder), self.readers[self.source])
         self.domains = (self.images,)
+
+    @classmethod
+    def folder_domains(cls, opt: Namespace) -> str:
+        """Return the source domain."""
+        return source_and_target(opt)[0]
 
     def __len__(self) -> int:
         return len(self.images)

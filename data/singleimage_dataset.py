@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from data.base_dataset import BaseDataset, Sample, SampleIndex
+from data.domain_folder import domain_folder
 from data.image_array import ImageArray
 from data.image_folder import ImageFolder, TwoStageTransform, list_images
 from data.image_reader import ImageReader, pixels_of
@@ -38,9 +39,9 @@ class SingleImageDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.domains = ()  # no file is read after the constructor
-        image_A, self.path_A = _load_single_image(Path(opt.dataroot, "trainA"), self.readers["A"])
-        image_B, self.path_B = _load_single_image(Path(opt.dataroot, "trainB"), self.readers["B"])
-        self.source_folder = Path(opt.dataroot, f"train{self.source}")
+        image_A, self.path_A = _load_single_image(domain_folder(opt, "A", "train"), self.readers["A"])
+        image_B, self.path_B = _load_single_image(domain_folder(opt, "B", "train"), self.readers["B"])
+        self.source_folder = domain_folder(opt, self.source, "train")
         self.images = {"A": image_A, "B": image_B}
         if self.is_train:
             if self.transforms["A"].ops != ("zoom", "patch"):
@@ -69,7 +70,7 @@ class SingleImageDataset(BaseDataset):
     @classmethod
     def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
         """Return the image of each domain."""
-        return {domain: list_images(str(Path(opt.dataroot, f"train{domain}"))) for domain in "AB"}
+        return {domain: list_images(str(domain_folder(opt, domain, "train"))) for domain in "AB"}
 
     @classmethod
     def eval_source(cls, opt: Namespace) -> BaseDataset:

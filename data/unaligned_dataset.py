@@ -1,11 +1,11 @@
-"""Two folders of unpaired images: <dataroot>/<phase>A and <dataroot>/<phase>B."""
+"""Two folders of unpaired images: <dataroot>/<phase>A and <dataroot>/<phase>B, or --dataroot_A and --dataroot_B."""
 
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths
+from data.domain_folder import domain_folder
 from data.image_folder import ImageFolder, resolve_phase
 from data.single_dataset import SingleDataset
 from data.transforms import Transform
@@ -21,7 +21,7 @@ class UnalignedDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         phase = resolve_phase(opt.dataroot, opt.phase, "A")
-        self.source_folder, target_folder = (Path(opt.dataroot, phase + domain) for domain in (self.source, self.target))
+        self.source_folder, target_folder = (domain_folder(opt, domain, phase) for domain in (self.source, self.target))
         paths = {self.source: list_paths(opt, self.source_folder)}
         if not self.is_train and not target_folder.is_dir():
             raise UserError(
@@ -39,8 +39,8 @@ class UnalignedDataset(BaseDataset):
 
     @classmethod
     def training_files(cls, opt: Namespace) -> dict[str, list[str]]:
-        """Return the images of <phase>A and <phase>B."""
-        return {domain: list_paths(opt, Path(opt.dataroot, opt.phase + domain)) for domain in "AB"}
+        """Return the images of both folders."""
+        return {domain: list_paths(opt, domain_folder(opt, domain, opt.phase)) for domain in "AB"}
 
     @classmethod
     def eval_source(cls, opt: Namespace) -> BaseDataset:

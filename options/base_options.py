@@ -162,6 +162,13 @@ class BaseOptions:
             default=DATAROOT_UNSET,
             help="path to the images (required); has folders trainA, trainB, testA, testB",
         )
+        for domain in "AB":
+            group.add_argument(
+                f"--dataroot_{domain}",
+                metavar="DIR",
+                default=None,
+                help=f"folder of the images of domain {domain}, instead of --dataroot",
+            )
         group.add_argument("--name", default="experiment_name", help="name of the run and of its folder")
         group.add_argument(
             "--easy_label", default="experiment_name", help="title of the results page, if it is not to be --name"

@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from data.domain_folder import DATAROOT_FLAGS
 from data.geometry import describe_geometry, geometry_for_test
 from data.image_folder import DATAROOT_UNSET
 from data.transforms import parse_preprocess
@@ -129,9 +130,11 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
     methods = [action for action in TrainOptions().parser([])._actions if action.dest in ("model", "dataset_mode")]
     method_args = _saved_args(requested, methods, saved)
     parser = TrainOptions().parser([*method_args, *arguments])
-    restored = [action for action in parser._actions if action.dest not in RUNTIME_ONLY and action.dest != "help"]
+    typed = explicit_options(parser, arguments)
+    kept = RUNTIME_ONLY | {"help"} | (set() if typed.isdisjoint(DATAROOT_FLAGS) else set(DATAROOT_FLAGS))
+    restored = [action for action in parser._actions if action.dest not in kept]
     opt = TrainOptions().parse([*_saved_args(requested, restored, saved), *arguments])
-    opt.explicit = explicit_options(parser, arguments) | _saved_explicit(requested) & {action.dest for action in restored}
+    opt.explicit = typed | _saved_explicit(requested) & {action.dest for action in restored}
     for name in VALUE_RANGES:
         if is_percentile(getattr(opt, name)) and saved.get(name) is not None:
             setattr(opt, name, saved[name])  # percentiles are computed once
@@ -155,9 +158,9 @@ def saved_data_args(opt: Namespace) -> list[str]:
         ops = parse_preprocess(opt.preprocess if "preprocess" in given else geometry.preprocess)
         if "crop_size" not in given and not {"resize", "crop"} <= set(ops):  # else --load_size follows --crop_size
             arguments.append(f"--load_size={geometry.load_size}")
-    dataroot = saved.get("dataroot", DATAROOT_UNSET)
-    if "dataroot" not in given and dataroot != DATAROOT_UNSET:
-        arguments.append(f"--dataroot={_checked(opt, 'dataroot', dataroot)}")
+    roots = {name: saved[name] for name in DATAROOT_FLAGS if saved.get(name) not in (None, DATAROOT_UNSET)}
+    if roots and given.isdisjoint(DATAROOT_FLAGS):
+        arguments += [f"--{name}={_checked(opt, name, root)}" for name, root in roots.items()]
         if "model" not in given and saved.get("dataset_mode") is not None:
             arguments.append(f"--dataset_mode={_checked(opt, 'dataset_mode', saved['dataset_mode'])}")
     return arguments

@@ -42,6 +42,8 @@ def options(dataroot: Path, is_train: bool = True, **changes: Any) -> Namespace:
     """Return the options of a dataset as the command line sets them, with small sizes."""
     opt = Namespace(
         dataroot=str(dataroot),
+        dataroot_A=None,
+        dataroot_B=None,
         dataset_mode="unaligned",
         isTrain=is_train,
         phase="train" if is_train else "test",

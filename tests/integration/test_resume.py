@@ -1,10 +1,12 @@
 """--continue_train: a run that was interrupted ends, bit for bit, as one that was not."""
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
 from image_factory import noise, two_domains
+from programs import succeed
 from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, checkpointer, double_model, take_step
 from training_processes import STATE, kill, same_end
 
@@ -69,6 +71,24 @@ def test_a_run_is_resumed_by_its_name_alone(folder: Path, train, model: str) -> 
     assert (resumed.status, resumed.complained) == (0, "")
     assert "note: --" not in resumed.told
     assert same_end(folder, whole, parts)
+
+
+def test_own_folders_are_resumed_and_tested_by_name(folder: Path, tmp_path: Path, train) -> None:
+    domains = two_domains(tmp_path / "many", n_A=5, n_B=3, size=(40, 32))
+    (domains / "trainA").rename(tmp_path / "photos")
+    (domains / "trainB").rename(tmp_path / "art")
+    two_domains(tmp_path / "many", n_A=5, n_B=3, size=(40, 32))
+    whole, parts = arguments("fastcut", "whole"), arguments("fastcut", "parts")
+    parts[:2] = ["--dataroot_A", "photos", "--dataroot_B", "art"]
+    assert train(tmp_path, *whole).status == 0
+    assert train(tmp_path, *parts, meanwhile=kill(signal.SIGTERM, after=1)).status == 143
+    assert train(tmp_path, "--continue_train", "--name", "parts").status == 0
+    weights = [(tmp_path / "checkpoints" / name / "latest_net_G.pth").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+    told = succeed(tmp_path, "test.py", "--name", "parts")
+    assert "5 of 5 images" in told
+    page = tmp_path / "results" / "parts" / "photos_latest"
+    assert json.loads((page / "page.json").read_text())["target"] == str(tmp_path / "art")
 
 
 def test_what_is_typed_anew_is_printed_and_replaces_the_saved_option(folder: Path, train) -> None:
