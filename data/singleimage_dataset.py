@@ -19,7 +19,7 @@ from data.image_array import ImageArray
 from data.image_folder import ImageFolder, TwoStageTransform, list_images
 from data.image_reader import ImageReader, pixels_of
 from data.rng import RngStream, make_rng
-from data.transforms import Transform, crop_box, grid_cells, resize_array, zoomed_size
+from data.transforms import ImageTooSmallError, Transform, crop_box, grid_cells, resize_array, zoomed_size
 from util.cli import set_declared_defaults
 from util.errors import UserError
 
@@ -92,7 +92,10 @@ class SingleImageDataset(BaseDataset):
         if self.is_train:
             A, B = (self.crops[d](index, rng) for d in "AB")
         else:
-            A, B = (self.transforms[d](self.images[d], rng) for d in "AB")
+            try:
+                A, B = (self.transforms[d](self.images[d], rng) for d in "AB")
+            except ImageTooSmallError as error:
+                raise UserError(f"{self.dataroot}: {error}. Use --preprocess none to test whole images.") from None
         return {"A": A, "B": B, "A_paths": self.path_A, "B_paths": self.path_B}
 
     def transforms_for_epoch(self, epoch: int) -> Sequence[TwoStageTransform]:

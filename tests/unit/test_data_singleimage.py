@@ -125,6 +125,12 @@ def test_a_test_reads_both_images_uncropped(root: Path) -> None:
     np.testing.assert_array_equal(pixels(batches[0])[0, 0], np.asarray(rounded))
 
 
+def test_a_test_with_a_crop_larger_than_the_image_is_an_error(root: Path) -> None:
+    opt = options(root, is_train=False, dataset_mode="singleimage", preprocess="crop", crop_size=999)
+    with pytest.raises(UserError, match=r"256x256 pixels .* smaller than --crop_size 999\. Use --preprocess none"):
+        list(create_dataset(opt))
+
+
 def test_gray_crops(root: Path) -> None:
     noise(90, 90).save(root / "trainB" / "only.png")
     batch = next(iter(loader(root, output_nc=1)))
