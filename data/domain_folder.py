@@ -42,6 +42,6 @@ def check_data_folders(opt: Namespace, domains: str) -> None:
     for domain in domains:
         folder = getattr(opt, f"dataroot_{domain}")
         if folder is None:
-            raise UserError(f"--dataroot_{domain} is missing. Give the folder of the images of domain {domain}.")
+            raise UserError(f"--dataroot_{domain}: missing. Give the folder of the images of domain {domain}.")
         if not Path(folder).is_dir():
             raise UserError(f"--dataroot_{domain} {folder}: no such folder. Check the path.")

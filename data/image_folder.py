@@ -30,7 +30,7 @@ Size = tuple[int, int]  # width and height in pixels
 def check_dataroot(dataroot: str) -> None:
     """Raise UserError if --dataroot is not set or does not exist."""
     if dataroot == DATAROOT_UNSET:
-        raise UserError("--dataroot is missing. Give the folder of the dataset, as in --dataroot ./datasets/horse2zebra.")
+        raise UserError("--dataroot: missing. Give the folder of the dataset, as in --dataroot ./datasets/horse2zebra.")
     if not Path(dataroot).exists():
         raise UserError(f"--dataroot {dataroot}: no such folder. Check the path.")
 
@@ -55,7 +55,7 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
     if not Path(folder).is_dir():
         parent = Path(folder).parent
         raise UserError(
-            f"{folder} is not a folder; {parent} {_describe_dir(parent)}. Check --dataroot and --phase. "
+            f"{folder}: not a folder; {parent} {_describe_dir(parent)}. Check --dataroot and --phase. "
             "Use --dataroot_A DIR --dataroot_B DIR for folders of other names, or test.py --model test --dataroot DIR for a "
             "single folder."
         )
@@ -69,9 +69,7 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
             f"{', '.join(outputs[:MAX_LISTED])}{', …' if len(outputs) > MAX_LISTED else ''}"
         )
     if not images:
-        raise UserError(
-            f"{folder} has no images, only {len(files)} other files. Names of images end in {' '.join(EXTENSIONS)}."
-        )
+        raise UserError(f"{folder}: no images, only {len(files)} other files. Use names that end in {' '.join(EXTENSIONS)}.")
     return images[:limit]
 
 
@@ -288,7 +286,7 @@ class ImageFiles:
         missing = [name for name in names if name not in paths]
         if missing:
             raise UserError(
-                f"{self.root} has no image named {missing[0]}. Paired metrics need a ground-truth image per translation."
+                f"{self.root}: no image named {missing[0]}. Paired metrics need a ground-truth image per translation."
             )
         return replace(self, paths=tuple(paths[name] for name in names))
 

@@ -25,7 +25,7 @@ class UnalignedDataset(BaseDataset):
         paths = {self.source: list_paths(opt, self.source_folder)}
         if not self.is_train and not target_folder.is_dir():
             raise UserError(
-                f"{target_folder} is not a folder, but --dataset_mode unaligned shows its images next to the results. "
+                f"{target_folder}: not a folder, but --dataset_mode unaligned shows its images next to the results. "
                 f"Use --dataset_mode single to translate {self.source_folder} only."
             )
         paths[self.target] = list_paths(opt, target_folder)

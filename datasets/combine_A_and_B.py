@@ -85,7 +85,7 @@ def find_pairs(
 def images_by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """Return all images below `folder` whose stem ends in `suffix`, by their relative paths without the suffix."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder. Check the path.")
+        raise UserError(f"{folder}: not a folder. Check the path.")
     images = [Path(path) for path in list_images(str(folder))]
     return {
         path.relative_to(folder).with_stem(path.stem.removesuffix(suffix)).as_posix(): path
@@ -98,9 +98,7 @@ def side_by_side(path_A: Path, path_B: Path) -> Image.Image:
     """Return one 8-bit RGB image with both images side by side. Raise UserError if they differ in size."""
     A, B = read(path_A), read(path_B)
     if A.size != B.size:
-        raise UserError(
-            f"{path_A} has {A.width}x{A.height} pixels, but {path_B} has {B.width}x{B.height}. Resize one of them."
-        )
+        raise UserError(f"{path_A}: {A.width}x{A.height} pixels, but {path_B} has {B.width}x{B.height}. Resize one of them.")
     joined = Image.new("RGB", (2 * A.width, A.height))
     joined.paste(A, (0, 0))
     joined.paste(B, (A.width, 0))

@@ -64,15 +64,15 @@ def main() -> None:
 def official_folder(path: Path, name: str) -> Folder:
     """Return the folder `name` with train and val. `path` is this folder, or a folder or zip that contains it."""
     if not path.exists():
-        raise UserError(f"{path} does not exist. Check the path.")
+        raise UserError(f"{path}: does not exist. Check the path.")
     try:
         root: Folder = path if path.is_dir() else zipfile.Path(path)
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is neither a folder nor a complete zip archive. Download it again.") from error
+        raise UserError(f"{path}: neither a folder nor a complete zip archive. Download it again.") from error
     for folder in (root, root / name):
         if all((folder / phase).is_dir() for phase in PHASES):
             return folder
-    raise UserError(f"{path} contains no folder {name} with {' and '.join(PHASES)}. Check the path.")
+    raise UserError(f"{path}: contains no folder {name} with {' and '.join(PHASES)}. Check the path.")
 
 
 def find_pairs(photos: Folder, labels: Folder) -> list[Pair]:

@@ -239,12 +239,14 @@ class BaseModel(ABC):
             with torch.inference_mode():
                 self.forward()
         except ImageSizeError as error:
-            raise UserError(f"{', '.join(self.image_paths)}: {error}") from None
+            raise UserError(f"{', '.join(self.image_paths)}: {error}. Resize or crop the images (--preprocess).") from None
         except (ValueError, RuntimeError) as error:
             height, width = self.real_A.shape[2:]
             if min(height, width) >= MIN_SAFE_SIZE or is_out_of_memory(error):
                 raise
-            raise UserError(f"{', '.join(self.image_paths)}: {width}x{height} pixels are too few ({error})") from None
+            raise UserError(
+                f"{', '.join(self.image_paths)}: {width}x{height} pixels are too few ({error}). Use larger images."
+            ) from None
 
     def eval(self) -> None:
         """Use running statistics in batch norm, and no dropout. Published tests run without it."""

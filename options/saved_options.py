@@ -192,7 +192,7 @@ def parse_architecture_overrides(arguments: Sequence[str], program: CLIParser) -
     opt = TestOptions().parse(arguments)
     foreign = sorted(opt.explicit - {action.dest for action in _architecture_actions()})
     if foreign:
-        raise UserError(f"--{foreign[0]} is not understood here")
+        raise UserError(f"--{foreign[0]}: not an option of the architecture. Remove it.")
     return {name: getattr(opt, name) for name in opt.explicit}
 
 

@@ -29,7 +29,7 @@ def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]
     if len(names) != len(folders):
         raise UserError(f"--labels: expected {len(folders)} labels, got {len(names)}. Give one label per folder.")
     if len(set(names)) < len(names):
-        raise UserError(f"two folders have the same label ({', '.join(names)}). Give different labels with --labels.")
+        raise UserError(f"--labels: two folders have the same label ({', '.join(names)}). Give different labels.")
     return dict(zip(names, folders, strict=True))
 
 

@@ -212,7 +212,7 @@ def evaluate(opt: Namespace) -> None:
     """Compute, print and write the metrics. Raise UserError for wrong options or images."""
     config = metric_config(opt)
     if not config:
-        raise UserError(f"no metric requested. Add at least one of {', '.join(f'--{key}' for key in METRICS)}.")
+        raise UserError(f"{', '.join(f'--{key}' for key in METRICS)}: no metric requested. Add at least one.")
     result_sets = find_results(opt.results, opt.visual, opt.max_images)
     all_real = ImageFiles.from_dir(real_folder(opt, result_sets))
     real = replace(all_real, paths=all_real.paths[: opt.max_images])

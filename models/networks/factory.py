@@ -97,7 +97,8 @@ def _build_validated(
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"{flag} {name}: incompatible with training images of {side}x{side} pixels (--load_size, --crop_size): {error}"
+            f"{flag} {name}: incompatible with training images of {side}x{side} pixels (--load_size, --crop_size): {error}. "
+            "Use another size or another network."
         ) from None
     network = build()
     init_weights(network, opt.init_type, opt.init_gain)

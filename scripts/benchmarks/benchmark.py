@@ -165,7 +165,7 @@ def main() -> None:
     if device.type == "mps":
         raise UserError("--device auto: Apple GPUs are not supported here. Use --device cpu.")
     if arguments.page and not arguments.page.is_file():
-        raise UserError(f"--page {arguments.page}: no such file.")
+        raise UserError(f"--page {arguments.page}: no such file. Check the path.")
     results: Results = {"machine": machine_info(device)}
     train_arguments = ["--gpu_ids", "-1" if device.type == "cpu" else "0", *extra]
     for runs in measure_runs(plan_runs(arguments, device.type), train_arguments):

@@ -231,7 +231,7 @@ def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
     ("mistake", "sentence"),
     [
         (["--dataroot", "nowhere"], "error: --dataroot nowhere: no such folder."),
-        (["--dataroot", "empty"], "error: empty/trainA has no images, only 1 other files"),
+        (["--dataroot", "empty"], "error: empty/trainA: no images, only 1 other files"),
         (["--batch_size", "6"], "error: --batch_size 6: larger than the dataset, data has 5 samples"),
         (["--gpu_ids", "0"], "error: --gpu_ids 0: PyTorch finds no CUDA GPU. Use --gpu_ids -1 for the CPU."),
         (

@@ -151,7 +151,7 @@ def test_a_broken_image_is_named_and_nothing_partial_stays(run: Run, two_folders
 def test_missing_folders_are_named(run: Run, two_folders: dict[str, Path]) -> None:
     shutil.rmtree(two_folders["fold_B"])
     result = run("combine_A_and_B.py", **two_folders)
-    assert_refused(result, two_folders["fold_AB"], f"{two_folders['fold_B']} is not a folder")
+    assert_refused(result, two_folders["fold_AB"], f"{two_folders['fold_B']}: not a folder")
     assert "--dataroot" not in result.stderr, "an option of another program"
 
 
@@ -234,7 +234,7 @@ def test_cityscapes_from_a_cut_archive_is_refused(run: Run, cityscapes: dict[str
     archive = zipped(cityscapes["gtFine_dir"])
     archive.write_bytes(archive.read_bytes()[:-100])
     result = run("prepare_cityscapes_dataset.py", **cityscapes | {"gtFine_dir": archive})
-    assert_refused(result, cityscapes["output_dir"], f"{archive} is neither a folder nor a complete zip archive")
+    assert_refused(result, cityscapes["output_dir"], f"{archive}: neither a folder nor a complete zip archive")
 
 
 def test_cityscapes_with_a_damaged_image_is_refused(run: Run, cityscapes: dict[str, Path]) -> None:

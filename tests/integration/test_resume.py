@@ -106,7 +106,7 @@ def test_with_pretrained_weights_no_option_is_restored(folder: Path, train) -> N
     assert train(folder, *arguments("fastcut", "source")).status == 0
     refused = train(folder, "--continue_train", "--name", "source", "--pretrained_name", "source")
     assert refused.status == 2
-    assert refused.complained.startswith("error: --dataroot is missing.")
+    assert refused.complained.startswith("error: --dataroot: missing.")
 
 
 @pytest.mark.parametrize("method", [CUT, SINCUT, CYCLE_GAN])

@@ -196,7 +196,7 @@ def test_metrics_without_weights_are_skipped_with_a_warning(folder: Path, train)
 def test_errors_known_at_the_start_are_raised_at_the_start(folder: Path, train) -> None:
     ended = train(folder, *TRAINING, *CUT, *SIZES, "--name", "refused", "--paired", "--evaluation_phase", "exam")
     assert ended.status == 2
-    assert re.fullmatch(r"error: \S*examA is not a folder.*\n", ended.complained)
+    assert re.fullmatch(r"error: \S*examA: not a folder.*\n", ended.complained)
     assert not (folder / "checkpoints" / "refused").exists()
 
 

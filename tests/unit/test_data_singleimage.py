@@ -148,7 +148,7 @@ def test_wrong_options_and_folders_are_refused(root: Path) -> None:
         loader(root)
     for image in (root / "trainB").iterdir():
         image.unlink()
-    with pytest.raises(UserError, match="trainB has no images"):
+    with pytest.raises(UserError, match="trainB: no images"):
         loader(root)
     (root / "trainB" / "only.png").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"only\.png': not an image"):

@@ -137,7 +137,7 @@ def test_val_is_used_if_there_is_no_test(tmp_path: Path) -> None:
     root = two_domains(tmp_path, "val")
     assert len(epoch_names(root, "A", is_train=False)) == 5
     (root / "testA").mkdir()
-    with pytest.raises(UserError, match="testA has no images"):
+    with pytest.raises(UserError, match="testA: no images"):
         epoch_names(root, "A", is_train=False)
 
 

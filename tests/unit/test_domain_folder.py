@@ -68,8 +68,8 @@ def test_an_evaluation_reads_the_own_folders(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataroot_B": None}, "--dataroot_B is missing. Give the folder of the images of domain B."),
-        ({"dataroot_A": None, "dataset_mode": "single", "is_train": False}, "--dataroot_A is missing."),
+        ({"dataroot_B": None}, "--dataroot_B: missing. Give the folder of the images of domain B."),
+        ({"dataroot_A": None, "dataset_mode": "single", "is_train": False}, "--dataroot_A: missing."),
         ({"dataroot_A": "nowhere"}, "--dataroot_A nowhere: no such folder. Check the path."),
         ({"dataroot": "data"}, "--dataroot: incompatible with --dataroot_A and --dataroot_B."),
         ({"dataset_mode": "aligned"}, "--dataroot_A, --dataroot_B: incompatible with --dataset_mode aligned."),

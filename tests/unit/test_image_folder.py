@@ -58,14 +58,14 @@ def error_of(root: Path, **changes: object) -> str:
 
 
 def test_missing_dataroot(tmp_path: Path) -> None:
-    assert "--dataroot is missing" in error_of(Path("placeholder"))
+    assert "--dataroot: missing" in error_of(Path("placeholder"))
     assert error_of(tmp_path / "nowhere") == f"--dataroot {tmp_path}/nowhere: no such folder. Check the path."
 
 
 def test_a_missing_folder_lists_the_existing_ones(tmp_path: Path) -> None:
     two_domains(tmp_path, "test")
     error = error_of(tmp_path)
-    assert error.startswith(f"{tmp_path}/trainA is not a folder; {tmp_path} contains testA, testB. ")
+    assert error.startswith(f"{tmp_path}/trainA: not a folder; {tmp_path} contains testA, testB. ")
     assert "--phase" in error
 
 
@@ -86,7 +86,7 @@ def test_empty_folder_counts_other_files(tmp_path: Path) -> None:
     for image in (tmp_path / "trainB").iterdir():
         image.rename(image.with_suffix(".pdf"))
     error = error_of(tmp_path)
-    assert error.startswith(f"{tmp_path}/trainB has no images, only 3 other files")
+    assert error.startswith(f"{tmp_path}/trainB: no images, only 3 other files")
     assert ".jpeg" in error
 
 

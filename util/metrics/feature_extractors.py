@@ -139,7 +139,10 @@ class FeatureExtractor:
             raise UserError(f"feature network {self.name}: no image can be read. Check the files.")
         features = torch.cat(parts)
         if features.ndim != 2:
-            raise UserError(f"feature network {self.name}: expected output (N, D), got {tuple(features.shape)}")
+            raise UserError(
+                f"feature network {self.name}: expected output (N, D), got {tuple(features.shape)}. "
+                "Export it with this output."
+            )
         return features
 
     def feature_maps(self, images: Iterable[np.ndarray], resize: str, batch_size: int = 16) -> Iterator[Tensor]:
@@ -159,7 +162,9 @@ class FeatureExtractor:
                 if isinstance(error, UserError | torch.OutOfMemoryError):
                     raise
                 reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-                raise UserError(f"feature network {self.name}: cannot process these images: {reason[0]}") from None
+                raise UserError(
+                    f"feature network {self.name}: cannot process these images: {reason[0]}. Use another network."
+                ) from None
             yield output
 
 
@@ -251,8 +256,8 @@ def _squeezenet(path: Path, device: torch.device) -> FeatureExtractor:
         features.load_state_dict(read_weights(path))
     except RuntimeError:
         raise UserError(
-            f"{path}: expected the features of SqueezeNet 1.1 (torchvision's names, without the classifier), or a "
-            "TorchScript or torch.export program."
+            f"{path}: not a feature network. Use the features of SqueezeNet 1.1 (torchvision's names, without the "
+            "classifier), or a TorchScript or torch.export program."
         ) from None
     network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().to(device)
     mean = torch.tensor(CAFFE_MEAN)[:, None, None]

@@ -264,7 +264,7 @@ def read_training_state(path: Path) -> Mapping[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from None
     except Exception:  # any type if the file is damaged; torch's messages advise running its code
         state = None
     if not isinstance(state, Mapping):

@@ -192,7 +192,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. {suggest_weights(path)}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from None
     except Exception:  # any type if the file is damaged; torch's messages advise running its code
         raise UserError(
             f"{path}: not a checkpoint of plain weights. It is truncated, damaged, or holds code, which is never run. "
@@ -255,9 +255,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return library.load_file(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
+        raise UserError(f"{path}: no such file. Check the path.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from None
     except Exception as error:  # types of the library
         raise UserError(f"{path}: damaged ({error}). Download or copy it again.") from None
 
@@ -266,4 +266,4 @@ def _import_safetensors() -> ModuleType:
     try:
         return import_module("safetensors.torch")
     except ImportError:
-        raise UserError("safetensors files: the package safetensors is missing. Run: pip install safetensors") from None
+        raise UserError("safetensors: not installed. Install it with `pip install safetensors`.") from None
