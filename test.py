@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
 # isort: split
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -140,7 +141,7 @@ def results_folder(opt: Namespace, source_folder: Path) -> Path:
 def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) -> dict[str, Any]:
     """Return what `page.json` says about a test, besides its results."""
     source, target = source_and_target(opt)
-    folder = Path(dataset.source_folder).resolve()
+    folder = Path(os.path.abspath(dataset.source_folder))  # noqa: PTH100 - a link keeps its name, such as testA
     if has_own_folders(opt):
         own_partner = getattr(opt, f"dataroot_{target}")
         partner = Path(own_partner).resolve() if own_partner else None

@@ -18,7 +18,7 @@ from data.image_reader import ImageReader, pixels_of
 from data.transforms import ImageTooSmallError
 from data.value_range import found_range
 from util.errors import UserError
-from util.html.page_record import is_output_folder
+from util.html.page_record import check_no_page, is_output_folder
 
 DATAROOT_UNSET = "placeholder"  # the published default of --dataroot
 MAX_LISTED = 8  # names that an error message lists
@@ -50,7 +50,7 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
     out, with a note: a program does not read its own output.
 
     Raises:
-        UserError: `folder` is missing, cannot be listed, or contains no image.
+        UserError: `folder` is missing, cannot be listed, is a results page, or contains no image.
     """
     if not Path(folder).is_dir():
         parent = Path(folder).parent
@@ -59,6 +59,7 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
             "Use --dataroot_A DIR --dataroot_B DIR for folders of other names, or test.py --model test --dataroot DIR for a "
             "single folder."
         )
+    check_no_page(Path(folder))
     outputs: list[str] = []
     files = sorted(_walk(folder, outputs))
     images = _images_among(files)

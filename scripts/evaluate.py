@@ -151,7 +151,7 @@ def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
         return Path(real)
     if record and record["target"] and Path(record["source"]).is_dir():
         source = Path(record["source"])
-        if opt.dataroot.resolve() not in source.parents:
+        if opt.dataroot.absolute() not in source.parents and str(opt.dataroot.resolve()) != record["dataroot"]:
             raise UserError(
                 f"--dataroot {opt.dataroot}: {folder} was translated from {source}. "
                 "Use its dataset, or --real to compare with other images."

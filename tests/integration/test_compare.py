@@ -90,7 +90,7 @@ def photo(path: Path, shade: int, size: tuple[int, int] = (6, 4)) -> Path:
 
 def write_results(folder: Path, photos: list[Path], shade: float, side: int = 4, is_recorded: bool = True) -> None:
     """Write a results page of these inputs at this size, with `page.json` or, as in earlier releases, without."""
-    record = {"direction": "AtoB", "phase": "test", "source": str(photos[0].parent), "target": None}
+    record = {"direction": "AtoB", "phase": "test", "dataroot": "", "source": str(photos[0].parent), "target": None}
     with ResultsPage(folder, folder.parent.name, photos[0].parent, {}, record=record if is_recorded else None) as page:
         for path in photos:
             pixel = (Image.open(path).getpixel((0, 0))[0] + 0.5) / 127.5 - 1

@@ -177,7 +177,8 @@ def test_lpips_uses_the_weights_in_torchs_cache(page: Path, monkeypatch: pytest.
 def write_results(folder: Path, **record: str) -> Path:
     """Write a results page with two inputs of the target domain of `folder`/data, translated from B to A."""
     data = folder.resolve() / "data"
-    known = {"direction": "BtoA", "phase": "test", "source": str(data / "testB"), "target": str(data / "testA")}
+    known = {"direction": "BtoA", "phase": "test", "dataroot": str(data)}
+    known |= {"source": str(data / "testB"), "target": str(data / "testA")}
     with ResultsPage(folder / "results", "cats", data / "testB", {}, record=known | record) as page:
         for path in fill(data / "testB", 2, (24, 16)):
             pixels = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)[None] / 127.5 - 1
@@ -202,7 +203,13 @@ def test_the_target_domain_is_that_of_the_test(
 
 def test_a_cycle_gans_translation_back_belongs_to_the_source_domain(page: Path) -> None:
     (page / "data" / "testB").rename(page / "data" / "testA")
-    record = {"direction": "AtoB", "phase": "test", "source": str(page.resolve() / "data" / "testA"), "target": None}
+    record = {
+        "direction": "AtoB",
+        "phase": "test",
+        "dataroot": "",
+        "source": str(page.resolve() / "data" / "testA"),
+        "target": None,
+    }
     (page / "results" / "page.json").write_text(json.dumps(record | {"results": 6, "inputs": {}}))
     for path in (page / "results" / "images").iterdir():
         path.rename(path.with_name({"real_A": "real_B", "fake_B": "fake_A"}[path.name]))

@@ -18,6 +18,7 @@ from PIL import Image
 from programs import run, succeed
 
 from data.image_folder import list_images
+from scripts.evaluate import evaluate, parse
 from util.errors import UserError
 from util.files import sha256
 from util.html.page_record import check_complete, read_record
@@ -28,7 +29,7 @@ SPEC = importlib.util.spec_from_file_location("test_program", Path(__file__).res
 program = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(program)
 
-RECORD = {"direction": "AtoB", "phase": "test", "source": "/data/testA", "target": "/data/testB"}
+RECORD = {"direction": "AtoB", "phase": "test", "dataroot": "/data", "source": "/data/testA", "target": "/data/testB"}
 FILE_EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open")
 
 
@@ -157,6 +158,11 @@ def test_a_program_does_not_read_its_own_output(tmp_path: Path, capsys: pytest.C
     told = capsys.readouterr().out
     assert f"{photos}: 6 images are not read, because train.py or test.py wrote their folders: " in told
     assert len(list_images(str(photos / "old/images/fake_B"))) == 2, "if asked for by name"
+    for mixed in ("old", "old/images"):
+        with pytest.raises(
+            UserError, match=r"a page of this program\. Give one folder of its images, such as images/fake_B"
+        ):
+            list_images(str(photos / mixed))
 
 
 def test_results_below_the_dataroot_do_not_add_up(
@@ -169,3 +175,20 @@ def test_results_below_the_dataroot_do_not_add_up(
     assert "2 of 2 images" in translate(capfd, *known)
     again = translate(capfd, *known)
     assert "2 of 2 images" in again and "photos: 4 images are not read" in again
+
+
+def test_linked_folders_of_a_dataset_keep_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path / "checkpoints/run")
+    Path("data").mkdir()
+    for domain in "AB":
+        fill(tmp_path / f"photos {domain}", 2, (24, 24))
+        Path(f"data/test{domain}").symlink_to(tmp_path / f"photos {domain}")
+    translate(capfd, "--dataroot", "data")
+    record = read_record(Path("results/run/test_latest"))
+    assert (record["source"], record["target"]) == (str(tmp_path / "data/testA"), str(tmp_path / "data/testB"))
+    for arguments in ([], ["--dataroot", "data"]):
+        evaluate(parse(["--results", "results/run/test_latest", "--paired", "--gpu_ids", "-1", *arguments]))
+        assert f"against 2 images of {record['target'] if not arguments else 'data/testB'}" in capfd.readouterr().out

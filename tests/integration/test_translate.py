@@ -152,7 +152,7 @@ def test_user_errors_are_reported_before_anything_is_written(
 def test_the_kind_of_a_result_is_known_before_it_is_computed(
     tmp_path: Path, weights: str, name: str, kind: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a JPEG without an ending, or with another one."""
+    """Translate a JPEG without an ending, or with another one."""
     if kind == "HEIF":
         pytest.importorskip("pillow_heif").register_heif_opener()
     noise(24, 24).save(tmp_path / name, "JPEG")

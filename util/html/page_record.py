@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from util.errors import UserError
 
 PAGE, RECORD, IMAGES = "index.html", "page.json", "images"
-REQUIRED = {"direction", "phase", "source", "target", "results", "inputs"}  # entries that other programs read
+REQUIRED = {"direction", "phase", "dataroot", "source", "target", "results", "inputs"}  # entries that other programs read
 DEFAULT_VISUAL = "fake_B"
 RUN_FILES = ("train_opt.txt", "loss_log.txt")
 RESULT_SUFFIXES = (".png", ".tif", ".npy", ".npz")
@@ -142,6 +142,14 @@ def pages_below(folder: Path) -> list[Path]:
             pages.append(Path(here))
             subfolders.clear()
     return sorted(pages)
+
+
+def check_no_page(folder: Path) -> None:
+    """Raise UserError if the images of `folder` are those of a page, which mixes inputs, translations and real images."""
+    if is_results_page(folder) or (folder.name == IMAGES and is_results_page(folder.parent)):
+        raise UserError(
+            f"{folder}: a page of this program. Give one folder of its images, such as {IMAGES}/{DEFAULT_VISUAL}."
+        )
 
 
 def check_one_page(folder: Path) -> None:
