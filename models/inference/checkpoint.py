@@ -171,10 +171,13 @@ def resolve_architecture(
     """Return the options to build the generator of a state dict.
 
     `overrides` come first, then what the weights imply. `saved_options` of the training run are used only if the weights
-    belong to no published architecture. Raise UserError, with the `path`, if the architecture remains unknown.
+    belong to no published architecture, and for --net_size and --ngf if they build the same network. Raise UserError, with
+    the `path`, if the architecture remains unknown.
     """
     inferred = infer_architecture(state)
     saved = {name: value for name, value in saved_options.items() if name in DEFAULTS and value is not None}
+    if inferred is not None and _has_same_width(inferred, {**inferred, **saved}):
+        inferred |= {name: saved[name] for name in ("ngf", "net_size") if name in saved}
     if inferred is None and "netG" not in {**saved, **overrides}:
         raise UserError(
             f"{path}: unknown architecture, and there is no train_opt.json beside it. Give the options of the training run: "
@@ -264,6 +267,17 @@ def _infer_stylegan2_width(channels: list[int]) -> tuple[int, int]:
             if [num_generator_channels(ngf, size / 2**level) for level in range(len(channels))] == channels:
                 return ngf, size
     raise ValueError(f"no StyleGAN2 generator has these channels: {channels}")
+
+
+def _has_same_width(one: Options, other: Options) -> bool:
+    """Return True if --ngf and --net_size of both options build networks of the same width."""
+    if not all(isinstance(o[name], int) and o[name] > 0 for o in (one, other) for name in ("ngf", "net_size")):
+        return False
+    if "stylegan2" not in one["netG"]:
+        return one["ngf"] == other["ngf"]
+    levels = range(one["stylegan2_G_num_downsampling"] + 1)
+    widths = [[num_generator_channels(o["ngf"], o["net_size"] / 2**level) for level in levels] for o in (one, other)]
+    return widths[0] == widths[1]
 
 
 def _infer_norm(state: Mapping[str, Tensor], convolution: str, norm: str) -> str:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from models.inference.checkpoint import HUB_OPTIONS, HUB_WEIGHTS, LoadedGenerator
+from data.image_folder import DATAROOT_UNSET
+from models.inference.checkpoint import HUB_INPUT_RANGE, HUB_OPTIONS, HUB_OUTPUT_RANGE, HUB_WEIGHTS, LoadedGenerator
 from models.inference.noise import ZeroNoise
 from models.networks.base import Generator
 from util.errors import UserError
@@ -209,8 +210,17 @@ EXPORTERS: dict[str, Exporter] = {
 }
 
 MODEL_CARD = "README.md"
-# Options that contain paths and names of the training machine.
-PRIVATE_OPTIONS = ("checkpoints_dir", "dataroot", "display_server", "display_env", "gpu_ids", "results_dir")
+# Options of a training that are published, besides the architecture. No other option is: it may contain a path or a name.
+PUBLIC_OPTIONS = (
+    *("model", "CUT_mode", "direction", "dataset_mode", "seed", "program"),
+    *("preprocess", "load_size", "crop_size", "no_flip", "random_scale_max", "max_dataset_size"),
+    *("value_range", "value_range_A", "value_range_B", HUB_INPUT_RANGE, HUB_OUTPUT_RANGE),
+    *("batch_size", "accumulate", "n_epochs", "n_epochs_decay", "steps_per_epoch", "ema", "precision"),
+    *("lr", "lr_policy", "lr_decay_iters", "beta1", "beta2", "pool_size", "init_type", "init_gain"),
+    *("gan_mode", "lambda_gp", "netD", "ndf", "normD", "n_layers_D", "D_patch_size"),
+    *("lambda_GAN", "lambda_NCE", "nce_idt", "nce_layers", "nce_T", "nce_includes_all_negatives_from_minibatch"),
+    *("netF", "netF_nc", "num_patches", "flip_equivariance", "lambda_R1", "lambda_identity", "lambda_A", "lambda_B"),
+)
 
 TEMPLATE = """---
 library_name: pytorch
@@ -224,13 +234,15 @@ images of two domains{data}.
 
 ```python
 from models import Translator
-translator = Translator.from_checkpoint("path/to/this/folder")
+translator = Translator("path/to/this/folder")
 translation = translator(image)  # a PIL image, an array or a tensor
 ```
 
 Program: {program}.
 
-Input: {input_nc} channels, output: {output_nc} channels, images of any size with values in [-1, 1].
+Input: {input_nc} channels, output: {output_nc} channels, {sizes}, with values in [-1, 1].
+{trained}
+The generator has {parameters:.2f} million parameters ({megabytes:.1f} MB).
 
 ## Metrics
 
@@ -256,12 +268,17 @@ def write_hub_folder(loaded: LoadedGenerator, folder: Path, name: str, metrics: 
 def model_card(loaded: LoadedGenerator, name: str, metrics: Mapping[str, float]) -> str:
     """Return the model card: method, dataset, latest metrics and options, in Markdown for the Hub."""
     saved_options = loaded.saved_options
-    dataset = Path(str(saved_options["dataroot"])).name if "dataroot" in saved_options else ""
+    dataroot = str(saved_options.get("dataroot", DATAROOT_UNSET))
+    dataset = "" if dataroot == DATAROOT_UNSET else Path(dataroot).name
     return TEMPLATE.format(
         name=name,
         method=str(saved_options.get("CUT_mode") or saved_options.get("model") or "contrastive unpaired translation"),
         data=f" ({dataset}, {saved_options.get('direction', 'AtoB')})" if dataset else "",
         input_nc=loaded.options.input_nc,
+        sizes=_describe_sizes(loaded.network),
+        trained=_describe_training_images(saved_options),
+        parameters=sum(parameter.numel() for parameter in loaded.network.parameters()) / 1e6,
+        megabytes=sum(tensor.nbytes for tensor in loaded.network.state_dict().values()) / 1e6,
         output_nc=loaded.options.output_nc,
         program=_describe_program(saved_options.get("program")),
         metrics=_table("metric", {key: f"{value:.4g}" for key, value in metrics.items()}) or "None were logged.",
@@ -288,8 +305,22 @@ def _describe_program(trained: Any) -> str:
 
 
 def _public_options(loaded: LoadedGenerator) -> dict[str, Any]:
-    saved = {key: value for key, value in loaded.saved_options.items() if key not in PRIVATE_OPTIONS}
+    saved = {key: loaded.saved_options[key] for key in PUBLIC_OPTIONS if key in loaded.saved_options}
     return {**saved, **vars(loaded.options)}
+
+
+def _describe_sizes(network: Generator) -> str:
+    if type(network).accepts_any_size:
+        return "images of any size"
+    return f"images whose sides are multiples of {network.size_multiple} pixels"
+
+
+def _describe_training_images(saved_options: Mapping[str, Any]) -> str:
+    """Return the size of the training images; empty if it is unknown."""
+    if not saved_options.keys() >= {"preprocess", "load_size", "crop_size"}:
+        return ""
+    preprocess, load_size, crop_size = (saved_options[name] for name in ("preprocess", "load_size", "crop_size"))
+    return f"Training images: --preprocess {preprocess} --load_size {load_size} --crop_size {crop_size} (pixels)."
 
 
 def _table(heading: str, rows: Mapping[str, Any]) -> str:

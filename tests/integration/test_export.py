@@ -9,10 +9,11 @@ import pytest
 import torch
 from generators import checkpoint, generator, image
 
-from models import Translator
+from models import MODELS, Translator
 from models.inference.checkpoint import load_generator
 from models.inference.export import (
     EXPORTERS,
+    PUBLIC_OPTIONS,
     ExportMismatchError,
     export_generator,
     latest_metrics,
@@ -21,6 +22,7 @@ from models.inference.export import (
 )
 from models.networks import GENERATORS
 from models.networks.base import Generator
+from options import TrainOptions
 from scripts.export import main
 from util.runtime.weights import save_weights, write_safetensors
 from util.version import format_version, program_version
@@ -128,6 +130,9 @@ def test_a_hugging_face_hub_folder(tmp_path: Path) -> None:
     weights = checkpoint(tmp_path / "run", input_nc=1)
     (tmp_path / "run" / "train_opt.json").write_text(
         '{"model": "cut", "CUT_mode": "FastCUT", "dataroot": "/home/me/horses", "direction": "BtoA", "n_epochs": 7, '
+        '"features": "/home/me/features.pt", "inception": "/home/me/inception.pth", "dataroot_A": "/home/me/photos", '
+        '"an option of another release": "/home/me", "crop_size": 64, "load_size": 72, "net_size": 64, '
+        '"preprocess": "resize_and_crop", '
         '"program": {"version": "0.1", "commit": "0123456789abcdef", "modified": false}}'
     )
     metrics = latest_metrics(
@@ -143,11 +148,29 @@ def test_a_hugging_face_hub_folder(tmp_path: Path) -> None:
         "| losses G | 1.5 |",
         "| n_epochs | 7 |",
         "| netG | resnet_4blocks |",
+        "| net_size | 64 |",
+        "Input: 1 channels, output: 3 channels, images of any size, with values in [-1, 1].",
+        "Training images: --preprocess resize_and_crop --load_size 72 --crop_size 64 (pixels).",
+        "million parameters (",
     ):
         assert text in card
     assert "modified" not in metrics
-    assert "/home/me" not in card + (tmp_path / "hub" / "config.json").read_text()
+    assert "/home" not in card + (tmp_path / "hub" / "config.json").read_text()
 
     batch = image(16, 20, channels=1)
     loaded = Translator.from_checkpoint(tmp_path / "hub")
     assert torch.equal(loaded(batch).cpu(), Translator.from_checkpoint(weights)(batch).cpu())
+
+
+def test_no_option_with_a_path_is_published() -> None:
+    """An option whose value is any text may be a path. Published ones are checked by the parser, or are text by design."""
+    actions = [action for name in MODELS for action in TrainOptions().parser(["--model", name])._actions]
+    any_text = {action.dest for action in actions if action.type is None and action.choices is None and action.nargs != 0}
+    assert any_text & set(PUBLIC_OPTIONS) <= {"preprocess"}
+
+
+def test_the_published_size_of_a_stylegan2_generator_is_that_of_its_training(tmp_path: Path) -> None:
+    weights = checkpoint(tmp_path / "run", "stylegan2", size=64, ngf=10)
+    (tmp_path / "run" / "train_opt.json").write_text('{"netG": "stylegan2", "ngf": 10, "net_size": 64}')
+    options = load_generator(weights).options
+    assert (options.ngf, options.net_size) == (10, 64)
