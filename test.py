@@ -23,6 +23,7 @@ from torch import Tensor
 
 from data import ImageDataLoader, create_dataset
 from data.base_dataset import source_and_target
+from data.dataset_check import value_range_of
 from data.domain_folder import has_own_folders
 from models import create_model
 from models.base_model import BaseModel
@@ -166,7 +167,16 @@ def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) ->
             for name, file in model.weights_files(opt.epoch).items()
         ],
         "images": len(dataset),
+        # The model calls its source domain A, whatever the direction.
+        "value_range": {"A": opt_range(opt, source), "B": opt_range(opt, target)},
+        "show_channels": opt.show_channels,
     }
+
+
+def opt_range(opt: Namespace, domain: str) -> str | None:
+    """Return the value range of a domain as text, None for the full range of 8- or 16-bit samples."""
+    found = value_range_of(opt, domain)
+    return None if found is None else str(found)
 
 
 def run_inference(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:

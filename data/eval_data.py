@@ -6,7 +6,6 @@ next evaluation.
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,15 @@ from torch import Tensor
 
 from data import DATASETS
 from data.base_dataset import BaseDataset, SampleIndex, source_and_target
+from data.dataset_check import value_range_of
 from data.geometry import describe_geometry, geometry_for_test
-from data.image_folder import ImageFiles, Size
-from data.image_io import ImageError, open_exif_transposed
+from data.image_folder import ExactFormat, ImageFiles, Size
+from data.image_io import ImageError, is_8_bit
 from data.transforms import ImageTooSmallError, Transform, create_transform
+from data.value_range import ValueRange
+from util.channel_view import ChannelView, parse_channels
 from util.errors import UserError
-from util.images import describe_skipped
+from util.images import describe_skipped, tensor2float, tensor2im, to_rgb
 from util.pairs import describe_matches, match_pairs
 
 Skipped = dict[str, str]  # path -> reason
@@ -32,7 +34,29 @@ def common_size(sizes: set[Size]) -> Size | None:
     return next(iter(sizes)) if len(sizes) == 1 else None
 
 
-def transform_of_page(record: Mapping[str, Any], grayscale: bool) -> Transform | None:
+def describe_channels(exact: ExactFormat) -> dict[str, str]:
+    """Return which channels metrics of all and of three channels use, and the value range, in words."""
+    shown = ",".join(str(index + 1) for index in exact.order[: 3 if exact.channels >= 3 else 1])
+    return {
+        "all": f"all {exact.channels}",
+        "shown": f"{shown} of {exact.channels}",
+        "value_range": "full range of the dtype" if exact.value_range is None else str(exact.value_range),
+    }
+
+
+def exact_format_of_page(
+    record: Mapping[str, Any], channels: int, visual: str, value_range: str | None, show_channels: str | None
+) -> ExactFormat:
+    """Return how the files of a visual with this number of channels are compared, from the record of their page.
+
+    A `value_range` and `show_channels` that are given take precedence.
+    """
+    text = value_range or (record.get("value_range") or {}).get(visual[-1])
+    view = ChannelView(parse_channels(show_channels or record.get("show_channels")))
+    return ExactFormat(channels, tuple(view.order(channels)), None if text is None else ValueRange.parse(text))
+
+
+def transform_of_page(record: Mapping[str, Any], channels: int) -> Transform | None:
     """Return the transform by which test.py read images, from the record of its page; None if it is not recorded.
 
     Raises:
@@ -44,7 +68,7 @@ def transform_of_page(record: Mapping[str, Any], grayscale: bool) -> Transform |
         opt = Namespace(no_flip=True, random_scale_max=1.0, isTrain=False, preprocess=record["preprocess"])
         opt.load_size, opt.crop_size = int(record["load_size"]), int(record["crop_size"])
         mode = DATASETS.get(record["dataset_mode"], BaseDataset)
-        return create_transform(opt, mode.resample, channels=1 if grayscale else 3)
+        return create_transform(opt, mode.resample, channels=channels)
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"page.json: damaged ({error!r}). Run test.py again.") from None
 
@@ -129,14 +153,19 @@ class EvalDataset:
 
         dataset_class = DATASETS[opt.dataset_mode]
         self.grayscale = opt.output_nc == 1
+        self.view = ChannelView(parse_channels(opt.show_channels))
         self.geometry = describe_geometry(test_opt.preprocess, test_opt.load_size, test_opt.crop_size)
         self.dataset = dataset_class.eval_source(test_opt)
         self.real_files = dataset_class.eval_targets(test_opt)
         test_opt.max_dataset_size = None
         self.target_files = dataset_class.eval_targets(test_opt)
-        # Results are compared as 8-bit images, gray or RGB, whatever the files contain.
-        target = self.dataset.transforms[source_and_target(opt)[1]]
-        self.transform = replace(target, channels=1 if self.grayscale else 3, value_range=None)
+        source, target = source_and_target(opt)
+        value_range = value_range_of(opt, target)
+        is_8_bit = not self.dataset.has_wide_range and value_range_of(opt, source) is None is value_range
+        self.exact = None
+        if not is_8_bit or not {opt.input_nc, opt.output_nc} <= {1, 3}:
+            self.exact = ExactFormat(opt.output_nc, tuple(self.view.order(opt.output_nc)), value_range)
+        self.transform = self.dataset.transforms[target]
         self.split = f"{self.dataset.source_folder.name} to {self.real_files.root.name}"
         self.skipped: Skipped = {}
 
@@ -152,8 +181,7 @@ class EvalDataset:
         unreadable: Skipped = {}
         for path in [*self._source_paths, *self.real_files.paths]:
             try:
-                with open_exif_transposed(path):
-                    pass
+                is_8_bit(path)
             except ImageError as error:
                 unreadable[path] = str(error)
         if unreadable:
@@ -169,13 +197,24 @@ class EvalDataset:
                 yield sample[source][None], self._name(sample[f"{source}_paths"])
         self.skipped |= self.dataset.pop_skipped()
 
+    def to_pixels(self, image: Tensor) -> np.ndarray:
+        """Return the pixels that metrics compare of an image (1, C, H, W) in [-1, 1]: as test.py saves it."""
+        if self.exact is None:
+            return to_rgb(tensor2im(image))
+        return tensor2float(image[:, self.view.order(image.shape[1])])
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """Return which channels metrics use, and the value range, in words; {} for 8-bit images of 1 or 3 channels."""
+        return {} if self.exact is None else describe_channels(self.exact)
+
     def real_images(self, size: Size | None) -> ReadableImages:
         """Return the images of the target domain, with the geometry of a test, resized to `size` unless it is None."""
-        return ReadableImages(self.real_files.with_format(size, self.grayscale, self.transform), self.skipped)
+        return ReadableImages(self.real_files.with_format(size, self.grayscale, self.transform, self.exact), self.skipped)
 
     def targets(self, names: Sequence[str], size: Size | None) -> GroundTruth:
         """Return the ground truth of each of `names`, resized like real images; None for an image without one."""
-        files = self.target_files.with_format(size, self.grayscale, self.transform)
+        files = self.target_files.with_format(size, self.grayscale, self.transform, self.exact)
         return GroundTruth(files, [self._target_of[name] for name in names], self.skipped)
 
     @cached_property

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from data.image_array import BandCountError, ImageArray, ImageError, UndefinedRangeError
-from data.image_io import EXTENSIONS, read_image
+from data.image_io import EXTENSIONS, read_array, read_image
 from data.image_reader import ImageReader, pixels_of
-from data.transforms import ImageTooSmallError
-from data.value_range import found_range
+from data.plane_resize import PlaneStack
+from data.transforms import ImageTooSmallError, to_tensor
+from data.value_range import ValueRange, found_range
 from util.errors import UserError
 from util.html.page_record import check_no_page, is_output_folder
 
@@ -223,6 +224,30 @@ class ImageFolder:
 
 
 @dataclass(frozen=True)
+class ExactFormat:
+    """How images of any band count and dtype are compared: all bands, the value range as 0 to 255, shown channels first."""
+
+    channels: int
+    order: tuple[int, ...]
+    value_range: ValueRange | None = None  # None: the full range of uint8 or uint16
+
+    def read(
+        self, path: str, crop_fn: Callable[[Any], Any] | None, transform: TwoStageTransform | None, size: Size | None
+    ) -> np.ndarray:
+        """Return the float32 pixels (H, W, C) in [0, 255] of a file. Raise ImageError if it does not fit."""
+        array = read_array(path)
+        array = array if crop_fn is None else crop_fn(array)
+        if transform is None:
+            planes = PlaneStack(array.with_channels(self.channels).transpose(2, 0, 1))
+        else:
+            planes = PlaneStack(transform.apply_deterministic(array))
+        if size is not None:
+            planes = planes.resize(size, Resampling.BICUBIC)
+        values = (to_tensor(planes.pixels, self.value_range)[list(self.order)] + 1) * 127.5
+        return values.permute(1, 2, 0).numpy()
+
+
+@dataclass(frozen=True)
 class ImageFiles:
     """Image files as an iterable of uint8 arrays (H, W, 3). Each iteration reads the files again.
 
@@ -235,6 +260,7 @@ class ImageFiles:
         transform: gives an image the geometry that a test gives to the images of its domain. None: whole images.
         size: resize to this width and height, as the resize of --preprocess does; None: keep the size.
         grayscale: convert to gray before resizing.
+        exact: iterate over float32 arrays (H, W, C) in [0, 255] without loss of bands or bits; None: uint8 (H, W, 3).
     """
 
     root: Path
@@ -243,6 +269,7 @@ class ImageFiles:
     transform: TwoStageTransform | None = None
     size: Size | None = None
     grayscale: bool = False
+    exact: ExactFormat | None = None
 
     @classmethod
     def from_dir(
@@ -263,6 +290,8 @@ class ImageFiles:
 
     def read(self, path: str) -> np.ndarray:
         """Return the image of one file. Raise ImageError or ImageTooSmallError if it cannot be used."""
+        if self.exact is not None:
+            return self.exact.read(path, self.crop_fn, self.transform, self.size)
         image = read_image(path) if self.crop_fn is None else self.crop_fn(read_image(path))
         if self.transform is not None:
             pixels = self.transform.apply_deterministic(image).transpose(1, 2, 0)
@@ -273,9 +302,15 @@ class ImageFiles:
             image = image.resize(self.size, Resampling.BICUBIC)
         return np.asarray(image.convert("RGB"))
 
-    def with_format(self, size: Size | None, grayscale: bool, transform: TwoStageTransform | None = None) -> Self:
+    def with_format(
+        self,
+        size: Size | None,
+        grayscale: bool,
+        transform: TwoStageTransform | None = None,
+        exact: ExactFormat | None = None,
+    ) -> Self:
         """Return the same images after `transform`, resized to `size` unless it is None, and in gray if `grayscale`."""
-        return replace(self, transform=transform, size=size, grayscale=grayscale)
+        return replace(self, transform=transform, size=size, grayscale=grayscale, exact=exact)
 
     def names(self) -> list[str]:
         """Return the paths below the root, with forward slashes."""

@@ -29,6 +29,7 @@ from util.version import program_version
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 GIVEN = "    [given]"  # marks an option that the command line sets
+READING = ("tiff_pages", "max_megapixels", "show_channels")  # how files are read and shown
 VALUE_RANGES = ("value_range", "value_range_A", "value_range_B")
 INTERNAL = ("explicit", "isTrain")  # attributes that are not options
 PROGRAM = "program"  # version of the program that saved the options
@@ -144,8 +145,9 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
 def saved_data_args(opt: Namespace) -> list[str]:
     """Return the arguments that read images as the training of the run `opt.name` did.
 
-    These are --preprocess, --load_size and --crop_size (see `geometry_for_test`), and --dataroot with its --dataset_mode
-    unless `opt` has another one. Put them before a test's own arguments, which then take precedence.
+    These are --preprocess, --load_size and --crop_size (see `geometry_for_test`), the options READING and --to_srgb, and
+    --dataroot with its --dataset_mode unless `opt` has another one.
+    Put them before a test's own arguments, which then take precedence.
 
     Raises:
         UserError: the saved options are damaged.
@@ -158,6 +160,11 @@ def saved_data_args(opt: Namespace) -> list[str]:
         ops = parse_preprocess(opt.preprocess if "preprocess" in given else geometry.preprocess)
         if "crop_size" not in given and not {"resize", "crop"} <= set(ops):  # else --load_size follows --crop_size
             arguments.append(f"--load_size={geometry.load_size}")
+    for name in READING:
+        if name not in given and saved.get(name) is not None:
+            arguments.append(f"--{name}={_checked(opt, name, saved[name])}")
+    if saved.get("to_srgb"):
+        arguments.append("--to_srgb")
     roots = {name: saved[name] for name in DATAROOT_FLAGS if saved.get(name) not in (None, DATAROOT_UNSET)}
     if roots and given.isdisjoint(DATAROOT_FLAGS):
         arguments += [f"--{name}={_checked(opt, name, root)}" for name, root in roots.items()]

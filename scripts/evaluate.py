@@ -28,9 +28,18 @@ if __name__ == "__main__":
 
 # isort: split
 
-from data.eval_data import GroundTruth, ReadableImages, Skipped, common_size, find_targets, transform_of_page
+from data.eval_data import (
+    GroundTruth,
+    ReadableImages,
+    Skipped,
+    common_size,
+    describe_channels,
+    find_targets,
+    transform_of_page,
+)
 from data.image_folder import ImageFiles, Size, relative_stem, resolve_phase
-from data.image_io import ImageError, open_exif_transposed
+from data.image_io import ImageError, is_8_bit, open_exif_transposed, read_array
+from options.base_options import shown_channels, value_range
 from options.metric_options import add_metric_arguments, metric_config
 from util.cli import CLIParser, configure_stdio, positive_int, seed
 from util.errors import UserError, exit_on_user_error
@@ -104,7 +113,7 @@ def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> lis
         record = read_record(folder) if is_page else {}
         if is_page:
             check_complete(folder, visual)
-        inputs = folder / "images" / visual.replace("fake_A", "real_B").replace("fake_B", "real_A")
+        inputs = folder / "images" / opposite(visual)
         sources = inputs if is_page and inputs.name != visual and inputs.is_dir() else None
         if sources and all(other.title != IDENTITY_BASELINE for other in found):
             found.append(ResultSet(IDENTITY_BASELINE, folder, ImageFiles.from_dir(sources, limit), sources, record))
@@ -113,6 +122,11 @@ def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> lis
     if len(datasets) > 1:
         print(f"warning: the results have different inputs ({', '.join(datasets)}), so their metrics cannot be compared.")
     return found
+
+
+def opposite(visual: str) -> str:
+    """Return the visual that a translation was made from."""
+    return visual.replace("fake_A", "real_B").replace("fake_B", "real_A")
 
 
 def real_folder(opt: Namespace, result_sets: Sequence[ResultSet]) -> Path:
@@ -161,14 +175,22 @@ def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
     return opt.dataroot / f"{resolve_phase(str(opt.dataroot), phase, domain)}{domain}"
 
 
-def image_format(images: ImageFiles) -> tuple[Size | None, bool]:
+def image_format(images: ImageFiles) -> tuple[Size | None, bool, int | None]:
     """Return the common size of the files, None if they differ, and True if all of them are grayscale.
+
+    The last value is the number of bands of files that are not 8-bit images of 1 or 3 bands, None if all are.
 
     Print a warning if only some are grayscale: the real images keep their colors.
     """
-    sizes, gray = set(), 0
+    sizes, gray, bands = set(), 0, None
     for path in images.paths:
         try:
+            if not is_8_bit(path):
+                array = read_array(path)
+                sizes.add(array.size)
+                bands = bands if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array.bands
+                gray += array.bands == 1
+                continue
             with open_exif_transposed(path) as image:
                 sizes.add(image.size)
                 gray += image.mode in GRAY_MODES
@@ -176,7 +198,7 @@ def image_format(images: ImageFiles) -> tuple[Size | None, bool]:
             raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
     if 0 < gray < len(images):
         print(f"warning: {images.root}: {gray} of {len(images)} images are grayscale. The real images keep their colors.")
-    return common_size(sizes), gray == len(images)
+    return common_size(sizes), gray == len(images), bands
 
 
 def parse(arguments: list[str]) -> Namespace:
@@ -201,6 +223,19 @@ def parse(arguments: list[str]) -> Namespace:
     )
     parser.add_argument("--visual", default="fake_B", help="images of a results page: images/<visual>")
     add_metric_arguments(parser.add_argument_group("metrics, at least one"))
+    parser.add_argument(
+        "--value_range",
+        type=value_range,
+        metavar="LO,HI",
+        help="sample values of black and white in files of other than 8 bits; by default those of the test, or the full "
+        "range of 16 bits",
+    )
+    parser.add_argument(
+        "--show_channels",
+        type=shown_channels,
+        metavar="R,G,B",
+        help="numbers of the channels, from 1, that metrics of three channels use; by default those of the test",
+    )
     parser.add_argument("--max_images", type=positive_int, help="maximum number of results per folder, and of real images")
     parser.add_argument("--seed", type=seed, default=0, help="random seed of KID's subsets")
     parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1: CPU; auto: a GPU if there is one")
@@ -223,23 +258,46 @@ def evaluate(opt: Namespace) -> None:
     results: dict[str, list[MetricResult]] = {}
     skipped: Skipped = {}
     real_sets: dict[ImageFiles, ReferenceSet] = {}
+    described: set[str] = set()
     for result_set in result_sets:
-        size, grayscale = image_format(result_set.images)
-        transform = transform_of_page(result_set.record, grayscale)
-        resized, all_targets = (images.with_format(size, grayscale, transform) for images in (real, all_real))
+        size, grayscale, bands = image_format(result_set.images)
+        transform = transform_of_page(result_set.record, bands or (1 if grayscale else 3))
+        exact_real = (
+            None
+            if bands is None
+            else exact_format_of_page(result_set.record, bands, opt.visual, opt.value_range, opt.show_channels)
+        )
+        resized, all_targets = (images.with_format(size, grayscale, transform, exact_real) for images in (real, all_real))
         if evaluator.needs("distribution") and resized not in real_sets:
             real_sets[resized] = ReferenceSet(ProgressImages(ReadableImages(resized, skipped), "real images"))
+        translations, sources = result_set.images, None
+        if evaluator.needs("faithfulness"):
+            sources = source_images(result_set)
+        if bands is not None:
+            exact_source = exact_format_of_page(
+                result_set.record, bands, opposite(opt.visual), opt.value_range, opt.show_channels
+            )
+            is_baseline = result_set.title == IDENTITY_BASELINE
+            translations = replace(translations, exact=exact_source if is_baseline else exact_real)
+            sources = sources and replace(sources, exact=exact_source)
         images = EvalImages(
-            ProgressImages(result_set.images, result_set.title),
+            ProgressImages(translations, result_set.title),
             real=real_sets.get(resized),
             target=result_set.targets(all_targets, skipped) if evaluator.needs("paired") else None,
-            source=source_images(result_set) if evaluator.needs("faithfulness") else None,
+            source=sources,
+            channels={} if exact_real is None else describe_channels(exact_real),
         )
+        if images.channels:
+            described.add(
+                "PSNR and SSIM use {all} channels, other metrics {shown}; range {value_range}".format(**images.channels)
+            )
         results[result_set.title] = evaluator.evaluate(images, split=real.root.name)
     if skipped:
         print(f"warning: {describe_skipped(skipped)}", file=sys.stderr)
     counts = {result_set.title: len(result_set.images) for result_set in result_sets}
     print(metric_table(results, {"results": counts, "real images": dict.fromkeys(counts, len(real))}))
+    for line in sorted(described):
+        print(line)
     differing = sorted({count for count in counts.values() if count != len(real)})
     if evaluator.needs("distribution") and differing:
         print(

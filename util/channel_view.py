@@ -37,6 +37,11 @@ class ChannelView:
             return [channel - 1 for channel in self.channels]
         return [0, 1, 2] if count >= 3 else [0]
 
+    def order(self, count: int) -> list[int]:
+        """Return the indices of all channels with the shown ones first: metrics of three channels take the first three."""
+        shown = self.indices(count)
+        return [*shown, *(index for index in range(count) if index not in shown)]
+
     def tensor(self, images: torch.Tensor) -> torch.Tensor:
         """Return (N, 1 or 3, H, W) in [-1, 1] of images (N, C, H, W) in [-1, 1]."""
         indices = self.indices(images.shape[1])

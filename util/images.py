@@ -34,8 +34,19 @@ def tensor2im(image: torch.Tensor) -> np.ndarray:
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Return the image (H, W[, 3]) with three channels: (H, W, 3)."""
+    """Return the uint8 image (H, W[, 3]) with three channels: (H, W, 3).
+
+    Of a float32 image (H, W, C) in [0, 255] these are the first three channels, or the first one three times, rounded.
+    """
+    if image.dtype != np.uint8:
+        shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
+        return np.repeat(shown.round().astype(np.uint8), 3 // shown.shape[2], axis=2)
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def tensor2float(image: torch.Tensor) -> np.ndarray:
+    """Return the float32 image (H, W, C) in [0, 255] of a tensor (1, C, H, W) in [-1, 1], without loss of bits."""
+    return ((image[0].float() + 1) * 127.5).clamp(0, 255).cpu().permute(1, 2, 0).numpy()
 
 
 def save_image(image: torch.Tensor | np.ndarray, path: Path) -> None:

@@ -50,6 +50,7 @@ def options(dataroot: Path, is_train: bool = True, **changes: Any) -> Namespace:
         direction="AtoB",
         explicit=frozenset(),
         value_range=None,
+        show_channels=None,
         value_range_A=None,
         value_range_B=None,
         tiff_pages="largest",

@@ -21,12 +21,15 @@ class EvalImages:
         target: the ground truth of each translation, in the order of `results`; None for a translation without one
             (paired metrics, which read it through `pairs`).
         source: the input of each translation, in the order of `results` (faithfulness metrics).
+        channels: which channels metrics of all and of three channels use, in words, and the value range; empty for 8-bit
+            images of 1 or 3 channels.
     """
 
     results: Images
     real: ReferenceSet | None = None
     target: Iterable[np.ndarray | None] | None = None
     source: Images | None = None
+    channels: Mapping[str, str] = field(default_factory=dict)
 
     def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield each translation that has a ground truth, with the ground truth."""
@@ -75,6 +78,7 @@ class MetricSpec:
         load: create the metric from the option's value, the device and the seed. Load or download pretrained weights.
             Raise WeightsAbsentError if they are unavailable.
         packages: optional packages that must be installed, by their import names.
+        uses_all_channels: it compares all channels of an image; False: the three that are shown.
     """
 
     kind: Kind
@@ -82,6 +86,7 @@ class MetricSpec:
     argument: Mapping[str, Any]
     load: Callable[[Any, torch.device, int], Metric]
     packages: tuple[str, ...] = ()
+    uses_all_channels: bool = False
 
 
 @dataclass(frozen=True)

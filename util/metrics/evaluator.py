@@ -66,13 +66,22 @@ class MetricEvaluator:
                 " ".join(filter(None, (found.metric, found.variant))),
                 found.value,
                 METRICS[key].lower_is_better[found.metric],
-                settings | dict(found.settings),
+                settings | channels | dict(found.settings),
                 found.std,
                 found.metric,
             )
             for key, metric in self.metrics.items()
+            for channels in [self._channels(key, images)]
             for found in metric.measure(images)
         ]
+
+    @staticmethod
+    def _channels(key: str, images: EvalImages) -> dict[str, str]:
+        """Return the setting that says which channels a metric uses, and the value range."""
+        if not images.channels:
+            return {}
+        used = "all" if METRICS[key].uses_all_channels else "shown"
+        return {"channels": images.channels[used], "value_range": images.channels["value_range"]}
 
 
 def create_evaluator(

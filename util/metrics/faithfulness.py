@@ -56,9 +56,16 @@ class FaithfulnessMetrics:
     def measure(self, images: EvalImages) -> Iterator[Measurement]:
         """Compute the means. Raise UserError if a translation and its source differ in size."""
         assert images.source is not None
-        pairs = ((to_rgb(result), to_rgb(source)) for result, source in zip(images.results, images.source, strict=True))
+        pairs = (_comparable(*pair) for pair in zip(images.results, images.source, strict=True))
         for name, mean in zip(("PSNR_source", "SSIM_source"), mean_psnr_ssim(pairs, "--faithfulness"), strict=True):
             yield Measurement(name, mean, {"resize": None})
+
+
+def _comparable(result: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both images with all their channels if they agree, else three channels of each."""
+    if result.dtype == np.float32 and result.dtype == source.dtype and result.shape[2:] == source.shape[2:]:
+        return result, source
+    return to_rgb(result), to_rgb(source)
 
 
 FAITHFULNESS_SPEC = MetricSpec(
@@ -70,5 +77,6 @@ FAITHFULNESS_SPEC = MetricSpec(
         "or --features",
     },
     load=lambda value, device, seed: FaithfulnessMetrics(),
+    uses_all_channels=True,
     packages=("torchmetrics",),
 )

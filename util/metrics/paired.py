@@ -24,7 +24,7 @@ def psnr(result: np.ndarray, target: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio in dB: 10 log10(255² / mean squared difference); infinite for equal images.
 
     Args:
-        result, target: uint8 images (H, W, C) or (H, W) of the same shape.
+        result, target: uint8 images (H, W, C) or (H, W) of the same shape, or float32 images in [0, 255].
     Raises:
         ValueError: shapes or types differ.
     """
@@ -40,7 +40,8 @@ def ssim(result: np.ndarray, target: np.ndarray) -> float:
     that lie entirely inside the image count.
 
     Args:
-        result, target: uint8 images (H, W, C) or (H, W) of the same shape, at least 11 pixels a side.
+        result, target: uint8 images (H, W, C) or (H, W) of the same shape, or float32 images in [0, 255]; at least 11
+            pixels a side.
     Raises:
         ValueError: shapes or types differ, or the images are too small.
     """
@@ -56,9 +57,10 @@ def ssim(result: np.ndarray, target: np.ndarray) -> float:
 
 
 def _to_tensors(result: np.ndarray, target: np.ndarray) -> tuple[Tensor, Tensor]:
-    if result.shape != target.shape or result.dtype != np.uint8 or target.dtype != np.uint8:
+    if result.shape != target.shape or result.dtype != target.dtype or target.dtype not in (np.uint8, np.float32):
         raise ValueError(
-            f"expected uint8 images of the same shape, got {result.dtype} {result.shape} and {target.dtype} {target.shape}"
+            f"expected uint8 or float32 images of the same shape and type, "
+            f"got {result.dtype} {result.shape} and {target.dtype} {target.shape}"
         )
     return _nchw(result), _nchw(target)
 
@@ -146,6 +148,7 @@ PAIRED_SPEC = MetricSpec(
     lower_is_better={"PSNR": False, "SSIM": False},
     argument={"action": "store_true", "help": "PSNR and SSIM against the image of the same name in the target domain"},
     load=lambda value, device, seed: PairedMetrics(),
+    uses_all_channels=True,
     packages=("torchmetrics",),
 )
 LPIPS_SPEC = MetricSpec(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from util.errors import UserError, is_out_of_memory
-from util.images import describe_skipped, tensor2im, to_rgb
+from util.images import describe_skipped
 from util.metrics.base import EvalImages, MetricResult
 from util.metrics.evaluator import MetricEvaluator, format_metric
 from util.metrics.feature_extractors import Images, ReferenceSet
@@ -32,6 +32,13 @@ class EvalDataset(Protocol):
 
     def check(self, needs_pairs: bool) -> Iterator[str]:
         """Yield lines about the images. Raise UserError if `needs_pairs` and there are none."""
+
+    @property
+    def channels(self) -> Mapping[str, str]:
+        """Return `EvalImages.channels`."""
+
+    def to_pixels(self, image: Tensor) -> np.ndarray:
+        """Return the pixels that metrics compare of an image (1, C, H, W) in [-1, 1]."""
 
     def inputs(self) -> Iterator[tuple[Tensor, str]]:
         """Yield each image to translate, (1, C, H, W) in [-1, 1], and its name."""
@@ -189,6 +196,7 @@ class Validator:
             real=self.real_sets.get(size),
             target=self.dataset.targets(names, size) if needs("paired") else None,
             source=sources or None,
+            channels=self.dataset.channels,
         )
         return self.evaluator.evaluate(images, self.dataset.split)
 
@@ -198,8 +206,8 @@ class Validator:
         needs_sources = self.evaluator.needs("faithfulness")
         with fork_rng_seeded(self.evaluator.seed), torch.inference_mode():
             for image, name in tqdm(self.dataset.inputs(), desc="evaluating", unit=" images", leave=False, disable=None):
-                results.append(to_rgb(tensor2im(network(image.to(self.device)))))
+                results.append(self.dataset.to_pixels(network(image.to(self.device))))
                 if needs_sources:
-                    sources.append(to_rgb(tensor2im(image)))
+                    sources.append(self.dataset.to_pixels(image))
                 names.append(name)
         return results, sources, names
