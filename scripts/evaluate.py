@@ -34,6 +34,7 @@ from data.eval_data import (
     Skipped,
     common_size,
     describe_channels,
+    exact_format_of_page,
     find_targets,
     transform_of_page,
 )
@@ -179,7 +180,6 @@ def image_format(images: ImageFiles) -> tuple[Size | None, bool, int | None]:
     """Return the common size of the files, None if they differ, and True if all of them are grayscale.
 
     The last value is the number of bands of files that are not 8-bit images of 1 or 3 bands, None if all are.
-
     Print a warning if only some are grayscale: the real images keep their colors.
     """
     sizes, gray, bands = set(), 0, None
@@ -270,9 +270,8 @@ def evaluate(opt: Namespace) -> None:
         resized, all_targets = (images.with_format(size, grayscale, transform, exact_real) for images in (real, all_real))
         if evaluator.needs("distribution") and resized not in real_sets:
             real_sets[resized] = ReferenceSet(ProgressImages(ReadableImages(resized, skipped), "real images"))
-        translations, sources = result_set.images, None
-        if evaluator.needs("faithfulness"):
-            sources = source_images(result_set)
+        translations = result_set.images
+        sources = source_images(result_set) if evaluator.needs("faithfulness") else None
         if bands is not None:
             exact_source = exact_format_of_page(
                 result_set.record, bands, opposite(opt.visual), opt.value_range, opt.show_channels

@@ -162,7 +162,8 @@ class Translator:
         try:
             result = self.translate_array(self._from_numpy(image))
         except ImageError as error:
-            raise ValueError(f"expected an array (H, W[, C]), got {image.dtype} {image.shape}: it {error}") from None
+            wanted = " of uint8 or uint16" if self.input_range is None else ""
+            raise ValueError(f"expected an array (H, W[, C]){wanted}, got {image.dtype} {image.shape}: it {error}") from None
         pixels = result.pixels if result.alpha is None else np.dstack([result.pixels, result.alpha])
         return pixels[:, :, 0] if image.ndim == 2 and pixels.shape[2] == 1 else pixels
 

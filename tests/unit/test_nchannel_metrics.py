@@ -22,7 +22,7 @@ def test_psnr_and_ssim_use_all_bands_and_the_range_of_the_data(tmp_path: Path) -
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "x.npy", pixels)
     exact = ExactFormat(5, (2, 1, 0, 3, 4), ValueRange(0, 4095))
-    one, other = (next(iter(ImageFiles.from_dir(tmp_path / name).with_format(None, False, exact))) for name in "ab")
+    one, other = (next(iter(ImageFiles.from_dir(tmp_path / name).with_format(None, False, exact=exact))) for name in "ab")
     error = np.mean((first.astype(np.float64) - second) ** 2)
     assert psnr(one, other) == pytest.approx(10 * np.log10(4095**2 / error), abs=1e-3)
     assert ssim(one, one) == pytest.approx(1)
