@@ -10,6 +10,7 @@ import numpy as np
 from data.image_array import ImageArray, ImageError
 from data.image_io import read_array
 from data.image_reader import max_pixels, split_page
+from data.pillow_reader import is_srgb
 from data.value_range import Percentiles, ValueRange, parse_value_range
 from util.errors import UserError
 
@@ -55,7 +56,7 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> None:
     _compute_percentiles(opt, files)
     _complete_ranges(opt, samples)
     for domain, found in samples.items():
-        for line in _report(found, value_range_of(opt, domain)):
+        for line in _report(found, value_range_of(opt, domain), opt.to_srgb):
             print(f"note: {_folder(files[domain])}: {line}")
 
 
@@ -107,7 +108,9 @@ def _complete_ranges(opt: Namespace, samples: Mapping[str, Sequence[tuple[str, I
             setattr(opt, RANGE_OPTIONS[domain], str(default))
 
 
-def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange | None) -> Iterator[str]:
+def _report(
+    samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange | None, profiles_are_used: bool
+) -> Iterator[str]:
     """Yield a line for each property of the images that may surprise."""
     counts: Counter[str] = Counter()
     lowest, highest, clipped = float("inf"), float("-inf"), []
@@ -117,6 +120,8 @@ def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange |
         counts["constant"] += low == high
         counts["invisible"] += array.alpha is not None and not array.alpha.any()
         counts["pages"] += array.info.pages > 1
+        profile = array.info.icc_profile
+        counts["profile"] += profile is not None and not profiles_are_used and not is_srgb(profile)
         if mapped is None:
             continue
         clipped.append(mapped.clipped_share(array.pixels))
@@ -133,6 +138,8 @@ def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange |
         yield f"{counts['invisible']} {of} have an alpha of 0 everywhere; their colors are used"
     if counts["pages"]:
         yield f"{counts['pages']} {of} have several pages; the largest is used (--tiff_pages all: each page is an image)"
+    if counts["profile"]:
+        yield f"{counts['profile']} {of} have a color profile other than sRGB, which is ignored unless --to_srgb is set"
     if clipped and max(clipped) > 0:
         yield f"{np.mean(clipped):.2%} of the values of {len(clipped)} images checked lie outside {value_range}, clipped"
 

@@ -1,7 +1,8 @@
 """Image files of a dataset: find them, check that they are usable, load them one by one."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from util.errors import UserError
 from util.html.page_record import check_no_page, is_output_folder
 
 DATAROOT_UNSET = "placeholder"  # the published default of --dataroot
+# Systems and archivers put thumbnails and deleted files into these.
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 MAX_LISTED = 8  # names that an error message lists
 PROPOSAL_IMAGES = 4  # from which a value range is proposed
 
@@ -72,7 +75,18 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
         )
     if not images:
         raise UserError(f"{folder}: no images, only {len(files)} other files. Use names that end in {' '.join(EXTENSIONS)}.")
+    if len(images) < len(files):
+        _print_once(
+            f"{folder}: {describe_others(set(files) - set(images))} are not read, their names do not end as images do"
+        )
     return images[:limit]
+
+
+def describe_others(files: Iterable[str]) -> str:
+    """Return the number of files by ending, such as "7 other files (6 .txt, 1 without an ending)"."""
+    counts = Counter(Path(file).suffix.lower() or "without an ending" for file in files)
+    listed = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(MAX_LISTED))
+    return f"{sum(counts.values())} other files ({listed}{', …' if len(counts) > MAX_LISTED else ''})"
 
 
 def _images_among(files: Sequence[str]) -> list[str]:
@@ -105,7 +119,7 @@ def _walk(folder: str, outputs: list[str] | None = None) -> list[str]:
             outputs.append(here)
             subfolders.clear()
             continue
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name not in SYSTEM_FOLDERS)
         files += [str(Path(here, name)) for name in names if not name.startswith(".")]
     return files
 

@@ -28,6 +28,7 @@ from data.pillow_reader import (
     read_any_tiff,
     read_pillow,
     to_8_bit,
+    to_srgb,
 )
 from data.tiff_reader import MAX_LISTED_PAGES, Page, list_pages
 
@@ -69,10 +70,13 @@ def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Im
         return _array_to_rgb(READERS[name].read(file, page, max_pixels))
 
 
-def read_rgb_or_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Image.Image | ImageArray:
+def read_rgb_or_array(
+    path: str, page: Page = None, max_pixels: int = MAX_PIXELS, as_srgb: bool = False
+) -> Image.Image | ImageArray:
     """Read an image without loss of bands or bits: as 8-bit RGB if it has 8-bit samples of 1 or 3 bands, else as an array.
 
-    Args and errors are those of `read_array`. Transparent 8-bit images are composited over white.
+    Args and errors are those of `read_array`; `as_srgb` converts 8-bit images with a color profile, except TIFFs, to sRGB.
+    Transparent 8-bit images are composited over white.
     """
     with _open(path) as (file, head):
         name = _find_reader(head)
@@ -80,7 +84,7 @@ def read_rgb_or_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS
             with open_with_pillow(file, head, page, max_pixels) as image:
                 if not is_gray16(image):
                     ImageOps.exif_transpose(image, in_place=True)
-                    return to_8_bit(image).convert("RGB")
+                    return to_8_bit(to_srgb(image) if as_srgb else image).convert("RGB")
             file.seek(0)
         array = READERS[name].read(file, page, max_pixels)
         return _array_to_rgb(array) if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array

@@ -44,7 +44,7 @@ class ImageReader:
         """
         file, page = split_page(path)
         if set(self.channels) <= {1, 3}:
-            image = read_rgb_or_array(file, page, self.max_pixels)
+            image = read_rgb_or_array(file, page, self.max_pixels, self.to_srgb)
         else:
             image = read_array(file, page, self.max_pixels)
         if isinstance(image, ImageArray):

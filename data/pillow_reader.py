@@ -1,12 +1,13 @@
 """Images that Pillow decodes: as PIL images, and as arrays without loss of bands or bits."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     IMAGEDESCRIPTION,
@@ -174,6 +175,30 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return composite_over_white(image.convert("RGBA"))
     return image
+
+
+def is_srgb(profile: bytes) -> bool:
+    """Return True if a color profile says that it is sRGB; also if it cannot be read."""
+    try:
+        return "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    except (ImageCms.PyCMSError, OSError):
+        return True
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Return an 8-bit image converted from its color profile to sRGB; unchanged without a profile that can be used."""
+    profile = image.info.get("icc_profile")
+    if not profile or is_srgb(profile):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = "RGB" if image.mode in ("P", "CMYK", "YCbCr", "LAB") else image.mode
+        if image.mode in ("P", "PA"):
+            image = image.convert(mode)
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    return image if converted is None else converted
 
 
 def gray_to_8_bit(samples: np.ndarray) -> np.ndarray:

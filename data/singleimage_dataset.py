@@ -95,7 +95,9 @@ class SingleImageDataset(BaseDataset):
             try:
                 A, B = (self.transforms[d](self.images[d], rng) for d in "AB")
             except ImageTooSmallError as error:
-                raise UserError(f"{self.dataroot}: {error}. Use --preprocess none to test whole images.") from None
+                raise UserError(
+                    f"{self.source_folder.parent}: {error}. Use --preprocess none to test whole images."
+                ) from None
         return {"A": A, "B": B, "A_paths": self.path_A, "B_paths": self.path_B}
 
     def transforms_for_epoch(self, epoch: int) -> Sequence[TwoStageTransform]:

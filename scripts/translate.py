@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 # isort: split
 
+from data.image_reader import max_pixels
 from models import Translator
 from models.inference.image_io import Job, pending_jobs, plan_inputs, plan_video
 from models.inference.pipeline import Existing, translate_files
@@ -71,6 +72,12 @@ def build_parser() -> CLIParser:
         "--bf16", action="store_true", help="bfloat16 precision: faster on hardware that supports it, but less exact"
     )
     parser.add_argument(
+        "--max_megapixels",
+        type=positive_float,
+        default=None,
+        help="maximum size of an image in megapixels, 179 by default: a larger one may be an attack on the memory",
+    )
+    parser.add_argument(
         "--tile",
         type=image_size,
         nargs="?",
@@ -116,7 +123,13 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
         remove_stale_temp_files(folder.glob(".part.*"), alone=False)
     with tqdm(total=len(pending), unit=" images", dynamic_ncols=True, disable=None) as bar:
         failures = translate_files(
-            translator, pending, batch_size, arguments.num_threads, lambda job: bar.update(), existing=existing
+            translator,
+            pending,
+            batch_size,
+            arguments.num_threads,
+            lambda job: bar.update(),
+            existing=existing,
+            max_pixels=max_pixels(arguments),
         )
     for failure in failures:
         print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)

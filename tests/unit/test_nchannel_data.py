@@ -9,7 +9,7 @@ import tifffile
 import torch
 from array_files import noise
 from image_factory import options, two_domains
-from PIL import Image
+from PIL import Image, ImageCms
 
 from data import create_dataset
 from data.loader import Batch
@@ -183,6 +183,45 @@ def test_images_that_may_surprise_are_counted(tmp_path: Path, capsys: pytest.Cap
     two_domains(tmp_path / "colors")
     create_dataset(options(tmp_path / "colors"))
     assert "note" not in capsys.readouterr().out
+
+
+def swapped_profile() -> bytes:
+    """Return a color profile in which red is blue: sRGB with two tags exchanged, under another name."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace(b"rXYZ", b"?").replace(b"bXYZ", b"rXYZ").replace(b"?", b"bXYZ")
+    return profile.replace("sRGB".encode("utf-16-be"), "Swap".encode("utf-16-be"))
+
+
+def test_color_profiles_are_counted_and_converted_if_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for domain in "AB":
+        (tmp_path / f"train{domain}").mkdir()
+        Image.new("RGB", (24, 20), (200, 60, 20)).save(tmp_path / f"train{domain}" / "a.png", icc_profile=swapped_profile())
+    plain = batches(options(tmp_path))[0]["A"]
+    said = capsys.readouterr().out
+    assert "trainA: 1 of 1 images checked have a color profile other than sRGB, which is ignored unless --to_srgb" in said
+    converted = batches(options(tmp_path, to_srgb=True))[0]["A"]
+    assert "profile" not in capsys.readouterr().out
+    assert float(plain[0, 0].mean()) == pytest.approx(200 / 127.5 - 1, abs=1e-5)
+    assert float(converted[0, 2].mean()) > float(converted[0, 0].mean())
+
+
+def test_system_folders_are_left_out_and_other_files_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two_domains(tmp_path, n_A=3, n_B=2)
+    for folder in ("@eaDir", "__MACOSX", "$RECYCLE.BIN", ".thumbnails"):
+        (tmp_path / "trainA" / folder).mkdir()
+        (tmp_path / "trainA" / folder / "x.png").write_bytes((tmp_path / "trainA" / "00.png").read_bytes())
+    for name in ("a.jp2", "b.jp2", "clip.mts", "unnamed"):
+        (tmp_path / "trainA" / name).write_bytes(b"something")
+    assert len(create_dataset(options(tmp_path))) == 3
+    said = capsys.readouterr().out
+    assert "trainA: 4 other files (2 .jp2, 1 .mts, 1 without an ending) are not read" in said
+
+
+def test_the_limit_of_pixels_can_be_set(tmp_path: Path) -> None:
+    root = two_domains(tmp_path, n_A=1, n_B=1, size=(200, 100))
+    with pytest.raises(UserError, match="0 megapixels exceeds limit of 0"):
+        create_dataset(options(root, max_megapixels=0.01))
+    assert len(batches(options(root, max_megapixels=0.03))) == 1
 
 
 def test_negative_ranges_are_values_not_options() -> None:
