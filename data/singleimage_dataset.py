@@ -92,13 +92,15 @@ class SingleImageDataset(BaseDataset):
         if self.is_train:
             A, B = (self.crops[d](index, rng) for d in "AB")
         else:
-            try:
-                A, B = (self.transforms[d](self.images[d], rng) for d in "AB")
-            except ImageTooSmallError as error:
-                raise UserError(
-                    f"{self.source_folder.parent}: {error}. Use --preprocess none to test whole images."
-                ) from None
+            A, B = (self._whole_image(d, rng) for d in "AB")
         return {"A": A, "B": B, "A_paths": self.path_A, "B_paths": self.path_B}
+
+    def _whole_image(self, domain: str, rng: np.random.Generator) -> torch.Tensor:
+        try:
+            return self.transforms[domain](self.images[domain], rng)
+        except ImageTooSmallError as error:
+            path = self.path_A if domain == "A" else self.path_B
+            raise UserError(f"{path!r}: {error}. Use --preprocess none to test whole images.") from None
 
     def transforms_for_epoch(self, epoch: int) -> Sequence[TwoStageTransform]:
         return ()

@@ -127,7 +127,9 @@ def test_a_test_reads_both_images_uncropped(root: Path) -> None:
 
 def test_a_test_with_a_crop_larger_than_the_image_is_an_error(root: Path) -> None:
     opt = options(root, is_train=False, dataset_mode="singleimage", preprocess="crop", crop_size=999)
-    with pytest.raises(UserError, match=r"256x256 pixels .* smaller than --crop_size 999\. Use --preprocess none"):
+    with pytest.raises(
+        UserError, match=r"trainA/\S+: 256x256 pixels .* smaller than --crop_size 999\. Use --preprocess none"
+    ):
         list(create_dataset(opt))
 
 

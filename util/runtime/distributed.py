@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from io import StringIO
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from util.signals import STOP_SIGNALS, is_free
 # Maximum wait of a process for the others: the main process may evaluate or save meanwhile.
 TIMEOUT = timedelta(minutes=30)
 
-T = TypeVar("T", Tensor, np.ndarray)
+T = TypeVar("T", Tensor, np.ndarray, list[Any])
 
 
 def launched_world_size() -> int:
