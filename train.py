@@ -18,10 +18,9 @@ from pathlib import Path
 import torch
 
 from data import ImageDataLoader, create_dataset
-from data.eval_data import EvalDataset
 from models import create_model
 from models.base_model import BaseModel
-from models.networks import GENERATORS
+from models.evaluation import create_validator
 from options.metric_options import metric_config
 from options.saved_options import check_no_existing_run, describe_options, diff_options, parse_training, save_options
 from util.channel_view import ChannelView, parse_channels
@@ -29,7 +28,6 @@ from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import exit_on_user_error
 from util.files import remove_stale_temp_files
-from util.metrics.evaluator import create_evaluator
 from util.metrics.validation import Validator
 from util.runtime.checkpoint import Checkpointer
 from util.runtime.device import describe_device, parse_gpu_ids, select_device, set_deterministic
@@ -61,7 +59,7 @@ def train(opt: Namespace) -> None:
     # Only rank 0 writes. No other training may even read the directory while this one is about to write to it.
     with lock_dir(run_dir, "--checkpoints_dir and --name") if is_main_process() else nullcontext(False) as locked:
         check_no_existing_run(opt, run_dir)
-        validator = create_validator(opt, model)
+        validator = create_validator(opt, metric_config(opt), model)
         counter = ImageCounter(opt.epoch_count)
         checkpointer = Checkpointer(
             run_dir, model=model, counter=counter, dataset=dataset, validator=validator, keep=opt.keep_checkpoints
@@ -82,13 +80,7 @@ def train(opt: Namespace) -> None:
             save_options(opt, run_dir)
         if "name" not in opt.explicit:
             print(f"note: --name is not given; the run is named {opt.name}")
-        print(describe_options(opt))
-        print(model.describe(opt.verbose))
-        if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
-            print("note: --gan_mode wgangp is unstable without a gradient penalty, as published. Use --lambda_gp 10.")
-        print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}{describe_group()}")
-        if not opt.no_html:
-            print(f"training page: {run_dir / 'web' / 'index.html'}")
+        print_summary(opt, dataset, model, run_dir)
 
         view = ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)
         if view.changes(opt.output_nc):
@@ -163,30 +155,15 @@ def run_epochs(
                 visualizer.print(f"saved: {checkpointer.run_dir / 'latest_net_*.pth'}")
 
 
-def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
-    """Create the validator for the requested metrics. Skip metrics whose weights are unavailable, with a warning."""
-    config = metric_config(opt)
-    if not config or not is_main_process():
-        return None
-    evaluator = create_evaluator(
-        config, opt.seed, model.device, lambda error: print(f"warning: metric skipped, training continues: {error}")
-    )
-    if not evaluator.metrics:
-        return None
-    if opt.best_by is not None:
-        evaluator.check_computes(opt.best_by)
-    ema = model.ema.networks if model.ema else {}
-    name, generator = next(iter(model.generators.items()))
-    generators = {name: generator} | {average: network for average, network in ema.items() if average.startswith(name)}
-
-    def save_best(best: str) -> None:
-        model.save_networks("best", *(model.networks if best == name else ema))
-
-    dataset = EvalDataset(opt, any_size=GENERATORS[opt.netG].network.accepts_any_size)
-    validator = Validator(evaluator, dataset, generators, save_best, model.device, opt.best_by)
-    for line in validator.check():
-        print(line)
-    return validator
+def print_summary(opt: Namespace, dataset: ImageDataLoader, model: BaseModel, run_dir: Path) -> None:
+    """Print the options, the networks, the number of images, the device, and where the training page is."""
+    print(describe_options(opt))
+    print(model.describe(opt.verbose))
+    if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
+        print("note: --gan_mode wgangp is unstable without a gradient penalty, as published. Use --lambda_gp 10.")
+    print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}{describe_group()}")
+    if not opt.no_html:
+        print(f"training page: {run_dir / 'web' / 'index.html'}")
 
 
 def main() -> None:
