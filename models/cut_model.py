@@ -171,10 +171,10 @@ class CUTModel(BaseModel):
         if self.flipped:
             images = images.flip(3)
 
-        self.keys: list[SampledKeys] | None = None
+        self.keys: SampledKeys | None = None
         if self.is_train and self.can_batch_encoder and not self.flipped and self.opt.lambda_NCE > 0:
             outputs, features = self.netG(images, self.nce_layers)
-            self.keys = self._sample_keys(features, len(images) // len(self.real_A))
+            self.keys = self.criterionNCE.sample_keys(features, len(images) // len(self.real_A))
         else:
             outputs = self.netG(images)
         self.fake_B = outputs[: len(self.real_A)]
@@ -207,11 +207,11 @@ class CUTModel(BaseModel):
         if self.opt.lambda_GAN > 0:
             loss_G_GAN = self.criterionGAN(self.netD(self.fake_B), True).mean() * self.opt.lambda_GAN
 
-        nce_losses = self._nce_losses() if self.opt.lambda_NCE > 0 else [zero] * (1 + self.use_identity)
-        loss_NCE = torch.stack(nce_losses).mean()
+        nce_losses = self._nce_losses() if self.opt.lambda_NCE > 0 else zero.expand(1 + self.use_identity)
+        loss_NCE = nce_losses.mean()
 
         self.losses["G_GAN"] = loss_G_GAN
-        self.losses |= dict(zip(("NCE", "NCE_Y"), nce_losses, strict=False))
+        self.losses |= dict(zip(("NCE", "NCE_Y"), nce_losses.unbind(), strict=False))
         self.losses["G"] = loss_G_GAN + loss_NCE
         return self.losses["G"]
 
@@ -219,8 +219,8 @@ class CUTModel(BaseModel):
         """Return lambda_NCE * L_PatchNCE(G, F, src), where `tgt` = G(src)."""
         return self.criterionNCE(src, tgt, self.flipped) * self.opt.lambda_NCE
 
-    def _nce_losses(self) -> list[Tensor]:
-        """Return `calculate_NCE_loss` for (real_A, fake_B) and, with the identity loss, for (real_B, idt_B).
+    def _nce_losses(self) -> Tensor:
+        """Return `calculate_NCE_loss` for (real_A, fake_B) and, with the identity loss, for (real_B, idt_B): (1,) or (2,).
 
         Both pairs share their encoder passes if possible.
         """
@@ -229,17 +229,7 @@ class CUTModel(BaseModel):
             sources.append(self.real_B)
             outputs.append(self.idt_B)
         if not self.can_batch_encoder:
-            return [self.calculate_NCE_loss(src, tgt) for src, tgt in zip(sources, outputs, strict=True)]
+            return torch.stack([self.calculate_NCE_loss(src, tgt) for src, tgt in zip(sources, outputs, strict=True)])
         nce = self.criterionNCE
-        keys = self.keys or self._sample_keys(nce.encode_keys(torch.cat(sources)), len(sources))
-        queries = chunk_features(nce.encode(torch.cat(outputs)), len(outputs))
-        return [nce.compare(q, k, self.flipped) * self.opt.lambda_NCE for q, k in zip(queries, keys, strict=True)]
-
-    def _sample_keys(self, features: Sequence[Tensor], num_sources: int) -> list[SampledKeys]:
-        """Sample the keys of each source from the features (num_sources * N, C_l, H_l, W_l) of a shared pass."""
-        return [self.criterionNCE.sample_keys(part) for part in chunk_features(features, num_sources)]
-
-
-def chunk_features(features: Sequence[Tensor], chunks: int) -> list[list[Tensor]]:
-    """Split the features of a shared pass along the batch: return one list of feature maps per chunk."""
-    return [list(chunk) for chunk in zip(*(feature.chunk(chunks) for feature in features), strict=True)]
+        keys = self.keys or nce.sample_keys(nce.encode_keys(torch.cat(sources)), len(sources))
+        return nce.compare(nce.encode(torch.cat(outputs)), keys, self.flipped) * self.opt.lambda_NCE

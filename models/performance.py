@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.networks import GENERATORS
 from models.networks.base import Generator
 from util.errors import UserError
-from util.runtime.device import tune_malloc
+from util.runtime.device import on_gpu, tune_malloc
 from util.runtime.distributed import launched_world_size, wrap_ddp
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -124,7 +124,27 @@ def make_optimizer(
     """Return a fused Adam. With CUDA graphs its learning rate is a tensor that a captured step reads."""
     captured = config.cuda_graphs
     rate = torch.tensor(lr, device=device) if captured else lr
-    return torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True, capturable=captured)
+    optimizer = torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True, capturable=captured)
+    if on_gpu(device):
+        fill_missing_gradients(optimizer)
+    return optimizer
+
+
+def fill_missing_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Before each step, give zero gradients to parameters without one: the biases that a GPU does not add.
+
+    The zeros are allocated once, so that they cost no kernel.
+    """
+    zeros: dict[nn.Parameter, Tensor] = {}
+
+    def fill(*_: Any) -> None:
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            if parameter.grad is None and parameter.requires_grad:
+                if parameter not in zeros:
+                    zeros[parameter] = torch.zeros_like(parameter)
+                parameter.grad = zeros[parameter]
+
+    optimizer.register_step_pre_hook(fill)
 
 
 def wrap_network(network: nn.Module, config: PerformanceConfig, in_bf16: bool = True) -> nn.Module:

@@ -1,14 +1,16 @@
 """SinCUT: CUT trained on crops of a single pair of images, with StyleGAN2 layers (CUT, section 4.3 and appendix)."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.cut_model import CUTModel, default_nce_layers
 from models.losses.gradient_penalty import r1_penalty
+from models.losses.patch_nce import SampledKeys
 from models.networks import GENERATORS
 from util.cli import non_negative_float, set_declared_defaults
 
@@ -83,13 +85,16 @@ class SinCUTModel(CUTModel):
             self.losses["G"] = loss_G + self.losses["idt"]
         return self.losses["G"]
 
-    def _nce_losses(self) -> list[Tensor]:
+    def _nce_losses(self) -> Tensor:
         """Return the losses of CUT, encoding only the receptive fields of the patches if possible."""
         if self.keys is None or not self.encodes_patches:
             return super()._nce_losses()
         outputs = [self.fake_B, self.idt_B] if self.use_identity else [self.fake_B]
+        pairs: Iterable[tuple[Tensor, SampledKeys]] = zip(outputs, self.keys.split(), strict=True)
+        if self.criterionNCE.can_share_passes:
+            pairs = [(torch.cat(outputs), self.keys)]
         losses = []
-        for output, keys in zip(outputs, self.keys, strict=True):
-            patches = self.netG(output, self.nce_layers, patch_ids=keys.patch_ids)
-            losses.append(self.criterionNCE.compare_patches(patches, keys) * self.opt.lambda_NCE)
-        return losses
+        for images, keys in pairs:
+            patches = self.netG(images, self.nce_layers, patch_ids=keys.patch_ids)
+            losses.append(self.criterionNCE.compare_patches(patches, keys))
+        return torch.cat(losses) * self.opt.lambda_NCE

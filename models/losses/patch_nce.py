@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.patch_sampler import PatchSampler
-from util.runtime.distributed import gather_from_other_ranks
+from models.networks.patch_sampler import PatchSampler, can_stack
+from util.runtime.device import on_gpu
+from util.runtime.distributed import gather_from_other_ranks, world_size
 
 # Fills the diagonal of the negative logits, because the positive has a logit of its own. exp(-10 / 0.07) is negligible.
 MASK_LOGIT = -10.0
@@ -48,10 +49,30 @@ def patch_nce(
 
 @dataclass(frozen=True)
 class SampledKeys:
-    """The keys of one source image batch, one entry per layer: patch ids (S_l,) and encoder features (N, C_l, S_l)."""
+    """The keys of T batches of N source images, one entry per layer.
+
+    Attributes:
+        patch_ids: (T, S_l), each row for all images of one source.
+        patches: encoder features (T * N, C_l, S_l), source by source.
+    """
 
     patch_ids: list[Tensor]
     patches: list[Tensor]
+
+    @property
+    def num_sources(self) -> int:
+        """The number T of sources."""
+        return len(self.patch_ids[0])
+
+    def split(self) -> list["SampledKeys"]:
+        """Return the keys of each source."""
+        ids, patches = (split_sources(tensors, self.num_sources) for tensors in (self.patch_ids, self.patches))
+        return [SampledKeys(*pair) for pair in zip(ids, patches, strict=True)]
+
+
+def split_sources(tensors: Sequence[Tensor], num_sources: int) -> list[list[Tensor]]:
+    """Split the tensors of all layers into equal parts along the batch: return one list of tensors per source."""
+    return [list(part) for part in zip(*(tensor.chunk(num_sources) for tensor in tensors), strict=True)]
 
 
 class PatchNCELoss:
@@ -95,7 +116,7 @@ class PatchNCELoss:
         `mirrored`: `tgt` is flipped left to right with respect to `src`.
         """
         features = self.encode(tgt)
-        return self.compare(features, self.sample_keys(self.encode_keys(src)), mirrored)
+        return self.compare(features, self.sample_keys(self.encode_keys(src)), mirrored)[0]
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the encoder features (N, C_l, H_l, W_l) of every layer."""
@@ -106,25 +127,44 @@ class PatchNCELoss:
         with torch.no_grad():
             return self.encode(images)
 
-    def sample_keys(self, features: Sequence[Tensor]) -> SampledKeys:
-        """Sample patches of feature maps (N, C_l, H_l, W_l), without a gradient. The feature maps are not stored."""
-        patch_ids = self.sampler.sample_ids(features, self.num_patches, self.rng)
+    def sample_keys(self, features: Sequence[Tensor], num_sources: int = 1) -> SampledKeys:
+        """Sample patches of feature maps (num_sources * N, C_l, H_l, W_l), without a gradient. The maps are not stored."""
+        patch_ids = self.sampler.sample_ids(features, self.num_patches, self.rng, num_sources)
         with torch.no_grad():
             return SampledKeys(patch_ids, self.sampler.gather(features, patch_ids))
 
     def compare(self, features: Sequence[Tensor], keys: SampledKeys, mirrored: bool = False) -> Tensor:
-        """Return the loss between the keys and the patches at the same positions of `features`; a scalar."""
+        """Return the loss between the keys and the patches at the same positions of `features`, for each source: (T,)."""
         return self.compare_patches(self.sampler.gather(features, keys.patch_ids, mirrored), keys)
 
     def compare_patches(self, query_patches: Sequence[Tensor], keys: SampledKeys) -> Tensor:
-        """Return the loss between the keys and patches (N, C_l, S_l); a scalar."""
+        """Return the loss between the keys and patches (T * N, C_l, S_l), for each source: (T,)."""
+        if self.can_share_passes:
+            return self._losses(query_patches, keys)
+        parts = zip(split_sources(query_patches, keys.num_sources), keys.split(), strict=True)
+        return torch.cat([self._losses(queries, part) for queries, part in parts])
+
+    @property
+    def can_share_passes(self) -> bool:
+        """Return True if all sources share a pass (see `on_gpu`)."""
+        other_ranks = self.all_negatives and world_size() > 1  # have keys of one source at a time
+        return on_gpu(self.rng.device) and not other_ranks
+
+    def _losses(self, query_patches: Sequence[Tensor], keys: SampledKeys) -> Tensor:
         with torch.no_grad():
             projected_keys = self.netF(keys.patches)
         queries = self.netF(query_patches)
-        per_layer = [self._layer_loss(q, k, len(query_patches[0])) for q, k in zip(queries, projected_keys, strict=True)]
-        return torch.stack(per_layer).mean()
+        num_groups = keys.num_sources if self.all_negatives else len(query_patches[0])
+        if can_stack(queries):
+            losses = patch_nce(torch.cat(queries), torch.cat(projected_keys), len(queries) * num_groups, self.temperature)
+            per_layer = losses.view(len(queries), keys.num_sources, -1).mean(2)
+        else:
+            pairs = zip(queries, projected_keys, strict=True)
+            layer_losses = [self._layer_losses(layer_queries, layer_keys, num_groups) for layer_queries, layer_keys in pairs]
+            per_layer = torch.stack([losses.view(keys.num_sources, -1).mean(1) for losses in layer_losses])
+        return per_layer.mean(0)
 
-    def _layer_loss(self, queries: Tensor, keys: Tensor, batch_size: int) -> Tensor:
+    def _layer_losses(self, queries: Tensor, keys: Tensor, num_groups: int) -> Tensor:
         if self.all_negatives:
-            return patch_nce(queries, keys, 1, self.temperature, gather_from_other_ranks(keys)).mean()
-        return patch_nce(queries, keys, batch_size, self.temperature).mean()
+            return patch_nce(queries, keys, num_groups, self.temperature, gather_from_other_ranks(keys))
+        return patch_nce(queries, keys, num_groups, self.temperature)

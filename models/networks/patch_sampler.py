@@ -2,6 +2,8 @@
 
 CUT, section 3: H_l, a two-layer MLP for each of the chosen layers l, maps encoder features to z_l = H_l(G_enc^l(x)).
 A patch is one position of a feature map. Its id is the row-major index into H*W.
+
+On a GPU, all layers and all sources are processed at once (see `on_gpu`).
 """
 
 from collections.abc import Sequence
@@ -9,6 +11,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from util.runtime.device import on_gpu
 
 
 def sample_patch_ids(features: Tensor, num_patches: int, generator: torch.Generator) -> Tensor:
@@ -20,18 +24,62 @@ def sample_patch_ids(features: Tensor, num_patches: int, generator: torch.Genera
     return torch.randperm(height * width, generator=generator, device=generator.device)[:num_patches]
 
 
+def sample_patch_ids_at_once(
+    sizes: Sequence[int], num_patches: int, num_sources: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Sample ids as `sample_patch_ids`, for feature maps of these numbers of positions and several sources.
+
+    All samples come from one selection of the largest random keys: `torch.randperm` launches 17 kernels on a GPU for each.
+    Returns ids (num_sources, S_l) for every layer.
+    """
+    sampled = [layer for layer, size in enumerate(sizes) if size > num_patches]
+    patch_ids = {}
+    if sampled:
+        shape = (len(sampled), num_sources, max(sizes))
+        largest = torch.iinfo(torch.int32).max
+        keys = torch.randint(largest, shape, dtype=torch.int32, generator=generator, device=generator.device)
+        for row, layer in enumerate(sampled):
+            keys[row, :, sizes[layer] :] = -1
+        patch_ids = dict(zip(sampled, keys.topk(num_patches, sorted=False).indices.unbind(), strict=True))
+    return [
+        patch_ids[layer] if layer in patch_ids else torch.arange(size, device=generator.device).expand(num_sources, -1)
+        for layer, size in enumerate(sizes)
+    ]
+
+
+def gather_positions(features: Tensor, ids: Tensor) -> Tensor:
+    """Return the vectors of feature maps (N, C, H, W) at row-major positions, (N, C, S).
+
+    `ids` are (S,) for all images, or (T, S): then the batch has T equal parts, each with its own ids.
+    """
+    ids = torch.atleast_2d(ids)
+    is_nhwc = on_gpu(features.device) and not features.is_contiguous()
+    if is_nhwc:  # the gradient has the memory format of the feature maps
+        maps = features.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (len(ids), -1))
+        index = ids[:, None, :, None].expand(-1, maps.shape[1], -1, maps.shape[3])
+        return maps.gather(2, index).transpose(2, 3).flatten(0, 1)
+    maps = features.flatten(2).unflatten(0, (len(ids), -1))
+    index = ids[:, None, None].expand(-1, *maps.shape[1:3], -1)
+    return maps.gather(3, index).flatten(0, 1)
+
+
 def mirrored_ids(patch_ids: Tensor, width: int) -> Tensor:
     """Return the ids of the same patches in a feature map of this width that is flipped left to right."""
     return patch_ids + (width - 1) - 2 * (patch_ids % width)
 
 
 def normalize(vectors: Tensor, epsilon: float = 1e-7) -> Tensor:
-    """Return x / (||x|| + epsilon) for every row of (N, C).
+    """Return x / (||x|| + epsilon) for every row of (..., C).
 
     Not `F.normalize`: the vectors of freshly initialized heads are so short that the epsilon matters. The gradient is
     finite at zero.
     """
-    return vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + epsilon)
+    return vectors / (torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) + epsilon)
+
+
+def can_stack(tensors: Sequence[Tensor]) -> bool:
+    """Return True if one operation should process all tensors: they are on a GPU and have one shape."""
+    return on_gpu(tensors[0].device) and len({tensor.shape for tensor in tensors}) == 1
 
 
 class PatchSampler(nn.Module):
@@ -54,25 +102,35 @@ class PatchSampler(nn.Module):
                 mlp = nn.Sequential(nn.Linear(layer_channels, nc), nn.ReLU(), nn.Linear(nc, nc))
                 self.add_module(f"mlp_{index}", mlp)
 
-    def sample_ids(self, features: Sequence[Tensor], num_patches: int, generator: torch.Generator) -> list[Tensor]:
-        """Sample patch ids for every feature map (see `sample_patch_ids`)."""
-        return [sample_patch_ids(feature, num_patches, generator) for feature in features]
+    def sample_ids(
+        self, features: Sequence[Tensor], num_patches: int, generator: torch.Generator, num_sources: int = 1
+    ) -> list[Tensor]:
+        """Sample patch ids (num_sources, S_l) for every feature map (see `sample_patch_ids`)."""
+        if on_gpu(generator.device):
+            sizes = [feature.shape[2:].numel() for feature in features]
+            return sample_patch_ids_at_once(sizes, num_patches, num_sources, generator)
+        per_source = [
+            [sample_patch_ids(feature, num_patches, generator) for feature in features] for _ in range(num_sources)
+        ]
+        return [torch.stack(ids) for ids in zip(*per_source, strict=True)]
 
     def gather(self, features: Sequence[Tensor], patch_ids: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
-        """Return the patches (N, C_l, S_l) with ids (S_l,) of feature maps (N, C_l, H_l, W_l).
+        """Return the patches (N, C_l, S_l) of feature maps (N, C_l, H_l, W_l); ids as for `gather_positions`.
 
         If the feature maps are `mirrored` left to right, the ids are those of the unflipped map. Only the ids are
         converted: no feature map is flipped or permuted.
         """
         if mirrored:
             patch_ids = [mirrored_ids(ids, feature.shape[3]) for feature, ids in zip(features, patch_ids, strict=True)]
-        return [feature.flatten(2).index_select(2, ids) for feature, ids in zip(features, patch_ids, strict=True)]
+        return [gather_positions(feature, ids) for feature, ids in zip(features, patch_ids, strict=True)]
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
         """Project and normalize patches (N, C_l, S_l) to unit vectors (N * S_l, nc), image by image."""
         vectors = [patch.transpose(1, 2).flatten(0, 1) for patch in patches]
         if self.use_mlp:
             vectors = [self.get_submodule(f"mlp_{index}")(vector) for index, vector in enumerate(vectors)]
+        if can_stack(vectors):
+            return list(normalize(torch.stack(vectors)).unbind())
         return [normalize(vector) for vector in vectors]
 
 
@@ -85,9 +143,12 @@ class ReshapeF(PatchSampler):
     def __init__(self) -> None:
         super().__init__(channels=(), use_mlp=False)
 
-    def sample_ids(self, features: Sequence[Tensor], num_patches: int, generator: torch.Generator) -> list[Tensor]:
+    def sample_ids(
+        self, features: Sequence[Tensor], num_patches: int, generator: torch.Generator, num_sources: int = 1
+    ) -> list[Tensor]:
         """Return the ids of all cells; `num_patches` is ignored."""
-        return [torch.arange(self.GRID_SIZE**2, device=feature.device) for feature in features]
+        cells = torch.arange(self.GRID_SIZE**2, device=features[0].device).expand(num_sources, -1)
+        return [cells for _ in features]
 
     def gather(self, features: Sequence[Tensor], patch_ids: Sequence[Tensor], mirrored: bool = False) -> list[Tensor]:
         """Return the average of every cell (N, C_l, 16) of feature maps (N, C_l, H_l, W_l)."""

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.layers import NORMS, Downsample, use_bias
+from models.networks.layers import NORMS, Downsample, fused_layers, use_bias
 from util.errors import ImageSizeError
 
 
@@ -38,7 +38,9 @@ class PatchGAN(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image)
+        for _, layer in fused_layers(self.model, range(len(self.model))):
+            image = layer(image)
+        return image
 
 
 class PatchDiscriminator(PatchGAN):
@@ -86,4 +88,6 @@ class PixelDiscriminator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
+        for _, layer in fused_layers(self.net, range(len(self.net))):
+            image = layer(image)
+        return image

@@ -4,13 +4,13 @@ The first half of the generator is the encoder, whose feature maps PatchNCE comp
 indices into `model`, the Sequential that holds every layer; the state dict keys are those indices too.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from models.networks.base import Generator, validate_nce_layers
-from models.networks.layers import NORMS, Downsample, InstanceNorm, ReflectionPad, Upsample, use_bias
+from models.networks.layers import NORMS, Downsample, ReflectionPad, Upsample, fused_layers, use_bias
 from models.networks.winograd import Conv3x3
 
 
@@ -154,23 +154,3 @@ class ResnetGenerator(Generator):
     def _followed_by_inplace_relu(self, index: int) -> bool:
         next_layers = (layer for layer in self.model[index + 1 :] if not isinstance(layer, nn.Identity))
         return isinstance(next(next_layers, None), nn.ReLU)
-
-
-def fused_layers(
-    layers: nn.Sequential, indices: Sequence[int], unfused: Collection[int] = ()
-) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
-    """Yield (index, layer) for the layers at `indices`, in order, with instance norms and ReLUs fused.
-
-    An instance norm and the ReLU after it become one layer under the ReLU's index, unless the norm's index is in `unfused`.
-    """
-    pending_norm: InstanceNorm | None = None
-    for index in indices:
-        layer = layers[index]
-        next_layer = layers[index + 1] if index + 1 < len(layers) else None
-        if pending_norm is not None:
-            yield index, pending_norm.fused_relu
-            pending_norm = None
-        elif isinstance(layer, InstanceNorm) and isinstance(next_layer, nn.ReLU) and index not in unfused:
-            pending_norm = layer
-        else:
-            yield index, layer

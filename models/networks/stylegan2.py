@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.base import Generator, NoiseSource, validate_nce_layers
+from models.networks.patch_sampler import gather_positions
 from models.networks.patchgan import to_patches
 from models.networks.stylegan2_layers import (
     ACTIVATION_GAIN,
@@ -106,9 +107,10 @@ class ReceptiveField:
 
 
 def crop_receptive_fields(image: Tensor, patch_ids: Tensor, field: ReceptiveField) -> tuple[Tensor, Tensor]:
-    """Crop the receptive fields of `patch_ids` (P,), row-major indices into the feature map of `image` (N, C, H, W).
+    """Crop the receptive fields of `patch_ids`, row-major indices into the feature map of `image` (N, C, H, W).
 
-    Returns the crops (N * P, C, S, S), image by image, and the index of each patch in its crop's own feature map, (P,).
+    `patch_ids` are (P,) or (T, P), as for `gather_positions`. Returns the crops (N * P, C, S, S), image by image, and the
+    index of each patch in its crop's own feature map, of the shape of `patch_ids`.
     A crop never leaves the image. At a border it is shifted inwards, so that it has the same padding there as the image.
     Padding on its other sides is wrong, but is outside the receptive field.
     """
@@ -119,10 +121,11 @@ def crop_receptive_fields(image: Tensor, patch_ids: Tensor, field: ReceptiveFiel
     left = (column - field.radius).clamp(0, map_width - side)
 
     pixel = torch.arange(field.pixels, device=patch_ids.device)
-    rows = (top * stride)[:, None] + pixel
-    columns = (left * stride)[:, None] + pixel
-    crops = image[:, :, rows[:, :, None], columns[:, None, :]]
-    return crops.transpose(1, 2).flatten(0, 1), (row - top) * side + column - left
+    offsets = (pixel[:, None] * image.shape[3] + pixel).flatten()
+    pixel_ids = ((top * image.shape[3] + left) * stride)[..., None] + offsets
+    crops = gather_positions(image, pixel_ids.flatten(-2))
+    crops = crops.unflatten(2, (-1, field.pixels, field.pixels)).transpose(1, 2)
+    return crops.flatten(0, 1), (row - top) * side + column - left
 
 
 class ConvStack(nn.Module):
@@ -241,21 +244,23 @@ class StyleGAN2Generator(Generator):
     def encode_patches(self, image: Tensor, layers: Sequence[int], patch_ids: Sequence[Tensor]) -> list[Tensor]:
         """Return the features at `layers`, but only at `patch_ids`: for each layer (N, C_l, P_l).
 
-        `patch_ids` are row-major indices (P_l,) into each feature map, the same for every image. If their receptive
-        fields together are smaller than the image, only those are encoded, with equal features and gradients.
+        `patch_ids` are row-major indices into each feature map, (P_l,) or (T, P_l) as for `gather_positions`. If the
+        receptive fields of an image together are smaller than the image, only those are encoded, with equal features and
+        gradients.
         """
         fields = [self._receptive_field(layer) for layer in layers]
         height, width = image.shape[2:]
-        num_pixels = sum(len(ids) * field.pixels**2 for ids, field in zip(patch_ids, fields, strict=True))
+        num_pixels = sum(ids.shape[-1] * field.pixels**2 for ids, field in zip(patch_ids, fields, strict=True))
         if num_pixels >= height * width or not all(field.fits(height, width) for field in fields):
             maps = self(image, layers, encode_only=True)
-            return [features.flatten(2)[:, :, ids] for features, ids in zip(maps, patch_ids, strict=True)]
+            return [gather_positions(features, ids) for features, ids in zip(maps, patch_ids, strict=True)]
 
         patches = []
         for layer, ids, field in zip(layers, patch_ids, fields, strict=True):
             crops, ids_in_crops = crop_receptive_fields(image, ids, field)
-            features = self(crops, (layer,), encode_only=True)[0].flatten(2).unflatten(0, (len(image), len(ids)))
-            index = ids_in_crops[None, :, None, None].expand(*features.shape[:3], 1)
+            features = self(crops, (layer,), encode_only=True)[0].flatten(2).unflatten(0, (len(image), -1))
+            parts = torch.atleast_2d(ids_in_crops).repeat_interleave(len(image) // len(torch.atleast_2d(ids)), 0)
+            index = parts[:, :, None, None].expand(*features.shape[:3], 1)
             patches.append(features.gather(3, index)[..., 0].transpose(1, 2))
         return patches
 

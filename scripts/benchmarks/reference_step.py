@@ -83,11 +83,11 @@ class ReferencePatchNCELoss(PatchNCELoss):
     def encode_keys(self, images: Tensor) -> list[Tensor]:
         return self.encode(images)
 
-    def sample_keys(self, features: Sequence[Tensor]) -> SampledKeys:
+    def sample_keys(self, features: Sequence[Tensor], num_sources: int = 1) -> SampledKeys:
         patch_ids = []
         for feature in features:
             order = np.random.permutation(feature[0, 0].numel())[: self.num_patches]
-            patch_ids.append(torch.tensor(order, dtype=torch.long, device=feature.device))
+            patch_ids.append(torch.tensor(order, dtype=torch.long, device=feature.device)[None])
         return SampledKeys(patch_ids, gather_permuted(features, patch_ids))
 
     def compare(self, features: Sequence[Tensor], keys: SampledKeys, mirrored: bool = False) -> Tensor:
@@ -95,7 +95,7 @@ class ReferencePatchNCELoss(PatchNCELoss):
         queries, sources = self.sampler(gather_permuted(upright, keys.patch_ids)), self.sampler(keys.patches)
         groups = 1 if self.all_negatives else len(features[0])
         per_layer = [patch_nce(q, k, groups, self.temperature).mean() for q, k in zip(queries, sources, strict=True)]
-        return torch.stack(per_layer).mean()
+        return torch.stack(per_layer).mean()[None]
 
 
 class ReferenceCUT(ReferenceMixin, CUTModel):
@@ -122,9 +122,9 @@ class ReferenceCycleGAN(ReferenceMixin, CycleGANModel):
 
 
 def gather_permuted(features: Sequence[Tensor], patch_ids: Sequence[Tensor]) -> list[Tensor]:
-    """Permute feature maps (N, C, H, W) to (N, H * W, C), then gather patch ids (S,); return (N, C, S) per layer."""
+    """Permute feature maps (N, C, H, W) to (N, H * W, C), then gather patch ids (1, S); return (N, C, S) per layer."""
     return [
-        feature.permute(0, 2, 3, 1).flatten(1, 2)[:, ids].transpose(1, 2)
+        feature.permute(0, 2, 3, 1).flatten(1, 2)[:, ids[0]].transpose(1, 2)
         for feature, ids in zip(features, patch_ids, strict=True)
     ]
 

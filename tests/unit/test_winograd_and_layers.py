@@ -8,8 +8,8 @@ from golden_cases import Case, check_training_steps, find_cases
 from torch import Tensor, nn
 
 from models.networks import winograd
-from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample
-from models.networks.resnet import ResnetGenerator, fused_layers
+from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample, fused_layers
+from models.networks.resnet import ResnetGenerator
 from models.networks.winograd import CHUNK_TILES, Conv3x3
 
 STEPS = [case for case in find_cases([OWN_GOLDEN]) if case.info["kind"] == "training_steps"]

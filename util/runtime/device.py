@@ -42,6 +42,15 @@ def _make_current(gpu: int) -> torch.device:
     return device
 
 
+def on_gpu(device: torch.device) -> bool:
+    """Return True for a CUDA GPU, where a step should launch few kernels.
+
+    At small batch sizes a GPU waits for the program, which launches kernels one by one. The CPU keeps the simplest way to
+    compute, so that a run continues with unchanged rounding errors.
+    """
+    return device.type == "cuda"
+
+
 def parse_gpu_ids(gpu_ids: str) -> list[int]:
     """Return the GPU numbers of --gpu_ids; an empty list for "auto" and for the CPU.
 

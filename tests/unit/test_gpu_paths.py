@@ -1,0 +1,158 @@
+"""The computations that launch fewer kernels on a GPU, run on the CPU in float64: values and gradients do not change."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import OWN_GOLDEN, SHARED_GOLDEN
+from golden_cases import Case, check_training_steps, find_cases
+from tiny_models import CUT, SINCUT, assert_same, count_passes, double_model, take_step
+from torch import Tensor, nn
+
+from models.networks import patch_sampler
+from models.networks.layers import InstanceNorm, conv_before_norm
+from models.networks.patch_sampler import gather_positions, sample_patch_ids_at_once
+from models.networks.winograd import Conv3x3
+from models.performance import fill_missing_gradients
+
+STEPS = [case for case in find_cases([OWN_GOLDEN, SHARED_GOLDEN]) if case.info["kind"] == "training_steps"]
+USERS_OF_ON_GPU = ("networks.layers", "networks.patch_sampler", "losses.patch_nce", "performance")
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the paths of a GPU. Patches are sampled as on the CPU: one map after the other, source by source."""
+
+    def sample(sizes: list[int], num_patches: int, num_sources: int, generator: torch.Generator) -> list[Tensor]:
+        maps = [torch.empty(1, 1, size, 1) for size in sizes]
+        ids = [[patch_sampler.sample_patch_ids(each, num_patches, generator) for each in maps] for _ in range(num_sources)]
+        return [torch.stack(layer) for layer in zip(*ids, strict=True)]
+
+    for module in USERS_OF_ON_GPU:
+        monkeypatch.setattr(f"models.{module}.on_gpu", lambda device: True)
+    monkeypatch.setattr(patch_sampler, "sample_patch_ids_at_once", sample)
+
+
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("case", STEPS, ids=[case.name for case in STEPS])
+def test_golden_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_training_steps(case, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{CUT} --num_patches 300",  # more than some layers have positions
+        f"{CUT} --netF sample",
+        f"{CUT} --netF reshape",
+        f"{CUT} --nce_includes_all_negatives_from_minibatch true",
+        f"{CUT} --gan_mode wgangp --lambda_gp 1",
+        f"{CUT} --nce_layers 1,4,5,9",
+        f"{CUT} --channels_last",
+        SINCUT,
+        f"{SINCUT} --num_patches 3",
+    ],
+)
+def test_steps_equal_those_of_the_cpu(command: str, request: pytest.FixtureRequest) -> None:
+    plain = double_model(command)
+    take_step(plain, 2)
+    request.getfixturevalue("as_on_a_gpu")
+    model = double_model(command)
+    take_step(model, 2)
+    assert_same(model, plain)
+
+
+def test_sincut_encodes_the_patches_of_both_outputs_at_once(request: pytest.FixtureRequest) -> None:
+    passes = {}
+    for path in ("cpu", "gpu"):
+        if path == "gpu":
+            request.getfixturevalue("as_on_a_gpu")
+        model = double_model(SINCUT)
+        counted = count_passes(model)
+        take_step(model, 2)
+        passes[path] = counted["F"]
+    assert passes == {"cpu": 4, "gpu": 2}
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+class TestInstanceNorm:
+    def test_equals_pytorch_and_can_be_differentiated_twice(self) -> None:
+        image = (random_tensor(2, 3, 4, 5) * 4 + 2).requires_grad_()
+        torch.testing.assert_close(InstanceNorm(3)(image), F.instance_norm(image))
+        assert torch.autograd.gradcheck(InstanceNorm(3), image)
+        assert torch.autograd.gradgradcheck(InstanceNorm(3), image)
+
+    def test_output_can_be_overwritten(self) -> None:
+        """A view would be copied by the in-place layer behind the norm."""
+        image = random_tensor(2, 3, 4, 5).requires_grad_()
+        output = InstanceNorm(3)(image)
+        assert not output._is_view()
+        torch.testing.assert_close(F.leaky_relu(output, 0.2, inplace=True), F.leaky_relu(F.instance_norm(image), 0.2))
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+class TestUnusedBiases:
+    def test_are_not_added(self) -> None:
+        conv, image = Conv3x3(2, 2, bias=True).double(), random_tensor(1, 2, 6, 6)
+        torch.testing.assert_close(conv_before_norm(conv, image), F.conv2d(image, conv.weight))
+
+    def test_have_zero_gradients_and_keep_their_value(self) -> None:
+        model = double_model(CUT)
+        before = {key: value.clone() for key, value in model.networks["G"].state_dict().items()}
+        take_step(model)
+        bias = model.networks["G"].model[1].bias
+        assert torch.equal(bias.grad, torch.zeros_like(bias))
+        assert torch.equal(bias, before["model.1.bias"])
+
+    def test_are_added_if_patchnce_reads_the_convolution(self) -> None:
+        model = double_model(f"{CUT} --nce_layers 1,4")
+        take_step(model)
+        assert model.networks["G"].model[1].bias.grad.any()
+
+
+def test_missing_gradients_are_filled_with_the_same_zeros() -> None:
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = torch.optim.Adam(parameters)
+    fill_missing_gradients(optimizer)
+    memory = set()
+    for _ in range(2):
+        optimizer.zero_grad()
+        parameters[0].sum().backward()
+        optimizer.step()
+        memory.add(parameters[1].grad.data_ptr())
+    assert len(memory) == 1
+    assert torch.equal(parameters[1], torch.ones(2))
+
+
+class TestPatchIds:
+    def test_are_distinct_and_cover_the_map(self) -> None:
+        rng = torch.Generator().manual_seed(0)
+        seen: list[set[int]] = [set(), set(), set()]
+        for _ in range(60):
+            sampled = sample_patch_ids_at_once([64, 20, 5], 8, 2, rng)
+            assert [ids.shape for ids in sampled] == [(2, 8), (2, 8), (2, 5)]
+            for values, ids in zip(seen, sampled, strict=True):
+                assert all(len(set(row)) == len(row) for row in ids.tolist())
+                values.update(ids.flatten().tolist())
+        assert seen == [set(range(64)), set(range(20)), set(range(5))]
+
+    def test_differ_between_sources_and_layers(self) -> None:
+        first, second = sample_patch_ids_at_once([4096, 4096], 16, 2, torch.Generator().manual_seed(0))
+        assert len({tuple(sorted(row)) for row in (*first.tolist(), *second.tolist())}) == 4
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_patches_of_several_sources_are_gathered_in_their_memory_format(memory_format: torch.memory_format) -> None:
+    features = random_tensor(4, 3, 5, 6).contiguous(memory_format=memory_format).requires_grad_()
+    ids = torch.tensor([[0, 7], [29, 3]])
+    found = gather_positions(features, ids)
+    expected = torch.cat([part.flatten(2)[:, :, row] for part, row in zip(features.chunk(2), ids, strict=True)])
+    torch.testing.assert_close(found, expected)
+    weight = random_tensor(*found.shape, seed=1)
+    gradients = [torch.autograd.grad((patches * weight).sum(), features)[0] for patches in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].is_contiguous(memory_format=memory_format)
