@@ -25,6 +25,7 @@ from models.inference.export import (
     min_multiples,
     write_hub_folder,
 )
+from models.inference.raw_format import RAW_DTYPES, RawFormat, range_metadata
 from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
@@ -57,6 +58,12 @@ def build_parser() -> CLIParser:
         "--uint8", action="store_true", help="uint8 images (N, H, W, C) in 0…255 as input and output of the program"
     )
     parser.add_argument(
+        "--raw_io",
+        choices=list(RAW_DTYPES),
+        default=None,
+        help="samples (N, H, W, C) of this type, in the value range of the training, as input and output of the program",
+    )
+    parser.add_argument(
         "--check", action="store_true", help="compare the file with the original at several sizes; fail if they differ"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file or folder")
@@ -71,8 +78,10 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
     output = arguments.output or loaded.path.with_name(loaded.path.stem + suffix)
     if output.exists() and not arguments.overwrite:
         raise UserError(f"--output: {output} exists. Use --overwrite to replace it, or another --output.")
-    if format not in EXPORTERS and (arguments.uint8 or arguments.check):
-        flag = "--uint8" if arguments.uint8 else "--check"
+    if arguments.uint8 and arguments.raw_io:
+        raise UserError("--uint8: incompatible with --raw_io. Use one of them.")
+    if format not in EXPORTERS and (arguments.uint8 or arguments.check or arguments.raw_io):
+        flag = "--uint8" if arguments.uint8 else "--raw_io" if arguments.raw_io else "--check"
         raise UserError(f"{flag}: incompatible with --format {format}. Use --format {', '.join(EXPORTERS)}.")
     print(loaded.describe())
 
@@ -82,19 +91,22 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
     elif format in WEIGHT_FORMATS:
         WEIGHT_FORMATS[format](loaded.network, output)
     else:
-        _export_program(loaded, format, output, arguments.uint8, arguments.check)
+        _export_program(loaded, format, output, arguments.uint8, arguments.check, arguments.raw_io)
     print(f"written: {output}")
 
 
-def _export_program(loaded: LoadedGenerator, format: str, output: Path, uint8: bool, check: bool) -> None:
-    generator = loaded.network
-    difference = export_generator(generator, loaded.options.input_nc, output, format, uint8, check)
+def _export_program(
+    loaded: LoadedGenerator, format: str, output: Path, uint8: bool, check: bool, raw_io: str | None
+) -> None:
+    generator, ranges = loaded.network, (loaded.input_range, loaded.output_range)
+    raw = None if raw_io is None else RawFormat.create(raw_io, *ranges)
+    metadata = range_metadata(*ranges)
+    difference = export_generator(generator, loaded.options.input_nc, output, format, uint8, check, raw, metadata)
     multiple, smallest = generator.size_multiple, min_multiples(generator) * generator.size_multiple
     print(f"input: any batch size; sides that are multiples of {multiple} pixels, at least {smallest}")
     if check:
-        print(
-            f"check passed at several sizes: largest difference {difference:.2g} {'gray levels' if uint8 else 'in [-1, 1]'}"
-        )
+        unit = "gray levels" if uint8 else "in [-1, 1]" if raw is None else "in sample values"
+        print(f"check passed at several sizes: largest difference {difference:.2g} {unit}")
 
 
 def main() -> None:

@@ -18,13 +18,13 @@ from torch.export import Dim, ExportedProgram
 from data.image_folder import DATAROOT_UNSET
 from models.inference.checkpoint import HUB_INPUT_RANGE, HUB_OPTIONS, HUB_OUTPUT_RANGE, HUB_WEIGHTS, LoadedGenerator
 from models.inference.noise import ZeroNoise
+from models.inference.raw_format import TOLERANCE, RawFormat
 from models.networks.base import Generator
 from util.errors import UserError
 from util.runtime.weights import write_safetensors
 from util.version import format_version, program_version
 
 INPUT, OUTPUT = "image", "translation"  # names in ONNX files
-TOLERANCE = 1e-3  # in [-1, 1]; an eighth of a gray level
 TOLERANCE_8_BIT = 1  # gray level; truncation turns any difference into one
 #: Sizes to compare: the batch, and the sides beyond the smallest ones, in multiples of `size_multiple`.
 CHECKED_SHAPES = ((1, 0, 0), (3, 0, 3), (1, 5, 2))
@@ -37,23 +37,27 @@ class ExportMismatchError(Exception):
 
 
 class ExportableGenerator(nn.Module):
-    """A generator as a function of the image only: without noise, and for `uint8` with the conversions inside.
+    """A generator as a function of the image only: without noise, for `uint8` and `raw` with the conversions inside.
 
-    float: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]. uint8: (N, H, W, C) -> (N, H, W, C'), the layout of image
-    libraries. H and W are multiples of `size_multiple`, at least `min_multiples` of it.
+    float: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]. uint8 and raw: (N, H, W, C) -> (N, H, W, C'), the layout of
+    image libraries. H and W are multiples of `size_multiple`, at least `min_multiples` of it.
     """
 
-    def __init__(self, generator: Generator, input_nc: int, uint8: bool) -> None:
+    def __init__(self, generator: Generator, input_nc: int, uint8: bool, raw: RawFormat | None = None) -> None:
         super().__init__()
         generator.set_noise_source(ZeroNoise())
         self.generator = generator.eval()
         self.input_nc = input_nc
         self.uint8 = uint8
+        self.raw = raw
+        self.metadata: dict[str, str] = {}  # of the exported file
         self.size_multiple = generator.size_multiple
         self.min_multiples = min_multiples(generator)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the output of the generator, in the layout of the input."""
+        if self.raw is not None:
+            return self.raw.denormalize(self.generator(self.raw.normalize(image)))
         if not self.uint8:
             return self.generator(image)
         output = self.generator((image.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5)
@@ -62,7 +66,11 @@ class ExportableGenerator(nn.Module):
     def example(self, batch: int, extra_rows: int, extra_columns: int) -> Tensor:
         """Return an input whose sides exceed the smallest ones by these multiples of `size_multiple`."""
         height, width = (self.size_multiple * (self.min_multiples + extra) for extra in (extra_rows, extra_columns))
-        return random_images(batch, height, width, self.input_nc, self.uint8)
+        images = random_images(batch, height, width, self.input_nc, self.uint8)
+        if self.raw is None:
+            return images
+        lo, hi = self.raw.input_range.lo, self.raw.input_range.hi
+        return ((images.permute(0, 2, 3, 1) + 1) / 2 * (hi - lo) + lo).to(self.raw.dtype)
 
 
 def min_multiples(generator: Generator) -> int:
@@ -77,7 +85,14 @@ def random_images(batch: int, height: int, width: int, channels: int, uint8: boo
 
 
 def export_generator(
-    generator: Generator, input_nc: int, path: Path, format: str, uint8: bool = False, check: bool = True
+    generator: Generator,
+    input_nc: int,
+    path: Path,
+    format: str,
+    uint8: bool = False,
+    check: bool = True,
+    raw: RawFormat | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> float:
     """Write the generator to `path`, for any batch size and image size that it supports.
 
@@ -88,6 +103,8 @@ def export_generator(
         format: a key of `EXPORTERS`.
         uint8: images (N, H, W, C) of uint8 as input and output, instead of (N, C, H, W) in [-1, 1].
         check: run the file at several sizes and compare it with the original.
+        raw: samples (N, H, W, C) as files have them, as input and output; incompatible with `uint8`.
+        metadata: stored in the file, besides the program version and the formats of input and output.
     Returns:
         The largest difference from the original, in [-1, 1] or in gray levels; NaN without `check`.
     Raises:
@@ -95,13 +112,14 @@ def export_generator(
         ExportMismatchError: the difference is above the tolerance.
     """
     exporter = EXPORTERS[format]
-    exportable = ExportableGenerator(generator, input_nc, uint8)
+    exportable = ExportableGenerator(generator, input_nc, uint8, raw)
+    exportable.metadata = {**_metadata(exportable), **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, torch.no_grad():
         tmp_path = Path(folder, path.name)
         exporter.write(exportable, tmp_path)
         difference = largest_difference(exporter.load(tmp_path), exportable) if check else math.nan
-        tolerance = TOLERANCE_8_BIT if uint8 else TOLERANCE
+        tolerance = raw.tolerance if raw is not None else TOLERANCE_8_BIT if uint8 else TOLERANCE
         if difference > tolerance:
             raise ExportMismatchError(
                 f"--format {format}: the exported file differs from the original by {difference:.3g}, more than {tolerance}"
@@ -134,7 +152,7 @@ class Exporter:
 def _trace(exportable: ExportableGenerator) -> ExportedProgram:
     """Return the exported program with dynamic batch size, height and width."""
     height, width = (exportable.size_multiple * Dim(name, min=exportable.min_multiples) for name in ("rows", "columns"))
-    first = 1 if exportable.uint8 else 2
+    first = 2 if exportable.raw is None and not exportable.uint8 else 1
     shapes = {0: Dim("batch", min=1), first: height, first + 1: width}
     return torch.export.export(exportable, (exportable.example(2, 0, 1),), dynamic_shapes=(shapes,))
 
@@ -152,7 +170,7 @@ def _write_onnx(exportable: ExportableGenerator, path: Path) -> None:
             verbose=False,
         )
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, _metadata())
+    onnx.helper.set_model_props(model, exportable.metadata)
     onnx.save(model, path)
 
 
@@ -168,7 +186,7 @@ def _load_onnx(path: Path) -> Run:
 
 
 def _write_exported(exportable: ExportableGenerator, path: Path) -> None:
-    torch.export.save(_trace(exportable), path, extra_files=_metadata())
+    torch.export.save(_trace(exportable), path, extra_files=exportable.metadata)
 
 
 def _load_exported(path: Path) -> Run:
@@ -178,7 +196,7 @@ def _load_exported(path: Path) -> Run:
 def _write_torchscript(exportable: ExportableGenerator, path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):  # deprecation; --check compares the sizes
         torch.jit.trace(exportable, (exportable.example(2, 0, 1),), check_trace=False).save(
-            str(path), _extra_files=_metadata()
+            str(path), _extra_files=exportable.metadata
         )
 
 
@@ -187,9 +205,12 @@ def _load_torchscript(path: Path) -> Run:
         return torch.jit.load(str(path))
 
 
-def _metadata() -> dict[str, str]:
-    """Return what an exported file says about its origin."""
-    return {"program": format_version(program_version())}
+def _metadata(exportable: ExportableGenerator) -> dict[str, str]:
+    """Return what an exported file says about its origin and its samples."""
+    raw = exportable.raw
+    samples = str(raw.dtype).removeprefix("torch.") if raw else "uint8" if exportable.uint8 else "float32 in [-1, 1]"
+    channels = {"input_nc": str(exportable.input_nc), "samples": samples}
+    return {"program": format_version(program_version()), **channels}
 
 
 def _require(*names: str) -> list:
@@ -306,7 +327,9 @@ def _describe_program(trained: Any) -> str:
 
 def _public_options(loaded: LoadedGenerator) -> dict[str, Any]:
     saved = {key: loaded.saved_options[key] for key in PUBLIC_OPTIONS if key in loaded.saved_options}
-    return {**saved, **vars(loaded.options)}
+    ranges = {HUB_INPUT_RANGE: loaded.input_range, HUB_OUTPUT_RANGE: loaded.output_range}
+    known = {name: str(found) for name, found in ranges.items() if found is not None}
+    return {**saved, **known, **vars(loaded.options)}
 
 
 def _describe_sizes(network: Generator) -> str:

@@ -9,21 +9,25 @@ import pytest
 import torch
 from generators import checkpoint, generator, image
 
+from data.value_range import ValueRange
 from models import MODELS, Translator
 from models.inference.checkpoint import load_generator
 from models.inference.export import (
     EXPORTERS,
     PUBLIC_OPTIONS,
+    ExportableGenerator,
     ExportMismatchError,
     export_generator,
     latest_metrics,
     random_images,
     write_hub_folder,
 )
+from models.inference.raw_format import RawFormat, range_metadata
 from models.networks import GENERATORS
 from models.networks.base import Generator
 from options import TrainOptions
 from scripts.export import main
+from util.errors import UserError
 from util.runtime.weights import save_weights, write_safetensors
 from util.version import format_version, program_version
 
@@ -174,3 +178,32 @@ def test_the_published_size_of_a_stylegan2_generator_is_that_of_its_training(tmp
     (tmp_path / "run" / "train_opt.json").write_text('{"netG": "stylegan2", "ngf": 10, "net_size": 64}')
     options = load_generator(weights).options
     assert (options.ngf, options.net_size) == (10, 64)
+
+
+@pytest.mark.parametrize("format", list(EXPORTERS))
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_raw_samples_of_any_band_count(tmp_path: Path, dtype: str, format: str) -> None:
+    value_range = ValueRange(-1000, 400) if dtype == "float32" else None
+    raw = RawFormat.create(dtype, value_range, value_range)
+    network, file = generator(**SMALL, input_nc=5, output_nc=2), tmp_path / f"network{EXPORTERS[format].suffix}"
+    metadata = range_metadata(value_range, value_range)
+    assert export_generator(network, 5, file, format, raw=raw, metadata=metadata) <= raw.tolerance
+
+    pixels = ExportableGenerator(network, 5, False, raw).example(1, 0, 0)
+    found = EXPORTERS[format].load(file)(pixels).numpy()
+    translator = Translator(network, 5, "cpu", input_range=value_range, output_range=value_range)
+    expected = translator(pixels[0].numpy())
+    assert found.dtype == expected.dtype == np.dtype(dtype)
+    assert np.abs(found[0].astype(float) - expected).max() <= raw.tolerance
+
+
+def test_the_value_range_is_stored_in_an_onnx_file(tmp_path: Path) -> None:
+    value_range = ValueRange(-1000, 400)
+    export_generator(generator(**SMALL), 3, tmp_path / "a.onnx", "onnx", metadata=range_metadata(value_range, None))
+    properties = {entry.key: entry.value for entry in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert properties["input_value_range"] == "-1000,400" and properties["output_value_range"].startswith("full range")
+
+
+def test_a_raw_format_without_a_range_is_refused() -> None:
+    with pytest.raises(UserError, match="--value_range=LO,HI"):
+        RawFormat.create("float32", None, None)
