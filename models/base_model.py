@@ -42,7 +42,7 @@ class BaseModel(ABC):
         self.is_train: bool = opt.isTrain
         self.device = select_device(opt.gpu_ids)
         self.performance = resolve_performance_config(opt, self.device, self.cuda_graph_blocker)
-        configure_backend(self.device, self.performance)
+        configure_backend(self.device, self.performance, self.is_train)
         #: Source of every random sample of a step.
         self.rng = create_rng(self.device, opt.seed, self.performance)
 

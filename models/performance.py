@@ -17,7 +17,7 @@ from models.networks import GENERATORS
 from models.networks.base import Generator
 from util.errors import UserError
 from util.runtime.device import on_gpu, tune_malloc
-from util.runtime.distributed import launched_world_size, wrap_ddp
+from util.runtime.distributed import is_main_process, launched_world_size, wrap_ddp
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -39,8 +39,9 @@ def resolve_performance_config(
 ) -> PerformanceConfig:
     """Return the options for this device. With --fast, options that are not given take their best known value.
 
-    `cuda_graph_blocker` is that of the method (`BaseModel.cuda_graph_blocker`). Raises UserError if the method, the device
-    or this machine cannot do what is asked.
+    `cuda_graph_blocker` is that of the method (`BaseModel.cuda_graph_blocker`). Prints a note for every setting that --fast
+    leaves out, and if --compile is given on a CPU. Raises UserError if the method, the device or this machine cannot do
+    what is asked.
     """
 
     def problem_of(config: PerformanceConfig) -> str | None:
@@ -52,13 +53,22 @@ def resolve_performance_config(
     if problem := problem_of(config):
         raise UserError(problem)
     if opt.fast:
-        for name, value in _fast_preset(device).items():
+        for name, value in _fast_preset(device, opt.isTrain).items():
             if name not in names or name in opt.explicit:
                 continue
             faster = PerformanceConfig(**{**vars(config), name: value})
-            if not (incompatibility(opt, faster) or problem_of(faster)):
+            if problem := incompatibility(opt, faster) or problem_of(faster):
+                _note(f"--fast leaves out {problem}")
+            else:
                 config = faster
+    if config.compile and device.type == "cpu":
+        _note("--compile: makes a step slower on a CPU (2.4 times in a measurement). Leave it out.")
     return config
+
+
+def _note(message: str) -> None:
+    if is_main_process():
+        print(f"note: {message}")
 
 
 def incompatibility(opt: Namespace, config: PerformanceConfig) -> str | None:
@@ -81,10 +91,14 @@ def incompatibility(opt: Namespace, config: PerformanceConfig) -> str | None:
     return None
 
 
-def _fast_preset(device: torch.device) -> dict[str, Any]:
-    """Return the best known settings (docs/performance.md), the most valuable first."""
+def _fast_preset(device: torch.device, is_train: bool) -> dict[str, Any]:
+    """Return the best known settings (docs/performance.md), the most valuable first.
+
+    A test does not compile: it takes about a minute for every image size.
+    """
     if device.type == "cuda":
-        return {"precision": "bf16", "channels_last": True, "cuda_graphs": True, "compile": True}
+        preset = {"precision": "bf16", "channels_last": True, "cuda_graphs": True}
+        return {**preset, "compile": True} if is_train else preset
     if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16"):
         return {"precision": "bf16"}
     return {}
@@ -105,10 +119,15 @@ def _unsupported(config: PerformanceConfig, device: torch.device) -> str | None:
     return None
 
 
-def configure_backend(device: torch.device, config: PerformanceConfig) -> None:
-    """Apply the settings that are global to the process."""
+def configure_backend(device: torch.device, config: PerformanceConfig, is_train: bool) -> None:
+    """Apply the settings that are global to the process.
+
+    In training, cuDNN measures its algorithms for every new image size. --deterministic excludes it.
+    """
     if device.type == "cpu":
         tune_malloc()
+    if on_gpu(device) and is_train:
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     if config.precision == "tf32":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True

@@ -10,7 +10,7 @@ import torch
 from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, random_batch, take_step, tiny_model
 
 from models import MODELS
-from models.performance import PerformanceConfig, resolve_performance_config
+from models.performance import PerformanceConfig, configure_backend, resolve_performance_config
 from options import TestOptions, TrainOptions
 from util.errors import UserError
 
@@ -165,10 +165,41 @@ class TestCommandLines:
         assert resolve(TrainOptions().parse([])) == PerformanceConfig()
         assert resolve(TestOptions().parse([])) == PerformanceConfig()
 
-    def test_fast_leaves_out_what_the_method_cannot(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("models.performance._fast_preset", lambda device: {"cuda_graphs": True})
+    def test_fast_leaves_out_what_the_method_cannot(self, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+        monkeypatch.setattr("models.performance._fast_preset", lambda device, is_train: {"cuda_graphs": True})
         monkeypatch.setattr("models.performance._unsupported", lambda config, device: None)
         command = ["--model", "cycle_gan", "--fast"]
         assert not resolve(TrainOptions().parse(command)).cuda_graphs
+        assert "note: --fast leaves out --cuda_graphs: incompatible with the image pool" in capsys.readouterr().out
         assert resolve(TrainOptions().parse([*command, "--pool_size", "0"])).cuda_graphs
         assert resolve(TestOptions().parse(command)) == PerformanceConfig()  # a test has neither a step nor a pool
+        assert capsys.readouterr().out == ""
+
+    def test_fast_compiles_for_training_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("models.performance._unsupported", lambda config, device: None)
+        gpu = torch.device("cuda", 0)
+        for options, compiled in ((TrainOptions(), True), (TestOptions(), False)):
+            config = resolve_performance_config(options.parse(["--fast"]), gpu, lambda opt: None)
+            assert (config.compile, config.channels_last) == (compiled, True)
+
+    def test_compiling_for_a_cpu_prints_that_it_is_slower(self, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+        monkeypatch.setattr("models.performance._unsupported", lambda config, device: None)
+        resolve(TrainOptions().parse(["--compile"]))
+        assert "note: --compile: makes a step slower on a CPU" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("device", "is_train", "deterministic", "expected"),
+        [
+            ("cuda", True, False, True),
+            ("cuda", True, True, False),
+            ("cuda", False, False, False),
+            ("cpu", True, False, False),
+        ],
+    )
+    def test_cudnn_measures_its_algorithms_in_training(
+        self, device: str, is_train: bool, deterministic: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+        configure_backend(torch.device(device), PerformanceConfig(), is_train)
+        assert torch.backends.cudnn.benchmark is expected
