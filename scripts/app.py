@@ -1,8 +1,9 @@
 """Serve a web page to try generators: `python scripts/app.py`, then open the printed address."""
 
+import re
 import socket
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -24,6 +25,15 @@ from util.errors import UserError, exit_on_user_error
 from util.runtime.device import AUTO
 
 LOOPBACK = "127.0.0.1"
+HUGGING_FACE = "https://huggingface.co"
+ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?", re.ASCII)
+
+
+def origin(text: str) -> str:
+    """Parse an origin such as https://huggingface.co. It becomes a part of a header, so nothing else is accepted."""
+    if not ORIGIN.fullmatch(text):
+        raise ArgumentTypeError(f"{text!r} is not an origin such as {HUGGING_FACE}")
+    return text
 
 
 def build_parser() -> ArgumentParser:
@@ -39,6 +49,15 @@ def build_parser() -> ArgumentParser:
         "--host", default=LOOPBACK, help="address to listen on; any other address lets other machines connect"
     )
     parser.add_argument("--port", type=port, default=7860, help="port to listen on; 0 for any free port")
+    parser.add_argument(
+        "--embed",
+        metavar="ORIGIN",
+        type=origin,
+        nargs="?",
+        const=HUGGING_FACE,
+        default=None,
+        help=f"origin whose pages may show the app in a frame; without ORIGIN: {HUGGING_FACE}, which shows Spaces",
+    )
     parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1 for the CPU; auto: a GPU if there is one")
     parser.add_argument("--max_megabytes", type=positive_float, default=64, help="size limit of uploaded files in megabytes")
     parser.add_argument("--max_megapixels", type=positive_float, default=50, help="size limit of images in megapixels")
@@ -67,7 +86,8 @@ def serve(arguments: Namespace) -> None:
     if not ip_address(listener.getsockname()[0]).is_loopback:  # --host may be a name
         print("note: other machines can open this page")
         hosts = ["*"]
-    app = create_app(checkpoints, hosts, int(arguments.max_megabytes * 10**6), int(arguments.max_megapixels * 10**6))
+    limits = int(arguments.max_megabytes * 10**6), int(arguments.max_megapixels * 10**6)
+    app = create_app(checkpoints, hosts, *limits, embed_in=arguments.embed)
     print(
         f"{len(checkpoints)} generator{'s' * (len(checkpoints) != 1)}; open http://{arguments.host}:{listener.getsockname()[1]}",
         flush=True,

@@ -28,10 +28,12 @@ from util.errors import UserError
 
 PAGE = Path(__file__).with_name("web.html")
 MAX_CACHED_TRANSLATORS = 3
-# The page loads nothing from other servers, and no other page may embed it or send requests to it.
+# The page loads nothing from other servers, and no other page may send requests to it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob:; connect-src 'self'; "
+    "frame-ancestors {ancestors}; base-uri 'none'; form-action 'none'"
+)
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -43,7 +45,11 @@ class UploadRefusedError(Exception):
 
 
 def create_app(
-    checkpoints: Mapping[str, Callable[[], Translator]], hosts: list[str], max_bytes: int, max_pixels: int
+    checkpoints: Mapping[str, Callable[[], Translator]],
+    hosts: list[str],
+    max_bytes: int,
+    max_pixels: int,
+    embed_in: str | None = None,
 ) -> Starlette:
     """Create the web application.
 
@@ -52,8 +58,10 @@ def create_app(
         hosts: accepted values of the Host header. Others are refused, so that DNS rebinding cannot reach the server.
         max_bytes: size limit of uploaded files.
         max_pixels: size limit of images.
+        embed_in: origin whose pages may show this page in a frame; None: no page may.
     """
     names = list(checkpoints)
+    policy = CONTENT_SECURITY_POLICY.format(ancestors=embed_in or "'none'")
     load = lru_cache(MAX_CACHED_TRANSLATORS)(lambda name: checkpoints[name]())
     generator_lock = Lock()
 
@@ -66,7 +74,7 @@ def create_app(
                 raise UploadRefusedError(415, f"this file cannot be translated: it {error}") from None
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=HEADERS)
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=HEADERS | {"Content-Security-Policy": policy})
 
     async def list_names(request: Request) -> Response:
         return JSONResponse({"checkpoints": names, "max_bytes": max_bytes}, headers=HEADERS)

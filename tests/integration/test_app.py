@@ -6,7 +6,11 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,8 +25,24 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from models import Translator
+from scripts.app import build_parser
 
 LIMITS = ["--max_megabytes", "0.1", "--max_megapixels", "0.02"]
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[int]:
+    """Serve the two checkpoints in `folder`. Yield the port."""
+    line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", folder, "--port", "0", "--gpu_ids", "-1", *arguments]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as app:
+        try:
+            assert app.stdout is not None
+            first_line = app.stdout.readline()
+            match = re.fullmatch(r"2 generators; open http://127\.0\.0\.1:(\d+)\n", first_line)
+            assert match, first_line
+            yield int(match[1])
+        finally:
+            app.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +51,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path
     folder = tmp_path_factory.mktemp("runs")
     checkpoint(folder / "cat")
     checkpoint(folder / "dog", norm="batch")
-    line = [sys.executable, ROOT / "scripts/app.py", "--checkpoint", folder, "--port", "0", "--gpu_ids", "-1", *LIMITS]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as app:
-        try:
-            assert app.stdout is not None
-            first_line = app.stdout.readline()
-            match = re.fullmatch(r"2 generators; open http://127\.0\.0\.1:(\d+)\n", first_line)
-            assert match, first_line
-            yield int(match[1]), folder
-        finally:
-            app.terminate()
+    with serving(folder, *LIMITS) as port:
+        yield port, folder
 
 
 def send_request(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
@@ -85,6 +97,39 @@ def test_an_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_pat
         browser.find_element(By.ID, "file").send_keys(str(tmp_path / "notes.png"))
         wait.until(lambda page: "cannot be translated" in page.find_element(By.ID, "status").text)
         assert [message for message in console(browser) if "415" not in message] == []
+
+
+@contextmanager
+def framing(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Serve a page of another origin. Yield the origin and the file of the page."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", folder / "frame.html"
+        server.shutdown()
+
+
+def test_a_page_of_the_given_origin_shows_the_app_in_a_frame(served: tuple[int, Path], tmp_path: Path) -> None:
+    refusing, folder = served
+    with (
+        framing(tmp_path) as (origin, page),
+        serving(folder, "--embed", origin) as port,
+        headless_chromium(tmp_path / "profile") as browser,
+    ):
+        for number, options in ((refusing, 0), (port, 2)):
+            page.write_text(f"<iframe src='http://localhost:{number}'></iframe>")
+            browser.get(f"{origin}/frame.html?{number}")
+            browser.switch_to.frame(0)
+            if options:
+                WebDriverWait(browser, 60).until(lambda page: len(page.find_elements(By.TAG_NAME, "option")) == 2)
+            assert len(browser.find_elements(By.TAG_NAME, "option")) == options
+
+
+@pytest.mark.parametrize("text", ["*", "https://a; script-src *", "huggingface.co", "https://a/b", "https://\u00e4"])
+def test_what_is_no_origin_is_refused(text: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        build_parser().parse_args(["--embed", text])
+    assert refused.value.code == 2
 
 
 def test_an_image_waits_for_the_list_of_checkpoints(served: tuple[int, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from options import TestOptions, TrainOptions
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN_OPTIONS = {  # of torchrun, TensorBoard, Slurm, Docker and the Hugging Face command line
     *("--standalone", "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_id", "--rdzv_endpoint"),
-    *("--logdir", "--signal", "--shm-size", "--ipc", "--local-dir"),
+    *("--logdir", "--signal", "--shm-size", "--ipc", "--gpus", "--build-arg", "--local-dir"),
 }
 # The examples of docs/extending.md exist only in the copy of the project to which test_extending.py applies them.
 APPLICABLE = [page for page in PAGES if page.stem != "extending" or "bilinear" in GENERATORS]
