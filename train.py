@@ -22,6 +22,7 @@ from models import create_model
 from models.base_model import BaseModel
 from models.evaluation import create_validator
 from options.metric_options import metric_config
+from options.pretrained import parse_pretrained
 from options.saved_options import check_no_existing_run, describe_options, diff_options, parse_training, save_options
 from util.channel_view import ChannelView, parse_channels
 from util.cli import configure_stdio
@@ -169,7 +170,7 @@ def print_summary(opt: Namespace, dataset: ImageDataLoader, model: BaseModel, ru
 def main() -> None:
     configure_stdio()
     with exit_on_user_error():
-        opt = parse_training(sys.argv[1:])
+        opt = parse_pretrained(sys.argv[1:]) or parse_training(sys.argv[1:])
         gpus = parse_gpu_ids(opt.gpu_ids)
         if len(gpus) > 1 and launched_world_size() == 1:
             sys.exit(launch_processes(len(gpus), sys.argv))

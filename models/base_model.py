@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -261,12 +261,19 @@ class BaseModel(ABC):
         networks = self.saved_networks
         save_networks(self._run_dir(), label, {name: networks[name] for name in names or networks})
 
-    def load_networks(self, label: str, run: str | None = None) -> None:
+    def load_networks(self, label: str, run: str | None = None) -> Collection[str]:
         """Load what `save_networks` wrote, or the weights of another `run`. With test.py --ema, load moving averages.
+
+        The released weights are generators alone. Therefore another run may lack the networks that train a generator:
+        return their names.
 
         Raises UserError if a file is missing or belongs to another architecture.
         """
-        load_networks(self._run_dir(run), label, self._networks_to_load())
+        networks = self._networks_to_load()
+        others = networks.keys() - self.generators.keys() if run is not None else set()
+        missing = {name for name in others if not weights_file(self._run_dir(run), label, name).exists()}
+        load_networks(self._run_dir(run), label, {name: networks[name] for name in networks if name not in missing})
+        return missing
 
     def weights_files(self, label: str) -> dict[str, Path]:
         """Return the files that `load_networks` reads, by the names of their networks."""

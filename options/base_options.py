@@ -68,6 +68,15 @@ def check_name(name: str) -> None:
         raise UserError(f"--name {name!r}: not a folder name below --checkpoints_dir. Use a short name such as cat2dog_CUT.")
 
 
+def run_name(name: str, checkpoints_dir: str) -> str:
+    """Return the name of a run that may be given with its folder: "cat" for "checkpoints/cat"."""
+    try:
+        below = os.path.relpath(name, checkpoints_dir)
+    except ValueError:  # empty, or on another drive
+        return name
+    return name if below.startswith(os.pardir) or below == os.curdir else below
+
+
 def check_sizes(opt: Namespace) -> None:
     """Raise UserError if images are resized to less than a crop."""
     ops = parse_preprocess(opt.preprocess)
@@ -311,6 +320,7 @@ class BaseOptions:
         if opt.net_size is None:
             opt.net_size = min(opt.load_size, opt.crop_size)
         parse_preprocess(opt.preprocess)
+        opt.name = run_name(opt.name, opt.checkpoints_dir)
         if opt.suffix:
             try:
                 opt.name = f"{opt.name}_{opt.suffix.format(**vars(opt))}"

@@ -37,7 +37,8 @@ GEOMETRY = ("preprocess", "load_size", "crop_size")
 # Options that may differ when a run resumes: they do not change what is computed, or say how to resume.
 RUNTIME_ONLY = frozenset(
     [
-        *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "name", "suffix", "checkpoints_dir"),
+        *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "pretrained_G"),
+        *("name", "suffix", "checkpoints_dir"),
         *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label"),
         *("print_freq", "update_html_freq", "no_html"),
         *logger_option_names(),

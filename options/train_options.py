@@ -1,12 +1,13 @@
 """Options of train.py."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from models.losses.gan import GAN_LOSSES
 from models.lr_schedules import SCHEDULES
-from options.base_options import LOGGING, BaseOptions, argument_group
+from options.base_options import LOGGING, BaseOptions, argument_group, run_name
 from options.metric_options import add_metric_arguments, metric_names
 from util.cli import decay_rate, non_negative_float, non_negative_int, positive_float, positive_int
+from util.errors import UserError
 from util.loggers import add_logger_arguments
 
 
@@ -27,6 +28,20 @@ class TrainOptions(BaseOptions):
 
     is_train = True
     description = "Train a model on the images of two folders."
+
+    def finalize(self, opt: Namespace) -> None:
+        if opt.pretrained_name is not None:
+            opt.pretrained_name = run_name(opt.pretrained_name, opt.checkpoints_dir)
+            if not opt.continue_train:
+                raise UserError(
+                    "--pretrained_name: only --continue_train loads weights. Add --continue_train, or start from the "
+                    "generator alone with --pretrained_G FILE."
+                )
+        if opt.pretrained_G is not None and opt.continue_train:
+            raise UserError(
+                "--pretrained_G: starts a new run, but --continue_train goes on from the weights of a run. Leave out one."
+            )
+        super().finalize(opt)
 
     def initialize(self, parser: ArgumentParser) -> None:
         super().initialize(parser)
@@ -60,7 +75,18 @@ class TrainOptions(BaseOptions):
             help="resume training from the last checkpoint of the run; other options are read from the run",
         )
         group.add_argument("--epoch_count", type=positive_int, default=1, help="number of the starting epoch")
-        group.add_argument("--pretrained_name", default=None, help="name of the run whose weights --continue_train loads")
+        group.add_argument(
+            "--pretrained_name",
+            default=None,
+            help="name of another run whose weights --continue_train loads; networks that it lacks start from scratch",
+        )
+        group.add_argument(
+            "--pretrained_G",
+            metavar="FILE",
+            default=None,
+            help="weights of a generator, such as latest_net_G.pth, that a new run starts from; the other networks start "
+            "from scratch",
+        )
 
         group = parser.add_argument_group(
             "evaluation",

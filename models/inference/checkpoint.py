@@ -114,6 +114,11 @@ def value_ranges(
     return ranges[0], ranges[1]
 
 
+def read_architecture(file: Path) -> Options:
+    """Return the options that build the generator of a weights file. Raise UserError as `resolve_architecture`."""
+    return vars(resolve_architecture(read_generator_state(file), _read_options(file.parent), {}, file))
+
+
 def find_weights(path: Path, epoch: str = "latest", network: str | None = None) -> Path:
     """Return the weights file at or in `path`. Raise UserError if there is none."""
     if path.is_file():

@@ -6,7 +6,7 @@ optimizer states and counters as plain values. Loading it never runs code.
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Protocol
@@ -56,11 +56,15 @@ class CheckpointedModel(Protocol):
     steps_done: int
 
     @property
+    def generators(self) -> dict[str, nn.Module]:
+        """The networks that translate."""
+
+    @property
     def saved_networks(self) -> dict[str, nn.Module]:
         """All networks that have a weights file."""
 
-    def load_networks(self, label: str, run: str | None = None) -> None:
-        """Load the weights of a run."""
+    def load_networks(self, label: str, run: str | None = None) -> Collection[str]:
+        """Load the weights of a run. Return the names of networks that another `run` has no weights for."""
 
 
 class OptimizerState:
@@ -129,7 +133,14 @@ class Checkpointer:
         """Resume the run with --continue_train, or load weights, and return the position to start from.
 
         Without a training state, or with --epoch, --epoch_count or --pretrained_name, only weights are loaded, as published.
+        Networks that --pretrained_name lacks start from scratch; with --pretrained_G, all but the first generator do.
         """
+        if opt.pretrained_G is not None:
+            (name, generator), *_ = self.model.generators.items()
+            load_weights_file(generator, Path(opt.pretrained_G))
+            print(f"loaded the weights of {name} from {opt.pretrained_G}")
+            warn_from_scratch(opt.pretrained_G, self.model.networks.keys() - {name})
+            return self.counter
         if not opt.continue_train:
             return self.counter
         exact = opt.epoch == "latest" and opt.pretrained_name is None and "epoch_count" not in opt.explicit
@@ -141,7 +152,8 @@ class Checkpointer:
                 f"({counter.total_images} in total)"
             )
         else:
-            self.model.load_networks(opt.epoch, opt.pretrained_name)
+            missing = self.model.load_networks(opt.epoch, opt.pretrained_name)
+            warn_from_scratch(opt.pretrained_name, missing)
             print(f"loaded the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimizers start from zero")
         return self.counter
 
@@ -250,11 +262,24 @@ def load_networks(run_dir: Path, label: str, networks: Mapping[str, nn.Module]) 
     Raises UserError if a file is missing or belongs to another architecture.
     """
     for name, network in networks.items():
-        path = weights_file(run_dir, label, name)
-        if path.suffix == SAFETENSORS:
-            load_state(network, read_safetensors(path), path)
-        else:
-            load_weights(network, path)
+        load_weights_file(network, weights_file(run_dir, label, name))
+
+
+def load_weights_file(network: nn.Module, path: Path) -> None:
+    """Load a .pth or safetensors file. Raise UserError as `load_networks`."""
+    if path.suffix == SAFETENSORS:
+        load_state(network, read_safetensors(path), path)
+    else:
+        load_weights(network, path)
+
+
+def warn_from_scratch(source: str, names: Collection[str]) -> None:
+    """Print that these networks have no pretrained weights."""
+    if names:
+        print(
+            f"warning: no weights of {', '.join(sorted(names))} in {source}: they start from scratch, beside a trained "
+            "generator. --warm_up_D N trains the discriminator alone for the first N images."
+        )
 
 
 def read_training_state(path: Path) -> Mapping[str, Any] | None:
