@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.losses.diff_augment import DiffAugment
+from models.losses.gan import GAN_LOSSES, GENERATOR_LOSSES
 from models.losses.gradient_penalty import wgan_gp_penalty
+from models.losses.lecam import LeCam
 from models.lr_schedules import EpochPlan, LRScheduler
 from models.networks.base import Generator
+from models.networks.spectral_norm import SpectralNormState, add_spectral_norm
 from models.performance import configure_backend, make_optimizer, resolve_performance_config, wrap_network
 from models.training_step import Outputs, create_rng, create_step
 from util.errors import ImageSizeError, UserError, is_out_of_memory
@@ -62,6 +66,12 @@ class BaseModel(ABC):
             plan = EpochPlan(opt.epoch_count, opt.n_epochs, opt.n_epochs_decay, opt.lr_decay_iters, opt.published_cosine)
             self.lr_scheduler = LRScheduler(opt.lr, opt.lr_policy, plan)
             self.checkpoint_items["learning_rate"] = self.lr_scheduler
+            self.criterionGAN = GAN_LOSSES[opt.gan_mode]
+            self.criterionGAN_G = GENERATOR_LOSSES.get(opt.gan_mode, self.criterionGAN)
+            self.augment = DiffAugment(list(filter(None, opt.diffaugment.split(","))), self.rng.device_rng)
+            self.lecam: LeCam | None = None
+            #: The logits of an image do not depend on the rest of its batch, so that several batches can share a pass.
+            self.can_batch_D = False
 
         self.losses: dict[str, Tensor] = {}
         self.image_paths: list[str] = []
@@ -90,8 +100,20 @@ class BaseModel(ABC):
         """
         if isinstance(network, Generator):
             network.set_rng(self.rng.device_rng)
+        if name.startswith("D") and self.opt.spectral_norm_D:
+            add_spectral_norm(network, "--spectral_norm_D")
         self.networks[name] = network.to(self.device)
+        if name.startswith("D"):
+            self._add_discriminator_state()
         return wrap_network(network, self.performance, in_bf16)
+
+    def _add_discriminator_state(self) -> None:
+        """Make the state that the regularization of the discriminators needs part of the run."""
+        discriminators = {name: network for name, network in self.networks.items() if name.startswith("D")}
+        if self.opt.lambda_lecam > 0:
+            self.lecam = self.checkpoint_items["lecam"] = LeCam(discriminators, self.device)
+        if self.opt.spectral_norm_D:
+            self.checkpoint_items["spectral_norm"] = SpectralNormState(discriminators)
 
     def add_optimizer(self, name: str, parameters: Iterable[nn.Parameter], beta2: float | None = None) -> None:
         """Add an Adam optimizer that follows the learning-rate schedule; none if there are no parameters."""
@@ -141,6 +163,8 @@ class BaseModel(ABC):
     def optimize_parameters(self) -> None:
         """Take one training step on the current input. Its random samples depend only on the seed and the step number."""
         self.step_in_progress = True
+        if self.opt.lr_warm_up > 0:
+            self.lr_scheduler.set_warm_up(min(1.0, (self.steps_done + 1) * self.opt.batch_size / self.opt.lr_warm_up))
         seed = step_seed(self.opt.seed, self.steps_done)
         self.rng.reseed(seed)
         outputs = self.step({"real_A": self.real_A, "real_B": self.real_B}, seed)
@@ -162,7 +186,8 @@ class BaseModel(ABC):
     def optimize(self, loss_fn: Callable[[], Tensor], *names: str, frozen: Sequence[nn.Module] = ()) -> None:
         """Back-propagate `loss_fn()` and step the named optimizers. Gradients are left in place.
 
-        `frozen` networks pass the gradient on, and get none for their own parameters.
+        `frozen` networks pass the gradient on, and get none for their own parameters. During --warm_up_D, only the optimizer
+        "D" steps: the other losses are computed to be logged.
         """
         optimizers = [self.optimizers[name] for name in names if name in self.optimizers]
         for optimizer in optimizers:
@@ -172,8 +197,14 @@ class BaseModel(ABC):
         self.step.backward(loss_fn, with_generator_grad=self._updates_generators(optimizers))
         for network in frozen:
             network.requires_grad_(True)
+        if names != ("D",) and self.opt.warm_up_D > 0 and self.rng.coin_flip(self._is_warm_up_D):
+            return
         for optimizer in optimizers:
             optimizer.step()
+
+    def _is_warm_up_D(self, _: torch.Generator) -> bool:
+        """Return True in the first --warm_up_D images. A branch of the step like a coin flip, but not a random one."""
+        return self.steps_done * self.opt.batch_size < self.opt.warm_up_D
 
     def _updates_generators(self, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
         """Return True if one of the optimizers holds parameters of a generator."""
@@ -183,13 +214,39 @@ class BaseModel(ABC):
         )
         return any(id(parameter) in generators for parameter in updated)
 
+    def discriminate(self, discriminator: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
+        """Return the logits for each batch of images, after --diffaugment. All share one pass if that is exact."""
+        images = [self.augment(batch) for batch in batches]
+        if len(images) > 1 and self.can_batch_D and len({batch.shape for batch in images}) == 1:
+            return discriminator(torch.cat(images)).chunk(len(images))
+        return [discriminator(batch) for batch in images]
+
+    def generator_gan_loss(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
+        """Return the GAN loss of the generator that made `fake`."""
+        (pred,) = self.discriminate(discriminator, fake)
+        return self.criterionGAN_G(pred, True).mean()
+
+    def discriminator_penalty(self, name: str, pred_fake: Tensor, pred_real: Tensor, fake: Tensor, real: Tensor) -> Tensor:
+        """Return the regularization of a discriminator: the penalties of --lambda_gp and --lambda_lecam, or zero.
+
+        Args:
+            name: its name, such as "D_A".
+            pred_fake, pred_real: its logits.
+            fake, real: the images.
+        """
+        penalty = self.gradient_penalty(self.networks[name], real, fake)
+        if self.lecam is not None:
+            penalty = penalty + self.lecam(name, pred_real, pred_fake) * self.opt.lambda_lecam
+        return penalty
+
     def gradient_penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Return lambda_gp times the WGAN-GP penalty; zero for the other values of --gan_mode."""
         if self.opt.gan_mode != "wgangp" or self.opt.lambda_gp == 0:
             return real.new_zeros(())
         if real.shape != fake.shape:
             raise ImageSizeError("--lambda_gp: needs real and translated images of one size. Crop them to one size.")
-        return wgan_gp_penalty(discriminator, real, fake, self.rng.device_rng) * self.opt.lambda_gp
+        penalty = wgan_gp_penalty(discriminator, self.augment(real), self.augment(fake), self.rng.device_rng)
+        return penalty * self.opt.lambda_gp
 
     @property
     def learning_rate(self) -> float:

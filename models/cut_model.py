@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from models.base_model import BaseModel
-from models.losses.gan import GAN_LOSSES
 from models.losses.patch_nce import PatchNCELoss, SampledKeys
 from models.networks import FEATURE_HEADS, GENERATORS
 from models.networks.base import is_batch_dependent
@@ -120,7 +119,6 @@ class CUTModel(BaseModel):
         self.netF = self.add_network("F", sampler, in_bf16=False)
         self.netD = self.add_network("D", define_D(opt, opt.output_nc))
 
-        self.criterionGAN = GAN_LOSSES[opt.gan_mode]
         self.criterionNCE = PatchNCELoss(
             self.netG,
             self.netF,
@@ -188,24 +186,18 @@ class CUTModel(BaseModel):
 
     def compute_D_loss(self) -> Tensor:
         """Return the mean of the GAN losses of D on fake and on real images."""
-        pred_fake, pred_real = self._discriminate(self.fake_B.detach(), self.real_B)
+        pred_fake, pred_real = self.discriminate(self.netD, self.fake_B.detach(), self.real_B)
         self.losses["D_fake"] = self.criterionGAN(pred_fake, False).mean()
         self.losses["D_real"] = self.criterionGAN(pred_real, True).mean()
         loss_D = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
-        return loss_D + self.gradient_penalty(self.networks["D"], self.real_B, self.fake_B)
-
-    def _discriminate(self, fake: Tensor, real: Tensor) -> Sequence[Tensor]:
-        """Return the logits of D for both batches, in one pass if possible."""
-        if self.can_batch_D and fake.shape == real.shape:
-            return self.netD(torch.cat((fake, real))).chunk(2)
-        return self.netD(fake), self.netD(real)
+        return loss_D + self.discriminator_penalty("D", pred_fake, pred_real, self.fake_B, self.real_B)
 
     def compute_G_loss(self) -> Tensor:
         """Return the GAN loss of G plus the PatchNCE loss (CUT, equation 5)."""
         zero = self.fake_B.new_zeros(())
         loss_G_GAN = zero
         if self.opt.lambda_GAN > 0:
-            loss_G_GAN = self.criterionGAN(self.netD(self.fake_B), True).mean() * self.opt.lambda_GAN
+            loss_G_GAN = self.generator_gan_loss(self.netD, self.fake_B) * self.opt.lambda_GAN
 
         nce_losses = self._nce_losses() if self.opt.lambda_NCE > 0 else zero.expand(1 + self.use_identity)
         loss_NCE = nce_losses.mean()

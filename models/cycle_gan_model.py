@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from models.base_model import BaseModel
 from models.image_pool import ImagePool
-from models.losses.gan import GAN_LOSSES
 from models.networks.base import is_batch_dependent
 from models.networks.factory import define_D, define_G
 from util.cli import non_negative_float
@@ -77,7 +76,6 @@ class CycleGANModel(BaseModel):
         self.netD_A = self.add_network("D_A", define_D(opt, opt.output_nc))
         self.netD_B = self.add_network("D_B", define_D(opt, opt.input_nc))
 
-        self.criterionGAN = GAN_LOSSES[opt.gan_mode]
         self.add_optimizer("G", [*self.netG_A.parameters(), *self.netG_B.parameters()], beta2=FIXED_BETA2)
         self.add_optimizer("D", [*self.netD_A.parameters(), *self.netD_B.parameters()], beta2=FIXED_BETA2)
         self.pool_A, self.pool_B = (ImagePool(opt.pool_size, self.rng.cpu_rng) for _ in "AB")
@@ -117,8 +115,8 @@ class CycleGANModel(BaseModel):
         if self.use_identity:
             losses["idt_A"] = F.l1_loss(self.idt_A, self.real_B) * (opt.lambda_B * opt.lambda_identity)
             losses["idt_B"] = F.l1_loss(self.idt_B, self.real_A) * (opt.lambda_A * opt.lambda_identity)
-        losses["G_A"] = self.criterionGAN(self.netD_A(self.fake_B), True).mean()
-        losses["G_B"] = self.criterionGAN(self.netD_B(self.fake_A), True).mean()
+        losses["G_A"] = self.generator_gan_loss(self.netD_A, self.fake_B)
+        losses["G_B"] = self.generator_gan_loss(self.netD_B, self.fake_A)
         losses["cycle_A"] = F.l1_loss(self.rec_A, self.real_A) * opt.lambda_A
         losses["cycle_B"] = F.l1_loss(self.rec_B, self.real_B) * opt.lambda_B
         return torch.stack([losses[name] for name in GENERATOR_LOSSES]).sum()
@@ -127,16 +125,12 @@ class CycleGANModel(BaseModel):
         """Return the sum of the losses of both discriminators, which share no weights."""
         pooled_fake_B = self.pool_B.query(self.fake_B.detach())
         pooled_fake_A = self.pool_A.query(self.fake_A.detach())
-        penalty_A = self.gradient_penalty(self.networks["D_A"], self.real_B, pooled_fake_B)
-        penalty_B = self.gradient_penalty(self.networks["D_B"], self.real_A, pooled_fake_A)
-        self.losses["D_A"] = self._d_loss(self.netD_A, self.real_B, pooled_fake_B) + penalty_A
-        self.losses["D_B"] = self._d_loss(self.netD_B, self.real_A, pooled_fake_A) + penalty_B
+        self.losses["D_A"] = self._d_loss("D_A", self.netD_A, self.real_B, pooled_fake_B)
+        self.losses["D_B"] = self._d_loss("D_B", self.netD_B, self.real_A, pooled_fake_A)
         return self.losses["D_A"] + self.losses["D_B"]
 
-    def _d_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the mean of the GAN losses of one discriminator on real and on fake images."""
-        if self.can_batch_D and real.shape == fake.shape:
-            pred_real, pred_fake = discriminator(torch.cat((real, fake))).chunk(2)
-        else:
-            pred_real, pred_fake = discriminator(real), discriminator(fake)
-        return (self.criterionGAN(pred_real, True).mean() + self.criterionGAN(pred_fake, False).mean()) * 0.5
+    def _d_loss(self, name: str, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the mean of the GAN losses of one discriminator on real and on fake images, and its regularization."""
+        pred_real, pred_fake = self.discriminate(discriminator, real, fake)
+        loss_D = (self.criterionGAN(pred_real, True).mean() + self.criterionGAN(pred_fake, False).mean()) * 0.5
+        return loss_D + self.discriminator_penalty(name, pred_fake, pred_real, fake, real)

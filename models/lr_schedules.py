@@ -53,9 +53,9 @@ SCHEDULES: dict[str, Callable[[int, EpochPlan], float]] = {"linear": linear, "st
 
 
 class LRScheduler:
-    """Learning rate of all optimizers of a run, changed once per epoch.
+    """Learning rate of all optimizers of a run, changed once per epoch, and in every step of a warm-up.
 
-    Its state is the epoch alone: the rates follow from the options.
+    Its state is the epoch alone: the rates follow from the options, and the warm-up from the number of the step.
     """
 
     def __init__(self, lr: float, policy: str, plan: EpochPlan) -> None:
@@ -64,17 +64,24 @@ class LRScheduler:
         self.factor = SCHEDULES[policy]
         self.plan = plan
         self.epoch = plan.first
+        self.warm_up = 1.0  # factor in [0, 1]
         self._optimizers: list[Optimizer] = []
 
     @property
     def lr(self) -> float:
-        """The learning rate of the current epoch."""
-        return self.initial_lr * self.factor(self.epoch, self.plan)
+        """The learning rate of the current epoch and step."""
+        return self.initial_lr * self.factor(self.epoch, self.plan) * self.warm_up
 
     def attach(self, optimizer: Optimizer) -> None:
         """Set the learning rate of this optimizer, now and in later epochs."""
         self._optimizers.append(optimizer)
         self._apply()
+
+    def set_warm_up(self, factor: float) -> None:
+        """Multiply the learning rate by a factor in [0, 1] from now on."""
+        if factor != self.warm_up:
+            self.warm_up = factor
+            self._apply()
 
     def end_epoch(self) -> None:
         """Advance to the next epoch."""

@@ -74,7 +74,7 @@ class SinCUTModel(CUTModel):
         loss_D = super().compute_D_loss()
         self.losses["D_R1"] = loss_D.new_zeros(())
         if self.opt.lambda_R1 > 0:
-            self.losses["D_R1"] = r1_penalty(self.networks["D"], self.real_B) * (0.5 * self.opt.lambda_R1)
+            self.losses["D_R1"] = r1_penalty(self.networks["D"], self.augment(self.real_B)) * (0.5 * self.opt.lambda_R1)
         return loss_D + self.losses["D_R1"]
 
     def compute_G_loss(self) -> Tensor:

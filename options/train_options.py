@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
+from models.losses.diff_augment import AUGMENTATIONS
 from models.losses.gan import GAN_LOSSES
 from models.lr_schedules import SCHEDULES
 from options.base_options import LOGGING, BaseOptions, argument_group, run_name
@@ -21,6 +22,15 @@ def lr_policy(text: str) -> str:
     if text not in SCHEDULES:
         raise ArgumentTypeError(f"{text!r} is not one of {', '.join(SCHEDULES)}")
     return text
+
+
+def augmentation_list(text: str) -> str:
+    """Parse names of augmentations separated by commas. They stay a text. Raise ArgumentTypeError if one is unknown."""
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise ArgumentTypeError(f"{name!r} is not one of {', '.join(AUGMENTATIONS)}")
+    return ",".join(names)
 
 
 class TrainOptions(BaseOptions):
@@ -148,6 +158,20 @@ class TrainOptions(BaseOptions):
             default=0.0,
             help="weight of the gradient penalty of --gan_mode wgangp",
         )
+        group.add_argument(
+            "--lr_warm_up",
+            type=non_negative_int,
+            default=0,
+            metavar="N",
+            help="number of images over which the learning rate rises linearly from 0",
+        )
+        group.add_argument(
+            "--warm_up_D",
+            type=non_negative_int,
+            default=0,
+            metavar="N",
+            help="number of images at the start on which only the discriminator is trained",
+        )
         group.add_argument("--pool_size", type=non_negative_int, default=50, help="size of the image buffer")
         group.add_argument(
             "--lr_policy",
@@ -164,4 +188,25 @@ class TrainOptions(BaseOptions):
         )
         group.add_argument(
             "--lr_decay_iters", type=positive_int, default=50, help="epochs between two decays of --lr_policy step"
+        )
+
+        group = parser.add_argument_group("small datasets", "docs/tips.md says when they help")
+        group.add_argument(
+            "--diffaugment",
+            type=augmentation_list,
+            nargs="?",
+            const=",".join(AUGMENTATIONS),
+            default="",
+            metavar="LIST",
+            help=f"random augmentations of all images before the discriminator, out of {', '.join(AUGMENTATIONS)}; without "
+            "LIST: all",
+        )
+        group.add_argument(
+            "--lambda_lecam",
+            type=non_negative_float,
+            default=0.0,
+            help="weight of the LeCam regularization of the discriminator, usually 0.01 to 0.3",
+        )
+        group.add_argument(
+            "--spectral_norm_D", action="store_true", help="spectral normalization of the discriminator's convolutions"
         )

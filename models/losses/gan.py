@@ -30,9 +30,21 @@ def nonsaturating(pred: Tensor, target_is_real: bool) -> Tensor:
     return F.softplus(-pred if target_is_real else pred).flatten(1).mean(dim=1)
 
 
+def hinge(pred: Tensor, target_is_real: bool) -> Tensor:
+    """Return the mean hinge loss of D: max(0, 1 - D) for real and max(0, 1 + D) for fake, a scalar (Lim and Ye, 2017).
+
+    The generator's loss is -D, see `GENERATOR_LOSSES`.
+    """
+    return F.relu(1 - pred if target_is_real else 1 + pred).mean()
+
+
 GAN_LOSSES: dict[str, GANLoss] = {
     "lsgan": lsgan,
     "vanilla": vanilla,
     "wgangp": wgangp,
     "nonsaturating": nonsaturating,
+    "hinge": hinge,
 }
+
+#: The generator's loss on D's logits of translations, where it is not the loss of D with the target "real".
+GENERATOR_LOSSES: dict[str, GANLoss] = {"hinge": wgangp}

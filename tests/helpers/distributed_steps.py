@@ -33,6 +33,7 @@ CASES: dict[str, list[str]] = {
     "cut_positions_only": [*CUT, "--netF", "sample"],
     "cut_smallstylegan2": [*CUT, "--netG", "smallstylegan2", "--ngf", "1", "--nce_layers", "0,2,3"],
     "fastcut": [*CUT, "--CUT_mode", "FastCUT"],
+    "cut_small_data": [*CUT, "--diffaugment", "--lambda_lecam", "0.1", "--gan_mode", "hinge", "--spectral_norm_D"],
     "cycle_gan": [*RESNET, "--model", "cycle_gan", "--pool_size", "3"],
     "sincut": [*SIZES, "--model", "sincut", "--ngf", "1", "--ndf", "1", "--netF_nc", "16"],
 }

@@ -35,7 +35,7 @@ def torchrun(folder: Path, processes: int, program: Path, *arguments: str) -> su
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Run every case in two processes, and return the results."""
     folder = tmp_path_factory.mktemp("steps")
-    finished = torchrun(folder, 2, ROOT / "tests" / "distributed_steps.py", "results.pt")
+    finished = torchrun(folder, 2, ROOT / "tests" / "helpers" / "distributed_steps.py", "results.pt")
     assert finished.returncode == 0, finished.stderr
     return torch.load(folder / "results.pt", weights_only=True)
 

@@ -38,7 +38,7 @@ REGISTRIES = {
     "--dataset_mode": DATASETS,
 }
 # Options whose choices are not a registry.
-OTHER_CHOICES = {"--direction", "--CUT_mode", "--lpips", "--precision"}
+OTHER_CHOICES = {"--best_by", "--direction", "--CUT_mode", "--lpips", "--precision"}
 
 # Command lines of choices that are incompatible with the tiny CUT model of the others.
 TRAINED_WITH = {

@@ -54,6 +54,7 @@ def static_tensors(model: BaseModel) -> list[torch.Tensor]:
     tensors = [*transforms(torch.float32), *transforms(torch.float64)]
     tensors += [t for network in model.networks.values() for t in (*network.parameters(), *network.buffers())]
     tensors += [p.grad for network in model.networks.values() for p in network.parameters() if p.grad is not None]
+    tensors += model.lecam.averages.values() if model.lecam else []
     for optimizer in model.optimizers.values():
         tensors += [value for state in optimizer.state.values() for value in state.values()]
     for entry in model.step.graphs.graphs.values():
@@ -109,6 +110,8 @@ class TestGraphedSteps:
             (f"{CUT} --CUT_mode FastCUT", 2 * WARMUP_STEPS + 6),
             (f"{CUT} --netF reshape", WARMUP_STEPS + 2),
             (f"{CUT} --normG batch --normD batch", WARMUP_STEPS + 2),
+            (f"{CUT} --diffaugment --lambda_lecam 0.1 --gan_mode hinge --spectral_norm_D", WARMUP_STEPS + 2),
+            (f"{CUT} --batch_size 2 --warm_up_D 10 --lr_warm_up 20", 2 * WARMUP_STEPS + 6),
             (f"{CYCLE_GAN} --pool_size 0", WARMUP_STEPS + 2),
             (SINCUT, WARMUP_STEPS + 2),
             (f"{SINCUT} --netG smallstylegan2", WARMUP_STEPS + 2),

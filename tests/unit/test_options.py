@@ -42,12 +42,12 @@ def refusal(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -
 def declared(command: str, *arguments: str) -> list[Action]:
     """Return the options of this command line, except those that other options depend on."""
     actions = OPTIONS[command]().parser(arguments)._actions
-    others = ("help", "version", "model", "CUT_mode", "dataset_mode", "suffix")
+    others = ("help", "version", "model", "CUT_mode", "dataset_mode", "suffix", "pretrained_name")
     return [action for action in actions if action.dest not in others]
 
 
 # Values that are compatible with the defaults of the other options.
-COMPATIBLE = {"preprocess": "patch", "load_size": "1600", "crop_size": "16"}
+COMPATIBLE = {"diffaugment": "cutout", "preprocess": "patch", "load_size": "1600", "crop_size": "16"}
 
 
 def another_value(action: Action) -> tuple[list[str], Any]:

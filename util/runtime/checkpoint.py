@@ -34,7 +34,7 @@ from util.runtime.weights import (
 
 STATE_FILE = "training_state.pt"
 LABEL = re.compile(r"\w{1,64}")
-OPTIONAL_ITEMS = ("accumulation", "averages", "evaluation")  # may be enabled when a run is resumed
+OPTIONAL_ITEMS = ("accumulation", "averages", "evaluation", "lecam")  # may be enabled when a run is resumed
 
 
 class Stateful(Protocol):
