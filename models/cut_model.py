@@ -1,7 +1,7 @@
 """CUT and FastCUT (Park, Efros, Zhang, Zhu: Contrastive Learning for Unpaired Image-to-Image Translation, ECCV 2020)."""
 
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch

@@ -86,7 +86,8 @@ class CLIParser(ArgumentParser):
         """Args: find_elsewhere returns a command that has an unknown option, such as "--model sincut", or None."""
         super().__init__(allow_abbrev=False, formatter_class=formatter_class, add_help=False, **settings)
         self.find_elsewhere = find_elsewhere
-        self.add_argument("--version", action=_VersionAction, nargs=0, help="print the version and the commit, and exit")
+        version_help = "print the version and the commit, and exit"
+        self.add_argument("--version", action=_VersionAction, nargs=0, default=SUPPRESS, help=version_help)
         # Values such as -1000,400 start with a dash, too. argparse asks this attribute what is a number.
         self._negative_number_matcher = re.compile(r"-\.?\d[\d.,e+-]*$")
         if add_help:

@@ -78,6 +78,10 @@ def test_a_program_prints_its_version(program: str) -> None:
     assert re.fullmatch(rf"{re.escape(VERSION)}( \(commit [0-9a-f]{{12}}(, modified)?\))?\n", done.stdout)
 
 
+def test_the_version_is_no_option_of_a_run() -> None:
+    assert "version" not in vars(TrainOptions().parse(["--dataroot", "data"]))
+
+
 def test_every_program_has_the_parser_that_declares_it() -> None:
     for file in [ROOT / "train.py", ROOT / "test.py", *(ROOT / "scripts").rglob("*.py")]:
         assert not re.search(r"(?<!CLI)(?<!\w)ArgumentParser\(", file.read_text()), file
