@@ -128,18 +128,18 @@ def _report(
         if low < high and (min(high, mapped.hi) - max(low, mapped.lo)) * WIDE_SHARE < mapped.hi - mapped.lo:
             counts["narrow"] += 1
             lowest, highest = min(lowest, low), max(highest, high)
-    of = f"of {len(samples)} images checked"
+    share = f"of {len(samples)} images checked"
     if counts["constant"]:
-        yield f"{counts['constant']} {of} are constant"
+        yield f"{counts['constant']} {share} are constant"
     if counts["narrow"] * 2 > len(samples):
         proposal = ValueRange(lowest, highest)
-        yield f"{counts['narrow']} {of} use less than 1/{WIDE_SHARE} of their range (see --value_range={proposal})"
+        yield f"{counts['narrow']} {share} use less than 1/{WIDE_SHARE} of their range (see --value_range={proposal})"
     if counts["invisible"]:
-        yield f"{counts['invisible']} {of} have an alpha of 0 everywhere; their colors are used"
+        yield f"{counts['invisible']} {share} have an alpha of 0 everywhere; their colors are used"
     if counts["pages"]:
-        yield f"{counts['pages']} {of} have several pages; the largest is used (--tiff_pages all: each page is an image)"
+        yield f"{counts['pages']} {share} have several pages; the largest is used (--tiff_pages all: each page is an image)"
     if counts["profile"]:
-        yield f"{counts['profile']} {of} have a color profile other than sRGB, which is ignored unless --to_srgb is set"
+        yield f"{counts['profile']} {share} have a color profile other than sRGB, which is ignored unless --to_srgb is set"
     if clipped and max(clipped) > 0:
         yield f"{np.mean(clipped):.2%} of the values of {len(clipped)} images checked lie outside {value_range}, clipped"
 

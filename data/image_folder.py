@@ -239,7 +239,10 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class ExactFormat:
-    """How images of any band count and dtype are compared: all bands, the value range as 0 to 255, shown channels first."""
+    """Format in which images of any band count and dtype are compared: all bands, the shown channels first.
+
+    The value range maps to 0 to 255.
+    """
 
     channels: int
     order: tuple[int, ...]

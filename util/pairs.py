@@ -48,7 +48,7 @@ def match_pairs(names: Iterable[str], candidates: Iterable[str], *, has_extensio
     """
     names, unpaired = list(names), list(candidates)
     found: dict[str, str] = {}
-    for rule in (_path, _path_stem, _full, _stem, _without_domain, _without_case):
+    for rule in (_path, _path_stem, _portable_path, _stem, _without_domain, _without_case):
         ours = _group((name for name in names if name not in found), rule, has_extension)
         theirs = _group(unpaired, rule, True)
         for key in ours.keys() & theirs.keys():
@@ -75,14 +75,14 @@ def _path_stem(path: str, has_extension: bool) -> str:
     return PurePosixPath(path).with_suffix("").as_posix() if has_extension else path
 
 
-def _full(path: str, has_extension: bool) -> str:
+def _portable_path(path: str, has_extension: bool) -> str:
     parts = PurePosixPath(path).parts
     folders = (portable_folder(part) for part in parts[:-1])
     return unicodedata.normalize("NFC", "/".join([*folders, portable_name(parts[-1])]))
 
 
 def _stem(path: str, has_extension: bool) -> str:
-    return _full(_path_stem(path, has_extension), has_extension)
+    return _portable_path(_path_stem(path, has_extension), has_extension)
 
 
 def _without_domain(path: str, has_extension: bool) -> str:

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data.image_io import read_array
 from models import Translator
-from models.inference.image_io import Job, read_image_array, to_tensor
+from models.inference.image_io import Job, to_tensor
 from models.inference.pipeline import translate_files
 from models.networks import GENERATORS, GeneratorConfig
 from util.cli import CLIParser, image_size, positive_int
@@ -51,7 +52,7 @@ def main() -> None:
     translator = Translator(generator, device=select_device(arguments.gpu_ids))
     with TemporaryDirectory() as folder:
         jobs = make_images(Path(folder), arguments.pictures, arguments.size)
-        tensors = [to_tensor(read_image_array(job.source), 3) for job in jobs]
+        tensors = [to_tensor(read_array(str(job.source)), 3) for job in jobs]
         batches = torch.stack(tensors).split(arguments.batch_size)
 
         def run_generator() -> None:

@@ -111,6 +111,13 @@ def test_images_that_are_too_small_are_refused_in_one_line(program: str) -> None
     assert "Traceback" not in done.stderr
 
 
+def test_the_pipeline_of_translations_is_compared_with_the_generator() -> None:
+    arguments = ("--netG", "resnet_4blocks", "--size", "16", "--pictures", "1", "--rounds", "1")
+    done = run_benchmark("benchmark_translate.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "images per second from file to file" in done.stdout
+
+
 def test_a_case_that_fails_does_not_end_the_others() -> None:
     table = results.markdown(fake_results("CPU"))
     assert "| default | 2.0 | 2.0 to 2.8 | 1.7 | 1.00 | 10 | 10% |" in table

@@ -69,15 +69,14 @@ def test_last_and_best_over_seeds(tmp_path: Path) -> None:
 def test_metrics_under_different_conditions_are_named(tmp_path: Path) -> None:
     """They are those of every evaluation, not those of the first one or the first run."""
     runs = [
-        evaluated(tmp_path / "cut_0", Values(10, 50, 40), split="testB", pictures=100),
-        evaluated(tmp_path / "cut_1", Values(10, 50, 40), split="testB", pictures=100),
+        evaluated(tmp_path / "cut_0", Values(10, 50, 40), split="testB", pictures=100),  # style: ok
+        evaluated(tmp_path / "cut_1", Values(10, 50, 40), split="testB", pictures=100),  # style: ok
     ]
     assert "warning" not in plot(*runs).stdout
-    evaluated(tmp_path / "cut_1", Values(11, 50, 40), split="testB", pictures=50)  # the run was resumed
+    evaluated(tmp_path / "cut_1", Values(11, 50, 40), split="testB", pictures=50)  # resumed # style: ok
     done = plot(*runs, "--figures", "FID")
-    assert done.stdout.splitlines()[-1] == ("warning: FID: pictures differs (100, 50), so its values cannot be compared."), (
-        done
-    )
+    warning = "warning: FID: pictures differs (100, 50), so its values cannot be compared."  # style: ok
+    assert done.stdout.splitlines()[-1] == warning, done
 
 
 def test_missing_data_is_an_error(tmp_path: Path) -> None:

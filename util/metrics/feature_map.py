@@ -26,9 +26,9 @@ class LastFeatureMap(nn.Module):
         return next((cls(network, node.name) for node in nodes if _is_feature_map(node)), None)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
-        recorder = _Recorder(self.program, self.layer)
-        recorder.run(images)
-        return recorder.found
+        interpreter = _LayerInterpreter(self.program, self.layer)
+        interpreter.run(images)
+        return interpreter.found
 
 
 def _is_feature_map(node: Node) -> bool:
@@ -39,7 +39,7 @@ def _is_feature_map(node: Node) -> bool:
     return all(side != 1 for side in value.shape[2:] if isinstance(side, int))
 
 
-class _Recorder(Interpreter):
+class _LayerInterpreter(Interpreter):
     """Interpreter that stores the result of one node in `found`."""
 
     found: Tensor

@@ -126,7 +126,7 @@ class Checkpointer:
         self.model = model
         self.counter = counter or ImageCounter()
         self.keep = keep
-        self.resumed = False  # whether `resume_or_load` has restored the training state
+        self.resumed = False  # True once `resume_or_load` has restored the training state
         self._items = {"images": counter, "pictures": dataset, "evaluation": validator}  # names in the state file
 
     def resume_or_load(self, opt: Namespace) -> ImageCounter:
@@ -293,7 +293,7 @@ def read_training_state(path: Path) -> Mapping[str, Any] | None:
     except Exception:  # any type if the file is damaged; torch's messages advise running its code
         state = None
     if not isinstance(state, Mapping):
-        raise _refusal(path, "is truncated, damaged, or contains code, which is never run")
+        raise _state_error(path, "is truncated, damaged, or contains code, which is never run")
     return state
 
 
@@ -306,11 +306,11 @@ def validate_label(value: Any) -> str:
 
 def state_mismatch(path: Path, error: Exception) -> UserError:
     """Return the error for a training state that does not fit the run."""
-    return _refusal(path, f"does not fit this run ({shorten(f'{type(error).__name__}: {error}', 120)})")
+    return _state_error(path, f"does not fit this run ({shorten(f'{type(error).__name__}: {error}', 120)})")
 
 
-def _refusal(path: Path, why: str) -> UserError:
+def _state_error(path: Path, reason: str) -> UserError:
     return UserError(
-        f"{path}: {why}. Use the options that the run was started with. Or remove the file: --continue_train then starts "
+        f"{path}: {reason}. Use the options that the run was started with. Or remove the file: --continue_train then starts "
         "from the weights beside it, with new optimizers."
     )
