@@ -17,14 +17,8 @@ if __name__ == "__main__":
 # isort: split
 
 from models.inference.checkpoint import LoadedGenerator, load_generator
-from models.inference.export import (
-    EXPORTERS,
-    ExportMismatchError,
-    export_generator,
-    latest_metrics,
-    min_multiples,
-    write_hub_folder,
-)
+from models.inference.export import EXPORTERS, ExportMismatchError, export_generator, min_multiples
+from models.inference.hub import latest_metrics, write_hub_folder
 from models.inference.raw_format import RAW_DTYPES, RawFormat, range_metadata
 from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio

@@ -12,16 +12,8 @@ from generators import checkpoint, generator, image
 from data.value_range import ValueRange
 from models import MODELS, Translator
 from models.inference.checkpoint import load_generator
-from models.inference.export import (
-    EXPORTERS,
-    PUBLIC_OPTIONS,
-    ExportableGenerator,
-    ExportMismatchError,
-    export_generator,
-    latest_metrics,
-    random_images,
-    write_hub_folder,
-)
+from models.inference.export import EXPORTERS, ExportableGenerator, ExportMismatchError, export_generator, random_images
+from models.inference.hub import PUBLIC_OPTIONS, latest_metrics, write_hub_folder
 from models.inference.raw_format import RawFormat, range_metadata
 from models.networks import GENERATORS
 from models.networks.base import Generator
