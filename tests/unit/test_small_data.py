@@ -134,7 +134,7 @@ class TestSpectralNorm:
         other.load_networks("latest")
         for layer, loaded in zip(model.networks["D"].modules(), other.networks["D"].modules(), strict=True):
             if isinstance(layer, nn.Conv2d):
-                torch.testing.assert_close(loaded.weight, layer.weight, atol=0.02, rtol=0.1)  # after power iteration anew
+                torch.testing.assert_close(loaded.weight, layer.weight, atol=0.02, rtol=0.1)  # after new power iterations
 
     def test_a_discriminator_without_plain_convolutions_is_refused(self) -> None:
         with pytest.raises(UserError, match="--spectral_norm_D: the discriminator has no plain convolutions"):
