@@ -38,7 +38,7 @@ REGISTRIES = {
     "--dataset_mode": DATASETS,
 }
 # Options whose choices are not a registry.
-OTHER_CHOICES = {"--best_by", "--direction", "--CUT_mode", "--lpips", "--precision"}
+OTHER_CHOICES = {"--best_by", "--direction", "--CUT_mode", "--lpips", "--precision", "--tiff_pages"}
 
 # Command lines of choices that are incompatible with the tiny CUT model of the others.
 TRAINED_WITH = {
@@ -131,8 +131,8 @@ def immovable(network: nn.Module) -> set[str]:
 
 
 def unmoved_by_loss(model: BaseModel, name: str) -> set[str]:
-    """Return the last bias of a WGAN critic: the loss does not depend on it."""
-    if model.opt.gan_mode == "wgangp" and name.startswith("D"):
+    """Return the last bias of a WGAN critic: the loss does not depend on it. Nor does hinge for logits in (-1, 1)."""
+    if model.opt.gan_mode in ("wgangp", "hinge") and name.startswith("D"):
         return {[key for key, _ in model.networks[name].named_parameters()][-1]}
     return set()
 
