@@ -82,7 +82,10 @@ class ImageCache:
             )
         else:
             seconds = time.monotonic() - start
-            tqdm.write(f"cache: {count} images in {used / GIGABYTE:.3g} GB of memory, read in {seconds:.0f} seconds")
+            dtypes = " and ".join(sorted({str(pixels.dtype) for arrays in cached for pixels in arrays.values()}))
+            tqdm.write(
+                f"cache: {count} images ({dtypes}) in {used / GIGABYTE:.3g} GB of memory, read in {seconds:.0f} seconds"
+            )
 
 
 class DeterministicStage(Dataset[np.ndarray | None]):

@@ -16,6 +16,7 @@ from data.image_reader import max_pixels, split_page
 from data.image_writer import WRITERS, write_array
 from data.value_range import ValueRange
 from models.inference.image_io import from_output
+from util.errors import UserError
 
 LOSSLESS = ("PNG", "TIFF", "NPY", "NPZ")
 
@@ -44,8 +45,7 @@ class ExactResults:
     def __call__(self, path: str, visuals: Mapping[str, Tensor]) -> dict[str, ExactFile]:
         """Return the files of those visuals (1, C, H, W) of one input that need them.
 
-        Raises:
-            ImageError: a library that writes the format is missing.
+        Writing them raises UserError if a library is missing.
         """
         file, page = split_page(path)
         try:
@@ -65,7 +65,14 @@ class ExactResults:
             name = source.info.format
         else:
             name = "PNG" if _holds("PNG", array) else "TIFF"
-        return ExactFile(WRITERS[name].extensions[0], partial(write_array, array, format=name))
+        return ExactFile(WRITERS[name].extensions[0], partial(_write, array, name))
+
+
+def _write(array: ImageArray, name: str, path: Path) -> None:
+    try:
+        write_array(array, path, name)
+    except ImageError as error:
+        raise UserError(f"{path.name}: cannot be written: {error}.") from None
 
 
 def _holds(name: str, array: ImageArray) -> bool:

@@ -109,7 +109,7 @@ def test_the_size_of_the_cache_is_printed(root: Path, capfd: pytest.CaptureFixtu
     epochs(create_dataset(options(root, n_epochs=2, cache=4.0)))
     said = capfd.readouterr().out.splitlines()
     assert len(said) == 2  # in the first epoch, and in the first one with another size
-    assert re.fullmatch(r"cache: 9 images in 1\.08e-05 GB of memory, read in \d+ seconds", said[0])
+    assert re.fullmatch(r"cache: 9 images \(uint8\) in 1\.08e-05 GB of memory, read in \d+ seconds", said[0])
 
 
 def test_the_cache_is_filled_once_if_the_size_does_not_change(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
