@@ -103,6 +103,11 @@ class CLIParser(ArgumentParser):
         self.refuse_unknown(unknown)
         return parsed
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse the known arguments. If a required one is missing, report unknown ones first: one may be its misspelling."""
+        self._arguments = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
     def refuse_unknown(self, arguments: Sequence[str]) -> None:
         """Print an error with a suggestion and exit with status 2, unless there are no arguments."""
         if arguments:
@@ -110,6 +115,12 @@ class CLIParser(ArgumentParser):
             self.error(". ".join(filter(None, [f"unrecognized arguments: {' '.join(arguments)}", suggestion])))
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):
+            flags = (argument.partition("=")[0] for argument in self._arguments if argument.startswith("--"))
+            suggestion = suggest_options(
+                [f for f in flags if f not in self._option_string_actions], self._option_string_actions
+            )
+            message = ". ".join(filter(None, [message, suggestion]))
         self.exit(USAGE_STATUS, f"error: {message} (see {self.prog} --help)\n")
 
 

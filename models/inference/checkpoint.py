@@ -1,5 +1,6 @@
 """Load a generator from a weights file or a folder, with its architecture inferred from the weights."""
 
+import difflib
 import json
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from models.networks.base import Generator
 from models.networks.factory import dry_build_on_meta, generator_config
 from models.networks.stylegan2 import num_generator_channels
 from util.errors import UserError, is_out_of_memory
+from util.runtime.missing_weights import list_runs
 from util.runtime.weights import SAFETENSORS, load_state, read_safetensors, read_state
 
 Options = dict[str, Any]  # netG, ngf, normG …, by the names of the command-line options
@@ -124,7 +126,9 @@ def find_weights(path: Path, epoch: str = "latest", network: str | None = None) 
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder. Use a file such as latest_net_G.pth, or a run's folder.")
+        similar = difflib.get_close_matches(path.name, list_runs(path.parent), n=1)
+        question = f"Did you mean {path.with_name(similar[0])}? " if similar else ""
+        raise UserError(f"{path}: no such file or folder. {question}Use a file such as latest_net_G.pth, or a run's folder.")
     if network is None and (path / HUB_WEIGHTS).is_file():
         return path / HUB_WEIGHTS
     file = find_run_weights(path, epoch, DEFAULT_NETWORKS if network is None else (network,))

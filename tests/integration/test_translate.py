@@ -123,8 +123,9 @@ def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
         (["--input", "in", "--output", "out", "--memory", "1e300"], "--memory: '1e300' is too large"),
         (["--input", "in", "--output", "out", "--ngf", "1000000000000"], "the network is too large for any memory"),
         (["--input", "in", "--output", "out", "--netG", "resnet_9blocks"], "another network"),
+        (["--inputs", "in", "--output", "out"], "are required: --input. Did you mean --input?"),
         (["--input", "in", "--output", "out", "--resum"], "unrecognized arguments: --resum. Did you mean --resume?"),
-        (["--input", "in", "--output", "out", "--dataroot", "x"], "--dataroot is not understood"),
+        (["--input", "in", "--output", "out", "--dataroot", "x"], "--dataroot: not an option of the architecture"),
     ],
 )
 def test_user_errors_are_reported_before_anything_is_written(

@@ -109,6 +109,12 @@ def test_a_translator_of_something_else_is_refused() -> None:
         Translator({})
 
 
+def test_a_similar_run_is_suggested(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "horse2zebra")
+    with pytest.raises(UserError, match=r"no such file or folder. Did you mean .*/horse2zebra\? Use a file"):
+        Translator(tmp_path / "horse2zebar")
+
+
 def test_files_that_are_not_a_generator_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no weights files"):
         Translator.from_checkpoint(tmp_path)
