@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from programs import succeed
+from programs import ROOT, succeed
 
 from models import MODELS
 from options import TestOptions, TrainOptions
@@ -335,8 +335,10 @@ def test_every_successor_of_a_renamed_option_exists() -> None:
         for name in MODELS
         for flag in options.parser(["--model", name])._option_string_actions
     }
+    differences = (ROOT / "docs" / "differences.md").read_text()
     for old, new in RENAMED.items():
         assert old not in flags
+        assert f"| `{old}` |" in differences
         assert {word for word in new.split() if word.startswith("--")} <= flags, old
 
 
