@@ -102,6 +102,14 @@ def test_what_is_typed_anew_is_printed_and_replaces_the_saved_option(folder: Pat
     assert "nothing left to train: the last epoch is 3." in again.told
 
 
+def test_a_missing_name_is_noted(tmp_path: Path, train) -> None:
+    two_domains(tmp_path / "many", n_A=1, n_B=1, size=(40, 32))
+    unnamed = arguments("fastcut", "")
+    del unnamed[2:4]
+    ended = train(tmp_path, *unnamed)
+    assert (ended.status, "note: --name is not given; the run is named experiment_name\n" in ended.told) == (0, True)
+
+
 def test_with_pretrained_weights_no_option_is_restored(folder: Path, train) -> None:
     assert train(folder, *arguments("fastcut", "source")).status == 0
     refused = train(folder, "--continue_train", "--name", "source", "--pretrained_name", "source")
