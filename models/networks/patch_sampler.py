@@ -39,7 +39,7 @@ def sample_patch_ids_at_once(
         largest = torch.iinfo(torch.int32).max
         keys = torch.randint(largest, shape, dtype=torch.int32, generator=generator, device=generator.device)
         for row, layer in enumerate(sampled):
-            keys[row, :, sizes[layer] :] = -1
+            keys[row, :, sizes[layer] :].fill_(-1)
         patch_ids = dict(zip(sampled, keys.topk(num_patches, sorted=False).indices.unbind(), strict=True))
     return [
         patch_ids[layer] if layer in patch_ids else torch.arange(size, device=generator.device).expand(num_sources, -1)

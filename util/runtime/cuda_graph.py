@@ -103,8 +103,7 @@ class CUDAGraphStep:
         if entry.replay is None and (entry.steps <= WARMUP_STEPS or self._count_captured() >= MAX_GRAPHS):
             return self.backend.warm_up(lambda: self.step(inputs))
 
-        for name, images in inputs.items():
-            entry.inputs[name].copy_(images, non_blocking=True)
+        torch._foreach_copy_(list(entry.inputs.values()), [inputs[name] for name in entry.inputs], non_blocking=True)
         if entry.replay is None:
             entry.replay = self.backend.capture(lambda: self.step(entry.inputs))
         return entry.replay()
