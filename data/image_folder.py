@@ -34,7 +34,10 @@ Size = tuple[int, int]  # width and height in pixels
 def check_dataroot(dataroot: str) -> None:
     """Raise UserError if --dataroot is not set or does not exist."""
     if dataroot == DATAROOT_UNSET:
-        raise UserError("--dataroot: missing. Give the folder of the dataset, as in --dataroot ./datasets/horse2zebra.")
+        raise UserError(
+            "--dataroot: missing. Give the folder of the dataset, as in --dataroot ./datasets/horse2zebra, or two "
+            "folders: --dataroot_A DIR --dataroot_B DIR."
+        )
     if not Path(dataroot).exists():
         raise UserError(f"--dataroot {dataroot}: no such folder. Check the path.")
 

@@ -169,7 +169,8 @@ class BaseOptions:
         group.add_argument(
             "--dataroot",
             default=DATAROOT_UNSET,
-            help="path to the images (required); has folders trainA, trainB, testA, testB",
+            help="path to the images (required, or else --dataroot_A and --dataroot_B); has folders trainA, trainB, testA, "
+            "testB",
         )
         for domain in "AB":
             group.add_argument(
