@@ -203,7 +203,7 @@ def test_a_file_name_that_cannot_be_written_is_one_failure(tmp_path: Path, weigh
     finished = run(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out", "--overwrite")
     (folder,) = finished.stderr.splitlines()
     assert finished.returncode == 1
-    assert folder.startswith("in/01.png: ") and folder.endswith("Is a directory")
+    assert folder.startswith("in/01.png: ") and "(Is a directory)" in folder
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_file()) == [
         f"{'0' * 248}.png",
         "02.png",
