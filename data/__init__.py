@@ -7,7 +7,7 @@ import torch
 from data.aligned_dataset import AlignedDataset
 from data.base_dataset import BaseDataset
 from data.dataset_check import prepare_options
-from data.domain_folder import check_data_folders
+from data.domain_folder import check_data_folders, describe_roots
 from data.loader import EpochBatchSampler, ImageDataLoader
 from data.single_dataset import SingleDataset
 from data.singleimage_dataset import SingleImageDataset
@@ -46,8 +46,8 @@ def create_dataset(opt: Namespace) -> ImageDataLoader:
     steps_per_epoch = opt.steps_per_epoch if opt.isTrain else None
     if opt.isTrain and steps_per_epoch is None and len(dataset) < opt.batch_size:
         raise UserError(
-            f"--batch_size {opt.batch_size}: larger than the dataset, which has {len(dataset)} samples per epoch. "
-            f"Lower --batch_size, add images, set --steps_per_epoch, or raise --max_dataset_size if it is set."
+            f"--batch_size {opt.batch_size}: larger than the dataset, {describe_roots(opt)} has {len(dataset)} samples per "
+            f"epoch. Lower --batch_size, add images, set --steps_per_epoch, or raise --max_dataset_size if it is set."
         )
     batches = EpochBatchSampler(
         len(dataset),

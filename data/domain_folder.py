@@ -30,6 +30,11 @@ def domain_root(opt: Namespace, domain: str) -> str:
     return getattr(opt, f"dataroot_{domain}") if has_own_folders(opt) else opt.dataroot
 
 
+def describe_roots(opt: Namespace) -> str:
+    """Return the folder of the dataset, or both folders of its domains, for messages."""
+    return f"{opt.dataroot_A} with {opt.dataroot_B}" if has_own_folders(opt) else opt.dataroot
+
+
 def check_data_folders(opt: Namespace, domains: str) -> None:
     """Raise UserError unless --dataroot, or a folder for each of these domains, is set and exists."""
     if not has_own_folders(opt):
