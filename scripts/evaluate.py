@@ -44,7 +44,7 @@ from options.base_options import shown_channels, value_range
 from options.metric_options import add_metric_arguments, metric_config
 from util.cli import CLIParser, configure_stdio, positive_int, seed
 from util.errors import UserError, exit_on_user_error
-from util.html.page_record import check_complete, check_one_page, is_results_page, read_record
+from util.html.page_record import check_complete, check_one_page, is_results_page, read_record, without_result_suffix
 from util.images import describe_skipped
 from util.metrics.base import EvalImages, MetricResult
 from util.metrics.evaluator import METRICS, create_evaluator, metric_table
@@ -80,7 +80,7 @@ class ResultSet:
         """Return the ground truth of each translation. Raise UserError if there is none."""
         names = self.images.names()
         if self.sources is not None:
-            names = [name.removesuffix(".png") for name in names]  # which test.py adds to the name of the source
+            names = [without_result_suffix(name) for name in names]
         paths = find_targets(names, real, has_extension=self.sources is None)
         matched = sum(path is not None for path in paths)
         print(f"{self.title}: {describe_matches(matched, len(names))}")

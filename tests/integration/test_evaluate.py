@@ -312,6 +312,19 @@ def test_names_of_pairs_may_differ(page: Path) -> None:
         evaluated(page, "--paired")
 
 
+def test_results_in_tiff_belong_to_ground_truth_of_another_ending(page: Path) -> None:
+    expected = evaluated(page, "--paired")[str(page / "results")]
+    folders = {page / "results" / "images" / visual: ".tif" for visual in ("fake_B", "real_A")}
+    for folder, suffix in (folders | {page / "data" / "testB": ".tiff"}).items():
+        for path in list(folder.iterdir()):
+            with Image.open(path) as image:
+                image.save(path.with_suffix(suffix))
+            path.unlink()
+    index = page / "results" / "index.html"
+    index.write_text(index.read_text().replace(".png", ".tif"))
+    assert evaluated(page, "--paired")[str(page / "results")]["PSNR"] == expected["PSNR"]
+
+
 def test_translations_of_other_images_or_of_another_size_are_errors(page: Path) -> None:
     noise(30, 16).save(page / "results" / "images" / "fake_B" / "00.png")
     with pytest.raises(UserError, match=r"--paired: .*of the same shape"):

@@ -18,6 +18,11 @@ RESULT_SUFFIXES = (".png", ".tif", ".npy", ".npz")
 WEIGHTS_MARK = "_net_"  # in the names of weights files
 
 
+def without_result_suffix(name: str) -> str:
+    """Return the file name of a result without the suffix that test.py adds to the name of the source."""
+    return next((name.removesuffix(suffix) for suffix in RESULT_SUFFIXES if name.endswith(suffix)), name)
+
+
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
