@@ -55,6 +55,23 @@ def test_runs_are_shown_side_by_side_on_the_same_inputs(tmp_path) -> None:
     }
 
 
+def test_results_that_a_png_cannot_hold_are_shown_by_their_views(tmp_path) -> None:
+    class Tiff:
+        suffix = ".tif"
+
+        def write(self, path: Path) -> None:
+            Image.new("I;16", (6, 4), 40000).save(path)
+
+    for name, shade in (("cut", 0.0), ("fast", -1.0)):
+        page = ResultsPage(tmp_path / name / "test_latest", name, Path("/data/testA"), {"phase": "test"})
+        visuals = {"real_A": torch.ones(1, 3, 4, 6), "fake_B": torch.full((1, 3, 4, 6), shade)}
+        page.add("/data/testA/a.tif", visuals, {"real_A": Tiff(), "fake_B": Tiff()})
+        page.save()
+    done = compare(tmp_path, "cut/test_latest", "fast/test_latest")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(rows(tmp_path / "results/comparison/index.html").values()) == [[("input", 255), ("cut", 127), ("fast", 0)]]
+
+
 def test_names_of_the_ground_truth_may_differ(tmp_path) -> None:
     results(tmp_path / "cut/test_1", {"1_A.jpg": 0, "12:30.jpg": 0, "alone.jpg": 0})
     (tmp_path / "truth").mkdir()

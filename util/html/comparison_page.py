@@ -10,6 +10,7 @@ from PIL import Image, ImageChops
 from util.errors import UserError
 from util.html.page import PageImage, image_row, write_page
 from util.html.page_record import IMAGES, check_complete, check_one_page, read_record
+from util.html.results_page import VIEWS
 from util.pairs import describe_matches, match_pairs
 
 SOURCE, RESULT = "real_A", "fake_B"
@@ -49,7 +50,7 @@ def write_comparison(page: Path, runs: Mapping[str, Path], targets: Mapping[str,
     names = list(inputs)
     truths: dict[str, Path] = {}
     for folder in runs.values() if targets else ():
-        stems = (name.removesuffix(".png") for name in _images(folder / IMAGES / RESULT))
+        stems = (name.removesuffix(".png") for name in _images(folder, RESULT))
         matches = match_pairs(stems, targets, has_extension=False)
         truths |= {f"{name}.png": targets[match] for name, match in matches.items()}
     if targets:
@@ -90,7 +91,7 @@ def _inputs(runs: Mapping[str, Path]) -> dict[str, list[_Input]]:
     inputs: dict[str, list[_Input]] = {}
     for label, folder in runs.items():
         check_one_page(folder)
-        results, images = _images(folder / IMAGES / RESULT), _images(folder / IMAGES / SOURCE)
+        results, images = _images(folder, RESULT), _images(folder, SOURCE)
         if not results:
             raise UserError(f"{folder}: no images in {IMAGES}/{RESULT}. Give the folder of a results page of test.py.")
         check_complete(folder, RESULT)
@@ -121,9 +122,13 @@ def _differ(first: Path, second: Path) -> bool:
         raise UserError(f"{first} or {second}: cannot be read ({error}). Run test.py again.") from None
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    """Return the images below a folder by their relative paths, with forward slashes."""
-    return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.png"))}
+def _images(folder: Path, visual: str) -> dict[str, Path]:
+    """Return the PNG images of a visual by their relative paths, with forward slashes.
+
+    Results that a PNG cannot hold (TIFF, arrays) are represented by their views.
+    """
+    roots = folder / IMAGES / VIEWS / visual, folder / IMAGES / visual
+    return {file.relative_to(root).as_posix(): file for root in roots for file in sorted(root.rglob("*.png"))}
 
 
 def _image(visual: str, file: Path, page_folder: Path) -> PageImage:
