@@ -214,5 +214,5 @@ class TestOneSidedTesting:
     def test_names_the_image_that_a_network_cannot_take(self) -> None:
         model = translating_model("--model test --netG unet_128")
         model.set_input({"A": torch.rand(1, 3, 100, 128), "A_paths": ["odd.png"]})
-        with pytest.raises(UserError, match=r"^odd\.png: .* multiples of 128 pixels, got 128x100$"):
+        with pytest.raises(UserError, match=r"^odd\.png: .* multiples of 128 pixels, got 128x100\."):
             model.test()

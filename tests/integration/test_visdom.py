@@ -224,7 +224,7 @@ def test_the_published_options_are_the_settings() -> None:
     logger = from_options(*given, "--display_ncols", "2", "--display_winsize", "100")
     assert logger and logger.settings == VisdomSettings("cats", "7", "http://host", 9, "e", 2, 100)
     logger = from_options()
-    assert logger and logger.settings == VisdomSettings("cats", "cats")
+    assert logger and logger.settings == VisdomSettings("cats", "cats", requested=False)
 
 
 @pytest.mark.parametrize(("given", "lines"), [([], 0), (["--display_id", "1"], 1)])
