@@ -13,7 +13,8 @@ from PIL import Image
 
 from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths, source_and_target
 from data.image_array import ImageArray, ImageError
-from data.image_folder import ImageFiles, ImageFolder, resolve_phase
+from data.image_files import ImageFiles
+from data.image_folder import ImageFolder, resolve_phase
 from data.transforms import Transform, to_tensor
 
 ImageT = TypeVar("ImageT", Image.Image, ImageArray, Image.Image | ImageArray)

@@ -13,7 +13,8 @@ from PIL.Image import Resampling
 
 from data.dataset_check import value_range_of
 from data.domain_folder import check_data_folders, domain_folder, domain_root
-from data.image_folder import ImageFiles, ImageFolder, TwoStageTransform, list_images
+from data.image_files import ImageFiles
+from data.image_folder import ImageFolder, TwoStageTransform, list_images
 from data.image_reader import ImageReader, max_pixels, with_pages
 from data.rng import RngStream, make_rng
 from data.transforms import create_transform

@@ -17,7 +17,7 @@ from data import DATASETS
 from data.base_dataset import BaseDataset, SampleIndex, source_and_target
 from data.dataset_check import value_range_of
 from data.geometry import describe_geometry, geometry_for_test
-from data.image_folder import ExactFormat, ImageFiles, Size
+from data.image_files import ExactFormat, ImageFiles, Size
 from data.image_io import ImageError, is_8_bit
 from data.transforms import ImageTooSmallError, Transform, create_transform
 from data.value_range import ValueRange

@@ -1,7 +1,6 @@
 """Evaluate translations.
 
-    python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/horse2zebra --inception
-    python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/maps --paired --lpips
+    python scripts/evaluate.py --results results/RUN/test_latest --dataroot datasets/maps --inception --paired
     python scripts/evaluate.py --results FOLDER OTHER_FOLDER --real FOLDER --features squeezenet1_1_features.pth
 
 Prints a table of metrics, and writes every metric with its settings to JSON. docs/evaluation.md explains the metrics.
@@ -38,7 +37,8 @@ from data.eval_data import (
     find_targets,
     transform_of_page,
 )
-from data.image_folder import ImageFiles, Size, relative_stem, resolve_phase
+from data.image_files import ImageFiles, Size, relative_stem
+from data.image_folder import resolve_phase
 from data.image_io import ImageError, is_8_bit, open_exif_transposed, read_array
 from options.base_options import shown_channels, value_range
 from options.metric_options import add_metric_arguments, metric_config

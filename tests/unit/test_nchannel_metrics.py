@@ -9,7 +9,7 @@ from array_files import noise
 from image_factory import options, two_domains
 
 from data.eval_data import EvalDataset, describe_channels
-from data.image_folder import ExactFormat, ImageFiles
+from data.image_files import ExactFormat, ImageFiles
 from data.value_range import ValueRange
 from util.channel_view import ChannelView, parse_channels
 from util.images import to_rgb
