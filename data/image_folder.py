@@ -83,7 +83,7 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
 
 def describe_others(files: Iterable[str]) -> str:
     """Return the number of files by ending, such as "7 other files (6 .txt, 1 without an ending)"."""
-    counts = Counter(Path(file).suffix.lower() or "without an ending" for file in files)
+    counts = Counter(Path(file).suffix.lower() or "without an ending" for file in sorted(files))
     listed = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(MAX_LISTED))
     return f"{sum(counts.values())} other files ({listed}{', …' if len(counts) > MAX_LISTED else ''})"
 
