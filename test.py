@@ -5,9 +5,11 @@ Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`; `results_folder
 """
 
 if __name__ == "__main__":
+    from util.openmp import configure_openmp
     from util.signals import quiet_sigint_during_import
 
     quiet_sigint_during_import()
+    configure_openmp()
 
 # isort: split
 

@@ -4,9 +4,11 @@ Weights, options, logs and the training page go to `<checkpoints_dir>/<name>/`.
 """
 
 if __name__ == "__main__":
+    from util.openmp import configure_openmp
     from util.signals import quiet_sigint_during_import
 
     quiet_sigint_during_import()
+    configure_openmp()
 
 # isort: split
 

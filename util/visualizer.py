@@ -15,6 +15,7 @@ from util.html.training_page import TrainingPage
 from util.loggers import create_loggers
 from util.loggers.base import LoggerGroup, TrainingPosition
 from util.progress import Progress
+from util.runtime.cpu_contention import CPUContention
 from util.runtime.distributed import is_main_process, world_size
 from util.train_log import LossLog, MetricsLog, format_losses, truncate_loss_log
 from util.version import ProgramVersion, program_version
@@ -109,6 +110,7 @@ class Visualizer:
         self.metrics_log = MetricsLog(run_dir / "metrics.jsonl", program)
         self.progress = Progress(first_epoch, last_epoch, images_per_epoch)
         self.timer = StepTimer()
+        self.cpu_contention = CPUContention()
         self.current_epoch = first_epoch
         self.images = 0  # of the current epoch
         self.epoch_start = time.perf_counter()
@@ -192,6 +194,8 @@ class Visualizer:
         line = format_losses(self.current_epoch, self.images, seconds, data_seconds, losses)
         self.progress.show_losses(losses)
         self.print(line)
+        if notice := self.cpu_contention.check():
+            self.print(notice)
         self.loss_log.write(line)
         self.metrics_log.add(
             self._position(),
