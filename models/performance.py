@@ -99,9 +99,15 @@ def _fast_preset(device: torch.device, is_train: bool) -> dict[str, Any]:
     if device.type == "cuda":
         preset = {"precision": "bf16", "channels_last": True, "cuda_graphs": True}
         return {**preset, "compile": True} if is_train else preset
-    if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16"):
+    if device.type == "cpu" and _has_bf16_units():
         return {"precision": "bf16"}
     return {}
+
+
+def _has_bf16_units() -> bool:
+    """Return True if the CPU computes products of bfloat16 numbers: Intel's AMX, or AVX-512 BF16 of AMD's Zen 4 and later."""
+    units = torch.cpu.get_capabilities()
+    return bool(units.get("amx_bf16") or units.get("avx512_bf16"))
 
 
 def _unsupported(config: PerformanceConfig, device: torch.device) -> str | None:
