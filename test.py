@@ -112,6 +112,7 @@ def test(opt: Namespace) -> None:
             image_width=opt.display_winsize,
             save_image=(writer := AsyncImageWriter(opt.num_threads)).save,
             record=describe_test(opt, dataset, model),
+            paired=opt.dataset_mode == "aligned",
         ) as page:
             with writer:
                 for path, visuals in islice(run_inference(model, dataset), count):

@@ -22,7 +22,7 @@ import torch
 from data import ImageDataLoader, create_dataset
 from models import create_model
 from models.base_model import BaseModel
-from models.evaluation import create_validator
+from models.evaluation import create_samples, create_validator
 from options.metric_options import metric_config
 from options.pretrained import parse_pretrained
 from options.saved_options import check_no_existing_run, describe_options, diff_options, parse_training, save_options
@@ -88,8 +88,8 @@ def train(opt: Namespace) -> None:
         view = ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)
         if view.changes(opt.output_nc):
             print(f"display: {view.describe(opt.output_nc)}")
-        resumed_after = counter.images_in_epoch if checkpointer.resumed else None
-        visualizer = Visualizer.from_options(opt, run_dir, counter.epoch, last_epoch, len(dataset), resumed_after, view)
+        samples = create_samples(opt, model)
+        visualizer = Visualizer.from_options(opt, run_dir, counter, checkpointer.resumed, len(dataset), view, samples)
         run_epochs(opt, dataset, model, checkpointer, validator, visualizer)
 
 
@@ -125,7 +125,7 @@ def run_epochs(
                     counter.advance(len(model.image_paths) * world_size())
                     monitor.update(model.losses, counter.position_text, model.image_paths)
 
-                    to_page = counter.crossed(opt.update_html_freq)
+                    to_page = counter.crossed(opt.update_html_freq) or (visualizer.lacks_images and bool(model.losses))
                     if to_page or counter.crossed(opt.display_freq):
                         visualizer.log_images(model.visuals_for_display(), to_page)
                     if counter.crossed(opt.print_freq):

@@ -89,6 +89,17 @@ def find_targets(names: Sequence[str], targets: ImageFiles, *, has_extension: bo
     return [paths[matches[name]] if name in matches else None for name in names]
 
 
+def options_of_test(opt: Namespace, phase: str, *, any_size: bool) -> Namespace:
+    """Return the training options `opt`, changed to read images of a split as test.py does.
+
+    Args:
+        any_size: the generator accepts images of any size, see `geometry_for_test`.
+    """
+    preprocess, load_size = geometry_for_test(opt.preprocess, opt.load_size, opt.crop_size, any_size=any_size)
+    changes = {"isTrain": False, "phase": phase, "preprocess": preprocess, "load_size": load_size}
+    return Namespace(**vars(opt) | changes | {"no_flip": True, "serial_batches": True})
+
+
 class ReadableImages:
     """The images of `files` that can be used. Each iteration adds the others to `skipped`."""
 
@@ -141,15 +152,8 @@ class EvalDataset:
         Args:
             any_size: the generator accepts images of any size, see `geometry_for_test`.
         """
-        test_opt = Namespace(**vars(opt))
-        test_opt.isTrain = False
-        test_opt.phase = opt.evaluation_phase
+        test_opt = options_of_test(opt, opt.evaluation_phase, any_size=any_size)
         test_opt.max_dataset_size = opt.evaluation_pictures
-        test_opt.preprocess, test_opt.load_size = geometry_for_test(
-            opt.preprocess, opt.load_size, opt.crop_size, any_size=any_size
-        )
-        test_opt.no_flip = True
-        test_opt.serial_batches = True
 
         dataset_class = DATASETS[opt.dataset_mode]
         self.grayscale = opt.output_nc == 1

@@ -1,15 +1,21 @@
-"""Evaluation of a model during training: which networks translate which images, and what is saved as "best"."""
+"""Translations of a model during training: which networks translate which images, for metrics and for the training page."""
 
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from data.eval_data import EvalDataset
+from data.sample_images import load_sample_images
 from models.base_model import BaseModel
 from models.networks import GENERATORS
+from util.html.fixed_samples import FixedSamples
 from util.metrics.evaluator import create_evaluator
 from util.metrics.validation import Validator
 from util.runtime.distributed import is_main_process
+
+SAMPLES = 4  # source images that the training page shows in every epoch
 
 
 def create_validator(opt: Namespace, config: Mapping[str, Any], model: BaseModel) -> Validator | None:
@@ -34,15 +40,31 @@ def create_validator(opt: Namespace, config: Mapping[str, Any], model: BaseModel
         return None
     if opt.best_by is not None:
         evaluator.check_computes(opt.best_by)
-    ema = model.ema.networks if model.ema else {}
-    name, generator = next(iter(model.generators.items()))
-    generators = {name: generator} | {average: network for average, network in ema.items() if average.startswith(name)}
+    generators = evaluated_generators(model)
 
     def save_best(best: str) -> None:
-        model.save_networks("best", *(model.networks if best == name else ema))
+        averages = model.ema.networks if model.ema else {}
+        model.save_networks("best", *(model.networks if best in model.networks else averages))
 
     dataset = EvalDataset(opt, any_size=GENERATORS[opt.netG].network.accepts_any_size)
     validator = Validator(evaluator, dataset, generators, save_best, model.device, opt.best_by)
     for line in validator.check():
         print(line)
     return validator
+
+
+def create_samples(opt: Namespace, model: BaseModel) -> FixedSamples | None:
+    """Create the fixed samples of the training page, None without a page or if no image can be read."""
+    if opt.no_html or not is_main_process():
+        return None
+    images = load_sample_images(opt, SAMPLES, any_size=GENERATORS[opt.netG].network.accepts_any_size)
+    if not images:
+        return None
+    return FixedSamples(images, evaluated_generators(model), model.device, opt.seed, opt.crop_size**2)
+
+
+def evaluated_generators(model: BaseModel) -> dict[str, nn.Module]:
+    """Return the first generator of the model, which translates A to B, and its moving average."""
+    ema = model.ema.networks if model.ema else {}
+    name, generator = next(iter(model.generators.items()))
+    return {name: generator} | {average: network for average, network in ema.items() if average.startswith(name)}

@@ -3,7 +3,7 @@
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,54 +11,18 @@ from typing import Any, Self
 import torch
 
 from util.channel_view import ChannelView
-from util.html.training_page import TrainingPage
+from util.errors import UserError, is_out_of_memory
+from util.html.fixed_samples import FixedSamples, SampleSection
+from util.html.training_page import RUNNING, TrainingPage, describe_end
 from util.loggers import create_loggers
 from util.loggers.base import LoggerGroup, TrainingPosition
 from util.progress import Progress
 from util.runtime.cpu_contention import CPUContention
 from util.runtime.distributed import is_main_process, world_size
+from util.runtime.image_counter import ImageCounter
+from util.timing import Pace, StepTimer, format_duration
 from util.train_log import LossLog, MetricsLog, format_losses, truncate_loss_log
 from util.version import ProgramVersion, program_version
-
-
-class StepTimer:
-    """Measures seconds of data loading and of computation per image.
-
-    Only the wall clock is read; no device is synchronized. Work that a GPU still has to finish counts when the next
-    operation waits for it, such as reading the losses. The mean over an interval is therefore right.
-    """
-
-    def __init__(self) -> None:
-        self.data_seconds = 0.0
-        self.step_seconds = 0.0
-        self.images = 0
-        self.last_lap = time.perf_counter()
-
-    def start(self) -> None:
-        """Start waiting for a batch; exclude the time since the last call."""
-        self._lap()
-
-    def data_ready(self, images: int) -> None:
-        """Stop waiting: a batch of this many images was loaded."""
-        self.data_seconds += self._lap()
-        self.images += images
-
-    def step_end(self) -> None:
-        """End the step, and start waiting for the next batch."""
-        self.step_seconds += self._lap()
-
-    def pop_averages(self) -> tuple[float, float]:
-        """Return seconds of computation and of data loading per image since the last call. Call it within a step."""
-        self.step_end()
-        images = max(1, self.images)
-        averages = self.step_seconds / images, self.data_seconds / images
-        self.data_seconds = self.step_seconds = 0.0
-        self.images = 0
-        return averages
-
-    def _lap(self) -> float:
-        previous, self.last_lap = self.last_lap, time.perf_counter()
-        return self.last_lap - previous
 
 
 class Visualizer:
@@ -75,11 +39,12 @@ class Visualizer:
         images_per_epoch: expected images per epoch; an epoch may be shorter.
         web_page: True: write a training page.
         loggers: where to log besides the files.
-        image_width: approximate width of an image on the page in pixels.
         resumed_after: images of `first_epoch` that a resumed run has trained on. Later lines of its loss log are removed.
             None: not a resumed run.
         program: version of the program, for metrics.jsonl; None: leave it out.
         view: which channels of an image are shown.
+        samples: fixed samples of the page; None: there are none.
+        page_options: further arguments of `TrainingPage`.
     """
 
     def __init__(
@@ -91,10 +56,11 @@ class Visualizer:
         images_per_epoch: int,
         web_page: bool,
         loggers: LoggerGroup,
-        image_width: int = 256,
         resumed_after: int | None = None,
         program: ProgramVersion | None = None,
         view: ChannelView | None = None,
+        samples: FixedSamples | None = None,
+        **page_options: Any,
     ) -> None:
         self.is_main = is_main_process()
         if not self.is_main:
@@ -103,7 +69,10 @@ class Visualizer:
         self.images_per_epoch = images_per_epoch
         self.loggers = loggers
         self.view = view or ChannelView()
-        self.page = TrainingPage(run_dir / "web", name, first_epoch, last_epoch, image_width) if web_page else None
+        self.page = None
+        if web_page:
+            section = SampleSection(run_dir / "web", samples, first_epoch, self.view) if samples else None
+            self.page = TrainingPage(run_dir / "web", name, first_epoch, last_epoch, samples=section, **page_options)
         if resumed_after is not None:
             truncate_loss_log(first_epoch, resumed_after, run_dir / "loss_log.txt")
         self.loss_log = LossLog(run_dir / "loss_log.txt")
@@ -114,42 +83,56 @@ class Visualizer:
         self.current_epoch = first_epoch
         self.images = 0  # of the current epoch
         self.epoch_start = time.perf_counter()
+        self.pace = Pace()
 
     @classmethod
     def from_options(
         cls,
         opt: Namespace,
         run_dir: Path,
-        first_epoch: int,
-        last_epoch: int,
+        counter: ImageCounter,
+        resumed: bool,
         images_per_epoch: int,
-        resumed_after: int | None,
         view: ChannelView,
+        samples: FixedSamples | None,
     ) -> Self:
-        """Create the visualizer that the training options request."""
+        """Create the visualizer that the training options request, for a run at the position of `counter`."""
+        roots = " and ".join(filter(None, (opt.dataroot_A, opt.dataroot_B))) or opt.dataroot
         return cls(
             run_dir,
             opt.name,
-            first_epoch,
-            last_epoch,
+            counter.epoch,
+            opt.n_epochs + opt.n_epochs_decay,
             images_per_epoch,
             web_page=not opt.no_html,
             loggers=create_loggers(opt, run_dir),
-            image_width=opt.display_winsize,
-            resumed_after=resumed_after,
+            resumed_after=counter.images_in_epoch if resumed else None,
             program=program_version(),
             view=view,
+            samples=samples,
+            image_width=opt.display_winsize,
+            facts={
+                "method": opt.CUT_mode if opt.model == "cut" else opt.model,
+                "data": f"{roots}, {images_per_epoch} images per epoch",
+            },
+            paired=opt.dataset_mode == "aligned",
         )
 
     def __enter__(self) -> Self:
         if self.is_main:
             self.loggers.start(self.print)
+            self._write_page()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.is_main:
-            self.loggers.close()
-            self.progress.close()
+        if not self.is_main:
+            return
+        self.loggers.close()
+        self.progress.close()
+        with suppress(OSError, UserError) if error else nullcontext():  # a full disk must not hide the error
+            if error is None:
+                self._update_samples(is_last=True)
+            self._write_page(*describe_end(error))
 
     def iterate(self, epoch: int, batches: Iterable[Mapping[str, Any]], images_done: int = 0) -> Iterator[Mapping[str, Any]]:
         """Yield the batches of an epoch; count their images and measure times.
@@ -174,6 +157,7 @@ class Visualizer:
             self.timer.data_ready(images)
             yield batch
             self.timer.step_end()
+            self.pace.advance(images)
             self.progress.advance(images)
 
     @contextmanager
@@ -207,6 +191,8 @@ class Visualizer:
             },
         )
         self.loggers.log_scalars("losses", self._position(), losses)
+        if self.page and self.page.is_due:
+            self._write_page()
 
     def log_metrics(self, values: Mapping[str, float], results: Sequence[Mapping[str, Any]] = ()) -> None:
         """Log metrics at the current step to metrics.jsonl, the page and the loggers.
@@ -228,7 +214,39 @@ class Visualizer:
         shown = self.view.tensors(visuals)
         self.loggers.log_images(self._position(), shown)
         if to_page and self.page:
-            self.page.update(self.current_epoch, shown, self.metrics_log.rows)
+            self.page.add_images(self.current_epoch, shown)
+            self._update_samples()
+            self._write_page()
+
+    @property
+    def lacks_images(self) -> bool:
+        """Return True if the page still has no images of this start of the run."""
+        return self.is_main and self.page is not None and not self.page.has_images
+
+    def _update_samples(self, is_last: bool = False) -> None:
+        """Translate the fixed samples. If that fails, print a warning, and try it no more."""
+        if self.page is None or self.page.samples is None:
+            return
+        try:
+            with self.pause_timer():
+                self.page.samples.update(self.current_epoch, self._position().images, is_last)
+        except (UserError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, UserError) and not is_out_of_memory(error):
+                raise
+            reason = error if isinstance(error, UserError) else "out of memory"
+            self.print(f"warning: the training page has no fixed samples from now on: {reason}")
+            self.page.samples = None
+
+    def _write_page(self, status: str = RUNNING, reason: str = "") -> None:
+        if self.page is None:
+            return
+        left = self.last_epoch * self.images_per_epoch - self._position().images
+        facts = {"reason": reason} if reason else {}
+        if speed := self.pace.images_per_second:
+            facts["speed"] = f"{speed:.3g} images/s"
+            if status == RUNNING:
+                facts["time left"] = format_duration(left / speed)
+        self.page.write(self.metrics_log.rows, status, facts)
 
     def end_epoch(self, learning_rate: float, next_learning_rate: float) -> None:
         """Print the duration of the current epoch, and the learning rates of this epoch and of the next."""

@@ -1,5 +1,6 @@
 """The HTML pages in a real browser. Every check after an action waits for its condition."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from util.channel_view import ChannelView
+from util.html.fixed_samples import FixedSamples, SampleSection
 from util.html.results_page import ResultsPage
 from util.html.training_page import TrainingPage
 
@@ -43,7 +46,8 @@ def results(folder: Path, names: list[str]) -> str:
 def training(folder: Path) -> str:
     page = TrainingPage(folder, "cats", 1, 2)
     for epoch in (1, 2):
-        page.update(epoch, visuals(), ROWS)
+        page.add_images(epoch, visuals())
+    page.write(ROWS, "finished")
     return (folder / "index.html").as_uri()
 
 
@@ -90,7 +94,7 @@ def test_a_page_with_hostile_names_loads_all_images_without_errors(browser: Chro
         "return Promise.all([...document.images].map((image) => image.src && image.decode())).then(() => 'none', String)"
     )
     expect(lambda: browser.execute_script(missing), "none")
-    open_viewer(browser, f"fake_B of {HOSTILE_NAMES[4]}")
+    open_viewer(browser, f"translation of {HOSTILE_NAMES[4]}")
     for _ in HOSTILE_NAMES:
         press(browser, Keys.ARROW_RIGHT)
     expect(lambda: find(browser, "#place").text, f"{len(HOSTILE_NAMES)} / {len(HOSTILE_NAMES)}")
@@ -108,7 +112,7 @@ def test_only_images_near_the_window_are_loaded(browser: Chrome, tmp_path) -> No
 def test_the_divider_follows_the_pointer_the_slider_and_the_keys(browser: Chrome, tmp_path) -> None:
     look(browser)
     browser.get(results(tmp_path, NAMES))
-    open_viewer(browser, "fake_B of dog.jpg")
+    open_viewer(browser, "translation of dog.jpg")
     expect(lambda: compared(browser), ("dog.jpg", ["real_A/dog.png", "fake_B/dog.png"]))
     expect(lambda: divider(browser), pytest.approx((0.5, 0.5), abs=0.01))
 
@@ -144,7 +148,7 @@ def test_keys_step_through_the_images_that_the_filter_leaves(browser: Chrome, tm
     press(browser, *[Keys.BACKSPACE] * 4)
     expect(lambda: shown_cards(browser), ["cat.jpg", "cat and dog.jpg"])
 
-    open_viewer(browser, "fake_B of cat.jpg")
+    open_viewer(browser, "translation of cat.jpg")
     expect(lambda: find(browser, "#place").text, "1 / 2")
     press(browser, Keys.ARROW_RIGHT)
     expect(lambda: compared(browser), ("cat and dog.jpg", ["real_A/cat%20and%20dog.png", "fake_B/cat%20and%20dog.png"]))
@@ -162,14 +166,14 @@ def test_keys_step_through_the_images_that_the_filter_leaves(browser: Chrome, tm
 def test_any_two_images_of_a_card_can_be_compared(browser: Chrome, tmp_path) -> None:
     look(browser)
     browser.get(results(tmp_path, NAMES))
-    open_viewer(browser, "real_B of dog.jpg")
+    open_viewer(browser, "a real B (unpaired) of dog.jpg")
     expect(lambda: compared(browser)[1], ["real_A/dog.png", "real_B/dog.png"])
-    find(browser, "#before").send_keys("fake_B")
+    find(browser, "#before").send_keys("translation")
     expect(lambda: compared(browser)[1], ["fake_B/dog.png", "real_B/dog.png"])
     find(browser, "#next").click()
     expect(lambda: compared(browser)[1], ["fake_B/cat%20and%20dog.png", "real_B/cat%20and%20dog.png"])
     labels = [label.text for label in browser.find_elements(By.CSS_SELECTOR, "#stage span")]
-    assert labels == ["fake_B", "real_B"]
+    assert labels == ["translation", "a real B (unpaired)"]
 
 
 def test_a_page_uses_the_system_theme_until_the_user_chooses_one(browser: Chrome, tmp_path) -> None:
@@ -223,6 +227,97 @@ def test_a_chart_shows_the_value_under_the_pointer(browser: Chrome, tmp_path) ->
     ActionChains(browser).move_to_element(find(browser, "h1")).perform()
     expect(lambda: browser.find_elements(By.CSS_SELECTOR, ".chart output"), [])
     assert console(browser) == []
+
+
+class Identity(torch.nn.Identity):
+    """A generator that changes nothing."""
+
+    def set_rng(self, rng: torch.Generator) -> None: ...
+
+
+def live_page(folder: Path) -> TrainingPage:
+    """Return the page of a running training with fixed samples, after 20 epochs."""
+    samples = FixedSamples({"cat.jpg": torch.zeros(1, 3, 8, 8)}, {"G": Identity()}, torch.device("cpu"), 0, 64)
+    page = TrainingPage(folder, "cats", 1, 100, samples=SampleSection(folder, samples, 1, ChannelView()))
+    for epoch in range(1, 21):
+        add_epoch(page, epoch)
+    page.write(ROWS)
+    return page
+
+
+def add_epoch(page: TrainingPage, epoch: int) -> None:
+    page.add_images(epoch, visuals())
+    assert page.samples is not None
+    page.samples.update(epoch, 1000 * epoch)
+
+
+def translation_shown(browser: Chrome) -> tuple[str, str]:
+    """Return the epoch at the slider, and the file of the translation."""
+    image = find(browser, ".samples figure:nth-of-type(2) img")
+    return find(browser, ".samples output").text, image.get_attribute("src").split("/")[-1]
+
+
+def status(browser: Chrome) -> str:
+    return find(browser, '[data-fact="status"] dd').text
+
+
+def test_a_reloaded_page_stays_where_it_was(browser: Chrome, tmp_path) -> None:
+    look(browser)
+    page = live_page(tmp_path)
+    browser.get((tmp_path / "index.html").as_uri())
+    expect(lambda: (status(browser), translation_shown(browser)), ("running", ("20", "epoch020_1_G.png")))
+
+    slider = find(browser, ".samples input")
+    browser.execute_script("arguments[0].value = 6; arguments[0].dispatchEvent(new Event('input'))", slider)
+    expect(lambda: translation_shown(browser), ("7", "epoch007_1_G.png"))
+    find(browser, "summary").click()
+    card = "[...document.querySelectorAll('main article')].find((each) => each.textContent.startsWith('epoch 12'))"
+    top = f"return Math.round({card}.getBoundingClientRect().top)"
+    browser.execute_script(f"{card}.scrollIntoView()")
+    expect(lambda: browser.execute_script(top), pytest.approx(0, abs=2))
+
+    add_epoch(page, 21)
+    page.write(ROWS)
+    browser.refresh()
+    expect(lambda: browser.execute_script("return document.querySelector('main h2').textContent"), "epoch 21")
+    expect(lambda: browser.execute_script(top), pytest.approx(0, abs=2))
+    assert translation_shown(browser) == ("7", "epoch007_1_G.png")
+    assert not find(browser, ".charts").is_displayed()
+    assert console(browser) == []
+
+
+def test_a_page_reloads_itself_until_the_run_has_ended(browser: Chrome, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("util.html.page.RELOAD_SECONDS", 1)
+    look(browser)
+    page = live_page(tmp_path)
+    browser.get((tmp_path / "index.html").as_uri())
+    page.write(ROWS, "finished")
+    time.sleep(1.5)  # no command meanwhile: the driver may wait for one that a reload interrupts
+    expect(lambda: status(browser), "finished")
+    browser.execute_script("window.stays = true")
+    time.sleep(1.5)
+    assert browser.execute_script("return window.stays")
+
+
+def test_the_page_of_a_killed_run_says_that_it_is_not_updated(browser: Chrome, tmp_path, monkeypatch) -> None:
+    look(browser)
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: 1_700_000_000.0)
+        live_page(tmp_path)
+    browser.get((tmp_path / "index.html").as_uri())
+    expect(lambda: status(browser).startswith("no update since "), True)
+    assert "2023" in status(browser)
+
+
+def test_the_viewer_steps_through_the_fixed_samples(browser: Chrome, tmp_path) -> None:
+    look(browser)
+    live_page(tmp_path).write(ROWS, "finished")
+    browser.get((tmp_path / "index.html").as_uri())
+    find(browser, ".samples img").click()
+    expect(lambda: find(browser, "#viewer").is_displayed(), True)
+    shown = [image.get_attribute("src").split("/")[-1] for image in browser.find_elements(By.CSS_SELECTOR, "#stage img")]
+    assert shown == ["input_1.png", "epoch020_1_G.png"]
+    assert find(browser, "#place").text == "1 / 1"
 
 
 def test_a_page_can_be_read_without_scripts(browser: Chrome, tmp_path) -> None:

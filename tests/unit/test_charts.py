@@ -120,21 +120,40 @@ def test_a_run_has_charts_of_its_metrics_and_losses() -> None:
     ]
     assert curves(rows, "losses") == {"G": [(0.5, 2.0), (1.0, 1.0)], "D": [(0.5, 1.0), (1.0, None)]}
     titles = [re.findall("<b>(.*?)</b>", markup) for markup in run_charts(rows)]
-    assert titles == [["FID"], ["PSNR"], ["G"], ["D"]]
-    assert "best 60 at epoch 1" in run_charts(rows)[0]
-    assert "best 21 at epoch 2" in run_charts(rows)[1]
+    assert titles == [["G"], ["D"], ["FID"], ["PSNR"]]
+    assert "best 60 at epoch 1" in run_charts(rows)[2]
+    assert "best 21 at epoch 2" in run_charts(rows)[3]
+    lowest = [numbers(markup, "y")[0] for markup in run_charts(rows)]
+    assert lowest == [0, 0, 0, 20]  # zero is no value of interest for a PSNR
     assert run_charts([]) == []
 
 
+def test_an_axis_from_zero_shows_negative_values() -> None:
+    curve = [(0.0, -1.0), (1.0, 3.0)]
+    assert numbers(chart("G", {"G": curve}, from_zero=True), "y") == [-1, 3]
+
+
+def test_networks_share_the_chart_of_a_metric() -> None:
+    taken_with = [{"judged": judged, "name": "FID", "lower_is_better": True} for judged in ("G", "G_ema")]
+    rows = [
+        {"epochs_done": epoch, "evaluation": {"FID": value, "FID of G_ema": value - 5}, "taken_with": taken_with}
+        for epoch, value in ((1, 60.0), (2, 70.0))
+    ]
+    (markup,) = run_charts(rows)
+    assert re.findall("<b>(.*?)</b>", markup) == ["FID"]
+    assert [[round(y) for _, y in line] for line in plotted(markup)] == [[60, 70], [55, 65]]
+    assert "</i>G " in markup and "</i>G_ema " in markup and "best 55 at epoch 1" in markup
+
+
 def test_the_direction_of_a_metric_comes_from_the_stored_rows() -> None:
-    """Any name and any network: nothing is derived from the name."""
+    """Any name: nothing is derived from it."""
     taken_with = [
         {"judged": "G", "name": "PSNR", "lower_is_better": True},
-        {"judged": "G_ema", "name": "PSNR", "lower_is_better": False},
+        {"judged": "G", "name": "FID", "lower_is_better": False},
     ]
-    values = ({"PSNR": 1.0, "PSNR of G_ema": 1.0, "unknown": 1.0}, {"PSNR": 2.0, "PSNR of G_ema": 2.0, "unknown": 2.0})
+    values = ({"PSNR": 1.0, "FID": 1.0, "unknown": 1.0}, {"PSNR": 2.0, "FID": 2.0, "unknown": 2.0})
     rows = [{"epochs_done": n, "evaluation": each, "taken_with": taken_with} for n, each in enumerate(values)]
-    newest, ema, unknown = run_charts(rows)
-    assert "best 1 at epoch 0" in newest
-    assert "best 2 at epoch 1" in ema
+    lower, higher, unknown = run_charts(rows)
+    assert "best 1 at epoch 0" in lower
+    assert "best 2 at epoch 1" in higher
     assert "best" not in unknown

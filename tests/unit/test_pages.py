@@ -39,6 +39,11 @@ def results(tmp_path: Path, sources: list[str], root: Path = Path("/data/testA")
     return path, read_page(path)
 
 
+def captions(page: Page) -> list[tuple[str, str]]:
+    """Return the caption and the published name of each image."""
+    return list(zip(map(str.strip, page.text_of("figcaption")), page.text_of("small"), strict=True))
+
+
 def test_results_have_the_published_paths_and_the_page_shows_them(tmp_path) -> None:
     path, page = results(tmp_path, ["/data/testA/cat.jpg", "/data/testA/dog.png"])
     assert page.attributes("img", "src") == [
@@ -49,7 +54,7 @@ def test_results_have_the_published_paths_and_the_page_shows_them(tmp_path) -> N
     ]
     assert page.attributes("a", "href") == page.attributes("img", "src")
     assert page.text_of("h2") == ["cat.jpg", "dog.png"]
-    assert page.text_of("figcaption") == ["real_A", "fake_B"] * 2
+    assert captions(page) == [("input", "real_A"), ("translation", "fake_B")] * 2
     assert dict(zip(page.text_of("dt"), page.text_of("dd"), strict=True)) == {
         "phase": "test",
         "epoch": "latest",
@@ -127,7 +132,7 @@ def test_hostile_names_are_escaped_and_stay_inside_the_folder(tmp_path) -> None:
     }
     assert {tag for tag, _ in page.elements} == {
         *("html", "head", "title", "meta", "style", "body", "header", "h1", "dl", "div", "dt", "dd"),
-        *("main", "article", "h2", "figure", "a", "img", "figcaption"),
+        *("main", "article", "h2", "figure", "a", "img", "figcaption", "small"),
         *("script", "label", "input", "output", "button", "dialog", "b", "span", "hr", "select", "p", "kbd"),
     }
     expected = {"src", "alt", "width", "height", "loading", "decoding", "class"}
@@ -197,31 +202,68 @@ def test_a_foreign_page_removes_no_files(tmp_path, link: str) -> None:
     assert all(file.exists() for file in kept)
 
 
+VISUALS = ("real_A", "fake_B", "real_B", "idt_B")
+
+
 def visuals(shade: float = 0.0) -> dict[str, torch.Tensor]:
-    return {name: image(shade) for name in ("real_A", "fake_B", "real_B", "idt_B")}
+    return {name: image(shade) for name in VISUALS}
 
 
 def headings(web_dir: Path) -> list[str]:
     return read_page(web_dir / "index.html").text_of("h2")
 
 
+def update(page: TrainingPage, epoch: int, shade: float = 0.0) -> None:
+    page.add_images(epoch, visuals(shade))
+    page.write()
+
+
+def facts(web_dir: Path) -> dict[str, str]:
+    read = read_page(web_dir / "index.html")
+    return dict(zip(read.text_of("dt"), read.text_of("dd"), strict=True))
+
+
 def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tmp_path) -> None:
     page = TrainingPage(tmp_path, "cats", 1, 400)
     for epoch in (1, 2, 10):
-        page.update(epoch, visuals())
+        update(page, epoch)
     assert headings(tmp_path) == ["epoch 10", "epoch 2", "epoch 1"]
     read = read_page(tmp_path / "index.html")
-    assert read.attributes("img", "src")[:4] == [
-        f"images/epoch010_{name}.png" for name in ("real_A", "fake_B", "real_B", "idt_B")
-    ]
+    assert read.attributes("img", "src")[:4] == [f"images/epoch010_{name}.png" for name in VISUALS]
     assert all(linked_file(tmp_path / "index.html", link).is_file() for link in read.attributes("img", "src"))
-    assert "10 of 400" in read.text_of("dd")
+    assert captions(read)[:3] == [("input", "real_A"), ("translation", "fake_B"), ("a real B (unpaired)", "real_B")]
+    assert facts(tmp_path)["epoch"] == "10 of 400"
+
+
+def test_the_training_page_exists_before_the_first_images_and_reloads_until_the_run_has_ended(tmp_path) -> None:
+    page = TrainingPage(tmp_path / "web", "cats", 3, 4, facts={"method": "CUT"})
+    page.write()
+    assert facts(tmp_path / "web").items() >= {"status": "running", "epoch": "3 of 4", "method": "CUT"}.items()
+    read = read_page(tmp_path / "web/index.html")
+    assert ("meta", {"http-equiv": "refresh", "content": "60"}) in read.elements  # for browsers without scripts
+    (body,) = [attributes for tag, attributes in read.elements if tag == "body"]
+    assert body["data-running"] == "true" and float(body["data-patience"]) >= 600
+    page.write(status="diverged", facts={"reason": "loss G is nan"})
+    assert facts(tmp_path / "web").items() >= {"status": "diverged", "reason": "loss G is nan"}.items()
+    read = read_page(tmp_path / "web/index.html")
+    assert "refresh" not in [attributes.get("http-equiv") for _, attributes in read.elements]
+    assert ("body", body["data-running"]) not in [(tag, attributes.get("data-running")) for tag, attributes in read.elements]
+
+
+def test_the_real_image_of_a_pair_is_the_ground_truth(tmp_path) -> None:
+    page = TrainingPage(tmp_path / "web", "maps", 1, 2, paired=True)
+    update(page, 1)
+    results_page = ResultsPage(tmp_path / "results", "maps", Path("/data"), {}, paired=True)
+    results_page.add("/data/1.jpg", visuals())
+    results_page.save()
+    for folder in ("web", "results"):
+        assert captions(read_page(tmp_path / folder / "index.html"))[2] == ("ground truth", "real_B")
 
 
 def test_an_epoch_has_one_row_with_its_latest_images(tmp_path) -> None:
     page = TrainingPage(tmp_path, "cats", 1, 2)
-    page.update(1, visuals(-1))
-    page.update(1, visuals(1))
+    update(page, 1, shade=-1)
+    update(page, 1, shade=1)
     assert headings(tmp_path) == ["epoch 1"]
     assert shade_of(tmp_path / "images/epoch001_fake_B.png") == 255
 
@@ -229,16 +271,14 @@ def test_an_epoch_has_one_row_with_its_latest_images(tmp_path) -> None:
 def test_a_resumed_run_shows_the_images_on_disk(tmp_path) -> None:
     first = TrainingPage(tmp_path, "cats", 1, 1200)
     for epoch in (1, 2, 3, 1000):
-        first.update(epoch, visuals())
+        update(first, epoch)
     (tmp_path / "images/epoch002_fake_B.png").write_bytes(b"\x89PNG truncated")
     (tmp_path / "images/notes.png").write_bytes(b"")
     second = TrainingPage(tmp_path, "cats", 3, 1200)
-    second.update(4, visuals())
-    assert headings(tmp_path) == ["epoch 4", "epoch 2", "epoch 1"]  # 3 and 1000 are after the position of the resumed run
+    second.write()
+    assert headings(tmp_path) == ["epoch 2", "epoch 1"]  # 3 and 1000 are after the position of the resumed run
+    update(second, 4)
+    assert headings(tmp_path) == ["epoch 4", "epoch 2", "epoch 1"]
     read = read_page(tmp_path / "index.html")
-    assert read.text_of("figcaption") == [
-        *("real_A", "fake_B", "real_B", "idt_B"),
-        *("real_A", "real_B", "idt_B"),
-        *("real_A", "fake_B", "real_B", "idt_B"),
-    ]
+    assert read.text_of("small") == [*VISUALS, *("real_A", "real_B", "idt_B"), *VISUALS]
     assert set(read.attributes("img", "width")) == {"6"}

@@ -1,8 +1,11 @@
 """The visualizer as a whole: console, log files, page and loggers."""
 
+import errno
 import json
 import re
+import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Self
 
@@ -10,8 +13,10 @@ import pytest
 import torch
 from page_reader import read_page
 
-from util import visualizer
+from util import timing, visualizer
+from util.errors import DivergedError
 from util.loggers.base import Logger, LoggerGroup, TrainingPosition
+from util.signals import Terminated
 from util.visualizer import Visualizer
 
 VISUALS = {"real_A": torch.zeros(1, 3, 4, 4), "fake_B": torch.zeros(1, 3, 4, 4)}
@@ -56,7 +61,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(visualizer, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+    for module in (visualizer, timing):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=clock.perf_counter))
     return clock
 
 
@@ -130,7 +136,7 @@ def test_losses_and_metrics_are_logged_and_plotted(tmp_path, clock) -> None:
         {"epoch": 1, "epochs_done": 1.0, "images": 5, "evaluation": {"FID": 61.7}},
     ]
     assert ("evaluation", TrainingPosition(1, 1.0, 5), {"FID": 61.7}) in logger.calls
-    assert read_page(tmp_path / "cats/web/index.html").text_of("b")[:2] == ["FID", "G"]
+    assert read_page(tmp_path / "cats/web/index.html").text_of("b")[:2] == ["G", "FID"]
 
 
 def test_a_run_resumed_within_an_epoch_logs_nothing_twice(tmp_path, clock) -> None:
@@ -193,12 +199,67 @@ def test_loggers_receive_losses_and_images(tmp_path, capsys, clock) -> None:
     assert capsys.readouterr().out.startswith("line of the logger\n")
 
 
-@pytest.mark.parametrize(("web_page", "to_page"), [(False, True), (True, False)])
-def test_the_page_is_written_only_if_requested(tmp_path, clock, web_page: bool, to_page: bool) -> None:
+@pytest.mark.parametrize("web_page", [False, True])
+def test_the_page_is_written_if_requested_and_its_images_when_due(tmp_path, clock, web_page: bool) -> None:
     with visualizer_in(tmp_path, web_page=web_page) as vis:
+        assert (tmp_path / "cats/web/index.html").exists() == web_page
+        assert vis.lacks_images == web_page
         for _ in vis.iterate(1, batches(clock)):
-            vis.log_images(VISUALS, to_page=to_page)
-    assert not (tmp_path / "cats/web").exists()
+            vis.log_images(VISUALS, to_page=False)
+        assert not (tmp_path / "cats/web/images").exists()
+        vis.log_images(VISUALS, to_page=True)
+        assert not vis.lacks_images
+    assert (tmp_path / "cats/web/images").exists() == web_page
+
+
+def page_facts(folder) -> dict[str, str]:
+    page = read_page(folder / "cats/web/index.html")
+    return dict(zip(page.text_of("dt"), page.text_of("dd"), strict=True))
+
+
+def test_the_page_says_speed_and_time_left(tmp_path, clock) -> None:
+    with visualizer_in(tmp_path) as vis:
+        for _ in vis.iterate(1, batches(clock, seconds=100)):
+            pass
+        vis.log_images(VISUALS, to_page=True)
+        # Three images in 200 seconds after the first step, and five images are left.
+        expected = {"status": "running", "epoch": "1 of 2", "speed": "0.015 images/s", "time left": "6 min"}
+        assert page_facts(tmp_path).items() >= expected.items()
+    assert "time left" not in page_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, {"status": "finished"}),
+        (KeyboardInterrupt(), {"status": "stopped"}),
+        (Terminated(signal.SIGTERM), {"status": "stopped", "reason": "SIGTERM"}),
+        (DivergedError("loss G is nan"), {"status": "diverged", "reason": "loss G is nan"}),
+        (MemoryError(), {"status": "stopped", "reason": "MemoryError"}),
+    ],
+)
+def test_the_page_says_how_the_run_has_ended(tmp_path, error: BaseException | None, expected: dict[str, str]) -> None:
+    with suppress(type(error) if error else ()), visualizer_in(tmp_path):
+        if error:
+            raise error
+    facts = page_facts(tmp_path)
+    assert {name: facts.get(name) for name in ("status", "reason")} == {"reason": None} | expected
+
+
+def test_a_full_disk_at_the_end_does_not_hide_the_error(tmp_path, monkeypatch) -> None:
+    def full(*_, **__) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DivergedError), visualizer_in(tmp_path) as vis:
+        monkeypatch.setattr(vis.page, "write", full)
+        raise DivergedError("loss G is nan")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (130, "2 min"), (3700, "1 h 2 min"), (100_000, "1 d 3 h"), (0, "0 s")]
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert timing.format_duration(seconds) == text
 
 
 def test_an_interrupted_run_closes_its_loggers(tmp_path) -> None:

@@ -23,6 +23,7 @@ def chart(
     curves: Mapping[str, Curve],
     smooth: bool = False,
     lower_is_better: bool | None = None,
+    from_zero: bool = False,
 ) -> str:
     """Return the HTML of a chart: title, last value of each curve, and the curves in common axes.
 
@@ -31,6 +32,7 @@ def chart(
         curves: values over epochs by name. A legend shows the names if there are several curves.
         smooth: for noisy curves: plot them faintly, with their moving average on top.
         lower_is_better: direction of a metric, whose best value is marked. None: no best value.
+        from_zero: the axis starts at zero, unless values are negative.
     Returns:
         A `<figure class="chart">`. It contains a note instead of curves if there are no values yet.
     """
@@ -42,7 +44,7 @@ def chart(
     figure = tags.figure(caption, cls="chart")
     all_points = [point for points in finite.values() for point in points]
     if all_points:
-        figure.add(_plot(title, curves, all_points, smooth, lower_is_better))
+        figure.add(_plot(title, curves, all_points, smooth, lower_is_better, from_zero))
     else:
         figure.add(tags.p("no values yet"))
     return figure.render(pretty=False)
@@ -84,6 +86,7 @@ def _plot(
     all_points: Sequence[tuple[float, float]],
     smooth: bool,
     lower_is_better: bool | None,
+    from_zero: bool,
 ) -> svg.svg:
     raw = {name: _downsample(curve) for name, curve in curves.items()}
     smoothed = {name: _moving_mean(curve) for name, curve in raw.items()} if smooth else {}
@@ -91,7 +94,7 @@ def _plot(
     # A single outlier must not flatten all other values.
     shown = list(np.percentile(values, (1, 99))) if smooth else [min(values), max(values)]
     shown += [y for curve in smoothed.values() for _, y in curve if y is not None]
-    axes = _Axes(all_points, shown)
+    axes = _Axes(all_points, [0.0, *shown] if from_zero and min(shown) > 0 else shown)
 
     plot = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over epochs")
     # For the script that shows the values under the pointer: ranges of the axes, and corners of the plot area.
@@ -190,19 +193,26 @@ def _exact(value: float) -> str:
 
 
 def run_charts(rows: Sequence[Row]) -> list[str]:
-    """Return the HTML of one chart per evaluation metric, with its best value, and one per loss, smoothed.
+    """Return the HTML of one chart per loss, smoothed, and one per evaluation metric, with the best values.
+
+    The results of several networks, such as G and G_ema, share the chart of their metric. Axes start at zero where zero is
+    the ideal value: for losses, and for metrics of which lower values are better.
 
     Args:
         rows: rows of metrics.jsonl. The direction of a metric is the one stored with its results.
     """
     results = {name: result for row in rows for name, result in metric_results(row).items()}
-    directions = {name: result["lower_is_better"] for name, result in results.items()}
+    metrics: dict[str, dict[str, Curve]] = {}
+    for name, curve in curves(rows, "evaluation").items():
+        result = results.get(name, {"name": name, "judged": name})
+        metrics.setdefault(result["name"], {})[result["judged"]] = curve
+    directions = {result["name"]: result["lower_is_better"] for result in results.values()}
     return [
+        *(chart(name, {name: curve}, smooth=True, from_zero=True) for name, curve in curves(rows, "losses").items()),
         *(
-            chart(name, {name: curve}, lower_is_better=directions.get(name))
-            for name, curve in curves(rows, "evaluation").items()
+            chart(name, networks, lower_is_better=directions.get(name), from_zero=bool(directions.get(name)))
+            for name, networks in metrics.items()
         ),
-        *(chart(name, {name: curve}, smooth=True) for name, curve in curves(rows, "losses").items()),
     ]
 
 

@@ -1,21 +1,31 @@
-// Interactive features of a page: filter, image size, theme, chart values under the pointer, and a viewer that compares two
-// images of a card across a divider. Without the script, every image is shown and links to its file.
+// Interactive features of a page: filter, image size, theme, chart values under the pointer, epochs of the fixed samples, reload
+// while a program runs, and a viewer that compares two images of a card across a divider. Without the script, every image is shown and links to its file.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
 
-function remember(key, value) {
+// Settings are stored for all pages, or with `ofPage` for this page in this tab.
+const ofPage = true;
+
+function remember(key, value, onePage = false) {
   try {
-    localStorage.setItem(key, value);
+    if (onePage) sessionStorage.setItem(location.pathname + key, value);
+    else localStorage.setItem(key, value);
   } catch {} // a browser without storage for local files
 }
 
-function recall(key) {
+function recall(key, onePage = false) {
   try {
-    return localStorage.getItem(key);
+    return onePage ? sessionStorage.getItem(location.pathname + key) : localStorage.getItem(key);
   } catch {
     return null;
   }
+}
+
+// Keeps a section open or closed when the page is reloaded.
+function foldable(details) {
+  if (recall("closed", ofPage)) details.open = false;
+  details.ontoggle = () => remember("closed", details.open ? "" : "1", ofPage);
 }
 
 // Before the page is shown, to avoid a flash of the other theme.
@@ -69,7 +79,8 @@ function viewer(main, shownCards) {
   let wanted = []; // the names of the two visuals, the same for every card
 
   const cardImages = () => [...card.querySelectorAll("img")];
-  const nameOf = (image) => image.closest("figure").querySelector("figcaption").textContent;
+  const nameOf = (image) => image.closest("figure").querySelector("figcaption").firstChild.textContent.trim();
+  const cards = () => (card.parentElement === main ? shownCards() : [...card.parentElement.children]);
 
   stage.prepend(...images);
   const cut = (percent) => {
@@ -91,22 +102,22 @@ function viewer(main, shownCards) {
     });
     stage.style.setProperty("--ratio", ratio(all[chosen[0]]));
     byId("name").textContent = card.querySelector("h2").textContent;
-    byId("place").textContent = `${shownCards().indexOf(card) + 1} / ${shownCards().length}`;
+    byId("place").textContent = `${cards().indexOf(card) + 1} / ${cards().length}`;
     for (const near of [neighbor(1), neighbor(-1)]) {
       if (near) for (const image of near.querySelectorAll("img")) if (wanted.includes(nameOf(image))) new Image().src = image.src;
     }
   };
 
   const ratio = (image) => image.getAttribute("width") / image.getAttribute("height");
-  const neighbor = (steps) => shownCards()[shownCards().indexOf(card) + steps];
+  const neighbor = (steps) => cards()[cards().indexOf(card) + steps];
   const go = (next) => {
     if (!next) return;
     card = next;
     show();
   };
 
-  main.addEventListener("click", (event) => {
-    const link = event.target.closest("a");
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("article a:has(img)");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     card = link.closest("article");
@@ -144,8 +155,8 @@ function viewer(main, shownCards) {
     const turn = {
       ArrowLeft: () => go(neighbor(-1)),
       ArrowRight: () => go(neighbor(1)),
-      Home: () => go(shownCards()[0]),
-      End: () => go(shownCards().at(-1)),
+      Home: () => go(cards()[0]),
+      End: () => go(cards().at(-1)),
       ArrowUp: () => cut(Number(byId("cut").value) + 5),
       ArrowDown: () => cut(Number(byId("cut").value) - 5),
       " ": () => cut(Number(byId("cut").value) < 50 ? 100 : 0),
@@ -187,6 +198,76 @@ function values(charts) {
   });
 }
 
+// Shows the translations of the fixed samples at the epoch of the slider. A reloaded page keeps the epoch, or shows the newest.
+function samples(section) {
+  const slider = section.querySelector("input");
+  if (!slider) return;
+  const epochs = section.dataset.epochs.split(" ");
+  const at = (text) => text.replace(/epoch\d+(_\d+_\w+\.png)$/, `epoch${epochs[slider.value]}$1`);
+  const apply = () => {
+    for (const image of section.querySelectorAll("img")) image.parentElement.href = image.src = at(image.src);
+    section.querySelector("output").value = Number(epochs[slider.value]);
+  };
+  slider.oninput = () => {
+    apply();
+    remember("epoch", slider.value === slider.max ? "" : epochs[slider.value], ofPage);
+  };
+  const chosen = epochs.indexOf(recall("epoch", ofPage));
+  if (chosen >= 0) slider.value = chosen;
+  apply();
+}
+
+// The place in the page: an element in view and its distance from the top. New cards above it do not move it.
+const place = {
+  elements: () => [...document.querySelectorAll("article, .chart, .samples")],
+  save() {
+    const elements = scrollY > 0 ? place.elements() : [];
+    const element = elements.find((each) => each.getBoundingClientRect().bottom > 0);
+    if (element) remember("place", JSON.stringify([element.className, heading(element), element.getBoundingClientRect().top]), ofPage);
+  },
+  restore() {
+    const [kind, name, top] = JSON.parse(recall("place", ofPage) || "[]");
+    remember("place", "", ofPage);
+    const element = place.elements().find((each) => each.className === kind && heading(each) === name);
+    if (!element) return;
+    const style = document.documentElement.style;
+    style.overflowAnchor = "none"; // the browser must not correct the place as well
+    const align = (frames) => {
+      scrollBy(0, element.getBoundingClientRect().top - top);
+      if (frames > 0) requestAnimationFrame(() => align(frames - 1)); // cards get their heights when they come into view
+      else style.overflowAnchor = "";
+    };
+    align(10);
+  },
+};
+const heading = (element) => element.querySelector("h2, h3, b").textContent;
+
+// Reloads the page of a running program. After a long time without an update, the page says so: the run may have been killed.
+function reload() {
+  const { running, updated, patience, reload: seconds } = document.body.dataset;
+  if (running !== "true") return;
+  history.scrollRestoration = "manual";
+  window.addEventListener("pagehide", place.save);
+  let touched = 0;
+  for (const name of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove"])
+    document.addEventListener(name, () => (touched = Date.now()), { passive: true });
+  const check = () => {
+    const silent = Date.now() / 1000 - updated > patience;
+    if (silent) {
+      document.body.dataset.silent = "";
+      document.querySelector('[data-fact="status"] dd').textContent = `no update since ${new Date(updated * 1000).toLocaleString()}`;
+    }
+    return silent;
+  };
+  let due = Date.now() + seconds * 1000 * (check() ? 4 : 1);
+  setInterval(() => {
+    check();
+    if (Date.now() < due || Date.now() - touched < seconds * 200 || document.hidden || byId("viewer").open) return;
+    due = Infinity;
+    location.reload();
+  }, seconds * 100);
+}
+
 document.addEventListener("DOMContentLoaded", () => {
   const main = document.querySelector("main");
   const shownCards = filter(main);
@@ -194,6 +275,10 @@ document.addEventListener("DOMContentLoaded", () => {
   sizes(main);
   viewer(main, shownCards);
   document.querySelectorAll(".charts").forEach(values);
+  document.querySelectorAll(".samples").forEach(samples);
+  document.querySelectorAll("details").forEach(foldable);
+  place.restore();
+  reload();
   document.querySelector(".tools").hidden = false;
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.target.matches("input, select") || byId("viewer").open) return;

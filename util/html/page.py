@@ -4,11 +4,12 @@ A page is self-contained: it includes its style and script, loads nothing from t
 is readable without scripts.
 """
 
+import json
 import math
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +26,19 @@ SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 POLICY = f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'; object-src 'none'; base-uri 'none'"
 PIXELATE_BELOW = 128  # pixels; a smaller image is enlarged without blur
 MAX_COLUMNS = 4  # images side by side in a row
+# Seconds after which the script loads the page of a running program again, and a browser without scripts does.
+RELOAD_SECONDS, RELOAD_SECONDS_WITHOUT_SCRIPT = 15, 60
+# Published names of images in plain words. Other names are shown as they are.
+CAPTIONS = {
+    "real_A": "input",
+    "fake_B": "translation",
+    "real_B": "a real B (unpaired)",
+    "idt_A": "identity",
+    "idt_B": "identity",
+    "rec_A": "input, there and back",
+    "fake_A": "translation to A",
+    "rec_B": "B, there and back",
+}
 
 
 @dataclass(frozen=True)
@@ -32,11 +46,12 @@ class PageImage:
     """An image on a page.
 
     Attributes:
-        visual: caption, such as "fake_B".
+        visual: name, such as "fake_B".
         file: path relative to the page, with forward slashes.
         width: in pixels.
         height: in pixels.
         exact: path of a file that browsers cannot show, which `file` is a view of; None: there is none.
+        caption: what the image shows, with the name in small after it; None: the name is the caption.
     """
 
     visual: str
@@ -44,10 +59,31 @@ class PageImage:
     width: int
     height: int
     exact: str | None = None
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Status of the program that writes a page again and again.
+
+    Attributes:
+        running: the program will write the page again.
+        updated: time of this update in seconds since 1970.
+        patience: seconds without an update after which the page says that there was none.
+    """
+
+    running: bool
+    updated: float
+    patience: float
 
 
 class dialog(tags.html_tag):  # noqa: N801
     """HTML element `<dialog>`, which dominate lacks."""
+
+
+def caption_of(visual: str, paired: bool = False) -> str | None:
+    """Return the caption of an image by its published name. `paired`: the real B is the ground truth of the input."""
+    return "ground truth" if paired and visual == "real_B" else CAPTIONS.get(visual)
 
 
 def image_row(heading: str, images: Sequence[PageImage]) -> str:
@@ -65,18 +101,20 @@ def write_page(
     rows: Iterable[str],
     visuals: int,
     image_width: int,
-    charts: Sequence[str] = (),
+    sections: Sequence[str] = (),
+    status: RunStatus | None = None,
 ) -> None:
     """Write a page atomically.
 
     Args:
         path: the file, in an existing folder.
         title: title of the page.
-        facts: names and values shown under the title.
+        facts: names and values shown under the title. With `status`, one of them is named "status".
         rows: HTML from `image_row`, in order.
         visuals: number of images per row.
         image_width: approximate displayed width of an image in pixels; images share the width of the window.
-        charts: HTML from `chart`, in order, shown above the rows.
+        sections: HTML shown above the rows.
+        status: of a program that writes the page again and again. The script then reloads it.
     """
     document = dominate.document(title=title)
     document.set_attribute("lang", "en")
@@ -86,16 +124,19 @@ def write_page(
         tags.meta(name="viewport", content="width=device-width, initial-scale=1")
         tags.style(raw(STYLE))
         tags.script(raw(SCRIPT))
-    lines = math.ceil(visuals / MAX_COLUMNS)
-    layout = f"--columns: {math.ceil(visuals / lines)}; --image-width: {image_width}px"
+        if status and status.running:
+            tags.noscript(tags.meta(http_equiv="refresh", content=str(RELOAD_SECONDS_WITHOUT_SCRIPT)))
+    if status:
+        for name, value in {**asdict(status), "reload": RELOAD_SECONDS}.items():
+            document.body[f"data-{name}"] = json.dumps(value)
     document.body.add(
         tags.header(
             tags.h1(title),
-            tags.dl(tags.div(tags.dt(name), tags.dd(value)) for name, value in facts.items()),
+            tags.dl(tags.div(tags.dt(name), tags.dd(value), data_fact=name) for name, value in facts.items()),
         ),
-        *([_charts(charts)] if charts else []),
+        *map(raw, sections),
         _tools(),
-        tags.main(raw("\n".join(rows)), style=layout),
+        cards(rows, visuals, image_width, tags.main),
         _viewer(),
     )
     with atomic_write(path) as tmp_path:
@@ -103,11 +144,26 @@ def write_page(
         tmp_path.write_text(document.render(pretty=False), encoding="utf-8", errors="replace")
 
 
+def cards(
+    rows: Iterable[str], visuals: int, image_width: int, element: Callable[..., tags.html_tag] = tags.div
+) -> tags.html_tag:
+    """Return an element with the rows as cards. `visuals` and `image_width` are those of `write_page`."""
+    lines = math.ceil(visuals / MAX_COLUMNS)
+    layout = f"--columns: {math.ceil(visuals / lines)}; --image-width: {image_width}px"
+    return element(raw("\n".join(rows)), cls="cards", style=layout)
+
+
+def charts_section(charts: Iterable[str]) -> str:
+    """Return the HTML of a section with charts, which can be closed."""
+    charts_div = tags.div(raw("\n".join(charts)), cls="charts")
+    return tags.details(tags.summary("curves"), charts_div, open=True).render(pretty=False)
+
+
 def _figure(image: PageImage, heading: str) -> tags.figure:
     link = quote(os.fsencode(image.file))  # also for a name that is not valid Unicode
     img = tags.img(
         src=link,
-        alt=f"{image.visual} of {heading}",
+        alt=f"{image.caption or image.visual} of {heading}",
         width=image.width,
         height=image.height,
         loading="lazy",
@@ -115,16 +171,14 @@ def _figure(image: PageImage, heading: str) -> tags.figure:
     )
     if image.width < PIXELATE_BELOW:
         img["class"] = "small"
-    caption = tags.figcaption(image.visual)
+    caption = tags.figcaption(image.caption or image.visual)
+    if image.caption is not None:
+        caption.add(" ", tags.small(image.visual))
     if image.exact is not None:
         caption.add(
             " ", tags.a(Path(image.exact).suffix.removeprefix("."), href=quote(os.fsencode(image.exact)), download="")
         )
     return tags.figure(tags.a(img, href=link), caption)
-
-
-def _charts(charts: Sequence[str]) -> tags.html_tag:
-    return tags.details(tags.summary("curves"), tags.div(raw("\n".join(charts)), cls="charts"), open=True)
 
 
 def _tools() -> tags.html_tag:
