@@ -41,6 +41,7 @@ from options.saved_options import (
     saved_architecture_args,
     saved_data_args,
 )
+from util.browser import open_page
 from util.channel_view import ChannelView, parse_channels
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
@@ -122,6 +123,8 @@ def test(opt: Namespace) -> None:
             with DeferredInterrupt():
                 page.save()
         print(f"results: {page.directory / 'index.html'}")
+    if opt.open:
+        open_page(page.directory / "index.html")
 
 
 def results_folder(opt: Namespace, source_folder: Path) -> Path:

@@ -314,6 +314,7 @@ class BaseOptions:
             help="numbers of the channels, from 1, to show on pages, in loggers and to metrics that take three channels; "
             "by default 1,2,3, or 1 of one or two channels",
         )
+        group.add_argument("--open", action="store_true", help="open the page in a browser")
         group.add_argument("--display_winsize", type=positive_int, default=256, help="width of displayed images in pixels")
 
     def finalize(self, opt: Namespace) -> None:

@@ -40,7 +40,7 @@ RUNTIME_ONLY = frozenset(
         *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "pretrained_G"),
         *("name", "suffix", "checkpoints_dir"),
         *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label"),
-        *("print_freq", "update_html_freq", "no_html"),
+        *("print_freq", "update_html_freq", "no_html", "open"),
         *logger_option_names(),
     ]
 )

@@ -51,6 +51,8 @@ class TrainOptions(BaseOptions):
             raise UserError(
                 "--pretrained_G: starts a new run, but --continue_train goes on from the weights of a run. Leave out one."
             )
+        if opt.open and opt.no_html:
+            raise UserError("--open: incompatible with --no_html, which writes no page. Leave out one.")
         super().finalize(opt)
 
     def initialize(self, parser: ArgumentParser) -> None:

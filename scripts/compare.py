@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.image_folder import list_images
+from util.browser import open_page
 from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
 from util.files import prepare_output_dir
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", help="names of the runs on the page; by default the titles of their pages")
     parser.add_argument("--truth", type=Path, help="folder of ground truth images, such as datasets/demo/testB")
     parser.add_argument("--output", type=Path, default=Path("results/comparison"), help="folder of the new page")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
     with exit_on_user_error():
         arguments = parser.parse_args()
         runs = label_runs(arguments.results, arguments.labels)
@@ -54,6 +56,8 @@ def main() -> None:
         page = arguments.output / "index.html"
         count = write_comparison(page, runs, find_targets(arguments.truth) if arguments.truth else {})
         print(f"{count} inputs in {len(runs)} runs: {page}")
+        if arguments.open:
+            open_page(page)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 
+from util.browser import open_page
 from util.channel_view import ChannelView
 from util.errors import UserError, is_out_of_memory
 from util.html.fixed_samples import FixedSamples, SampleSection
@@ -44,6 +45,7 @@ class Visualizer:
         program: version of the program, for metrics.jsonl; None: leave it out.
         view: which channels of an image are shown.
         samples: fixed samples of the page; None: there are none.
+        opens_page: open the page in a browser at the start.
         page_options: further arguments of `TrainingPage`.
     """
 
@@ -60,6 +62,7 @@ class Visualizer:
         program: ProgramVersion | None = None,
         view: ChannelView | None = None,
         samples: FixedSamples | None = None,
+        opens_page: bool = False,
         **page_options: Any,
     ) -> None:
         self.is_main = is_main_process()
@@ -69,6 +72,7 @@ class Visualizer:
         self.images_per_epoch = images_per_epoch
         self.loggers = loggers
         self.view = view or ChannelView()
+        self.opens_page = opens_page
         self.page = None
         if web_page:
             section = SampleSection(run_dir / "web", samples, first_epoch, self.view) if samples else None
@@ -110,6 +114,7 @@ class Visualizer:
             program=program_version(),
             view=view,
             samples=samples,
+            opens_page=opt.open,
             image_width=opt.display_winsize,
             facts={
                 "method": opt.CUT_mode if opt.model == "cut" else opt.model,
@@ -122,6 +127,8 @@ class Visualizer:
         if self.is_main:
             self.loggers.start(self.print)
             self._write_page()
+            if self.opens_page and self.page:
+                open_page(self.page.path)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

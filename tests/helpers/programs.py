@@ -41,3 +41,19 @@ def refuse(folder: Path, program: str, *arguments: str) -> str:
     assert (finished.returncode, finished.stderr[:7]) == (2, "error: "), finished
     (line,) = finished.stderr.splitlines()
     return line
+
+
+def recording_browser(folder: Path) -> dict[str, str]:
+    """Return the environment of a browser that writes the addresses it opens to a file in `folder`."""
+    program = folder / "browser.py"
+    program.write_text(
+        "import sys; from pathlib import Path\n"
+        "with Path(__file__).with_name('opened').open('a') as file: file.write(sys.argv[1] + '\\n')"
+    )
+    return {"BROWSER": f"{sys.executable} {program} %s"}
+
+
+def opened_pages(folder: Path) -> list[str]:
+    """Return the addresses that the browser of `recording_browser` has opened."""
+    file = folder / "opened"
+    return file.read_text().splitlines() if file.exists() else []

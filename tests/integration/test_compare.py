@@ -1,5 +1,6 @@
 """The comparison page, written by scripts/compare.py from results pages."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from page_reader import linked_file, read_page
 from PIL import Image
+from programs import opened_pages, recording_browser
 
 from util.html.results_page import ResultsPage
 
@@ -17,7 +19,14 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts/compare.py"
 
 
 def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=folder,
+        env=os.environ | recording_browser(folder),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def results(folder: Path, shades: dict[str, float], title: str = "") -> None:
@@ -44,10 +53,11 @@ def test_runs_are_shown_side_by_side_on_the_same_inputs(tmp_path) -> None:
     results(tmp_path / "results/fast/test_5", {"sub/b #1.jpg": 0, "c.jpg": 0})
     (tmp_path / "truth").mkdir()
     Image.new("RGB", (6, 4), (9, 9, 9)).save(tmp_path / "truth/a.jpg")
-    done = compare(tmp_path, "results/it's <b>/test_latest", "results/fast/test_5", "--truth", "truth")
+    done = compare(tmp_path, "results/it's <b>/test_latest", "results/fast/test_5", "--truth", "truth", "--open")
     assert (done.returncode, done.stderr) == (0, "")
     page = tmp_path / "results/comparison/index.html"
     assert str(page.relative_to(tmp_path)) in done.stdout
+    assert opened_pages(tmp_path) == [page.as_uri()]
     assert rows(page) == {
         "a.png": [("input", 255), ("it's <b>", 0), ("ground truth", 9)],
         "c.png": [("input", 255), ("fast", 127)],

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from image_factory import two_domains
 from page_reader import linked_file, read_page
-from programs import ENVIRONMENT, command
+from programs import ENVIRONMENT, command, opened_pages, recording_browser
 from visdom_servers import HANG_GUARD_SECONDS, silent_server
 
 pytest.importorskip("visdom")
@@ -26,9 +26,9 @@ def test_a_run_logs_everywhere_although_one_server_hangs(tmp_path) -> None:
     with silent_server() as port:
         loggers = ["--use_tensorboard", "--use_wandb", "--display_id", "1", "--display_port", str(port)]
         done = subprocess.run(
-            command("train.py", "--dataroot", "data", *TINY.split(), *loggers),
+            command("train.py", "--dataroot", "data", *TINY.split(), *loggers, "--open"),
             cwd=tmp_path,
-            env=offline | {"WANDB_MODE": "offline", "HOME": str(tmp_path)},
+            env=offline | {"WANDB_MODE": "offline", "HOME": str(tmp_path)} | recording_browser(tmp_path),
             capture_output=True,
             text=True,
             timeout=HANG_GUARD_SECONDS,
@@ -47,6 +47,7 @@ def test_a_run_logs_everywhere_although_one_server_hangs(tmp_path) -> None:
     page = read_page(run / "web/index.html")
     assert page.text_of("b")[:5] == ["G_GAN", "D_real", "D_fake", "G", "NCE"]
     assert page.text_of("h2") == [*(f"{number:02d}.png" for number in range(4)), "epoch 2", "epoch 1"]
+    assert opened_pages(tmp_path) == [(run / "web/index.html").as_uri()]
     facts = dict(zip(page.text_of("dt"), page.text_of("dd"), strict=True))
     expected = {"status": "finished", "epoch": "2 of 2", "method": "FastCUT", "data": "data, 4 images per epoch"}
     assert facts.items() >= expected.items()

@@ -17,8 +17,8 @@ from util.images import save_image
 from util.runtime.ema import EMA_SUFFIX
 from util.runtime.rng import fork_rng_seeded
 
-# Training images of the size of a crop between two translations of one sample. A generator's forward pass is a tenth of a step
-# of CUT, so that small datasets with short epochs spend no more than about one percent of the time on samples.
+# Training images of the size of a crop between two translations of one sample. A generator's forward pass is a tenth of
+# a step of CUT, so that even with short epochs no more than about one percent of the time is spent on samples.
 CROPS_PER_SAMPLE = 10
 
 

@@ -51,6 +51,7 @@ class TrainingPage:
         paired: bool = False,
     ) -> None:
         self.web_dir = web_dir
+        self.path = web_dir / "index.html"
         self.name = name
         self.first_epoch = first_epoch
         self.last_epoch = last_epoch
@@ -106,7 +107,7 @@ class TrainingPage:
         sections += [charts_section(charts)] if charts else []
         self.web_dir.mkdir(parents=True, exist_ok=True)
         write_page(
-            self.web_dir / "index.html",
+            self.path,
             title=self.name,
             facts={
                 "status": status,
