@@ -56,7 +56,7 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> None:
     _compute_percentiles(opt, files)
     _complete_ranges(opt, samples)
     for domain, found in samples.items():
-        for line in _report(found, value_range_of(opt, domain), opt.to_srgb):
+        for line in _report(found, value_range_of(opt, domain)):
             print(f"note: {_folder(files[domain])}: {line}")
 
 
@@ -66,7 +66,7 @@ def _read_some(paths: Sequence[str], count: int, opt: Namespace) -> list[tuple[s
     for path in _evenly_spaced(paths, count):
         try:
             file, page = split_page(path)
-            found.append((path, read_array(file, page, max_pixels(opt))))
+            found.append((path, read_array(file, page, max_pixels(opt), opt.to_srgb)))
         except ImageError:
             pass  # reported when its turn comes
     return found
@@ -108,9 +108,7 @@ def _complete_ranges(opt: Namespace, samples: Mapping[str, Sequence[tuple[str, I
             setattr(opt, RANGE_OPTIONS[domain], str(default))
 
 
-def _report(
-    samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange | None, profiles_are_used: bool
-) -> Iterator[str]:
+def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange | None) -> Iterator[str]:
     """Yield a line for each property of the images that may surprise."""
     counts: Counter[str] = Counter()
     lowest, highest, clipped = float("inf"), float("-inf"), []
@@ -121,7 +119,7 @@ def _report(
         counts["invisible"] += array.alpha is not None and not array.alpha.any()
         counts["pages"] += array.info.pages > 1
         profile = array.info.icc_profile
-        counts["profile"] += profile is not None and not profiles_are_used and not is_srgb(profile)
+        counts["profile"] += profile is not None and not is_srgb(profile)
         if mapped is None:
             continue
         clipped.append(mapped.clipped_share(array.pixels))
@@ -139,7 +137,7 @@ def _report(
     if counts["pages"]:
         yield f"{counts['pages']} {share} have several pages; the largest is used (--tiff_pages all: each page is an image)"
     if counts["profile"]:
-        yield f"{counts['profile']} {share} have a color profile other than sRGB, which is ignored unless --to_srgb is set"
+        yield f"{counts['profile']} {share} have a color profile other than sRGB, ignored (--to_srgb converts 8-bit images)"
     if clipped and max(clipped) > 0:
         yield f"{np.mean(clipped):.2%} of the values of {len(clipped)} images checked lie outside {value_range}, clipped"
 

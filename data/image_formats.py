@@ -1,6 +1,7 @@
-"""Readers of array formats: NumPy, and DICOM through pydicom."""
+"""Readers of array formats: NumPy, DICOM through pydicom, and JPEG 2000 through imagecodecs."""
 
 import logging
+import struct
 import zipfile
 from typing import IO, BinaryIO
 
@@ -10,6 +11,7 @@ from numpy.lib import format as npy_format
 from data.image_array import FileInfo, ImageArray, ImageError, check_dtype, check_size, clean_samples
 
 MAX_ZIP_RATIO = 1100  # of deflate: 1032
+_JP2_START, _CODESTREAM_START = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _DEFLATED_DICOM = b"1.2.840.10008.1.2.1.99"
 
 # pydicom logs warnings about unusual files. Without a handler, Python prints them.
@@ -124,3 +126,47 @@ def _smallest_exact(values: np.ndarray, stored: np.dtype) -> np.ndarray:
             if limits.min <= values.min() and values.max() <= limits.max:
                 return values.astype(dtype)
     return values.astype(np.float32)
+
+
+def is_jpeg2000(head: bytes) -> bool:
+    """Return True if a file that starts with `head` is a JPEG 2000 image, with or without the JP2 container."""
+    return head.startswith((_JP2_START, _CODESTREAM_START))
+
+
+def read_jpeg2000(file: BinaryIO, max_pixels: int) -> ImageArray:
+    """Read a JPEG 2000 image of any band count, its samples as stored: satellite data use part of 16 bits.
+
+    Raises:
+        ImageError: imagecodecs is missing, a damaged file.
+    """
+    try:
+        from imagecodecs import jpeg2k_decode
+    except ImportError:
+        raise ImageError("a JPEG 2000 image: pip install imagecodecs") from None
+    content = _codestream(file.read())
+    if len(content) < 42 or not content.startswith(_CODESTREAM_START):
+        raise ImageError("damaged: a JPEG 2000 file without an image")
+    right, bottom, left, top = struct.unpack(">4I", content[8:24])  # of the SIZ marker segment, ISO 15444-1 A.5.1
+    (bands,) = struct.unpack(">H", content[40:42])
+    height, width = bottom - top, right - left
+    check_size(height, width, bands * 4, max_pixels, len(content))  # decoders compute in 32 bits
+    pixels = jpeg2k_decode(content)
+    if pixels.size != height * width * bands:
+        raise ImageError("bands of different sizes")
+    return ImageArray(clean_samples(pixels.reshape(height, width, bands)), info=FileInfo("JPEG2000"))
+
+
+def _codestream(content: bytes) -> bytes:
+    """Return the first codestream of a JP2 file (ISO 15444-1, annex I), or `content` if it is one."""
+    at = 0
+    while not content.startswith(_CODESTREAM_START) and at + 16 <= len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        header = 8
+        if length == 1:
+            (length,), header = struct.unpack(">Q", content[at + 8 : at + 16]), 16
+        if kind == b"jp2c":
+            return content[at + header : at + length if length else None]
+        if length < header:
+            break
+        at += length
+    return content

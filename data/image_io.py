@@ -15,12 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from data.image_array import MAX_PIXELS, ImageArray, ImageError, UndefinedRangeError, too_large
-from data.image_formats import read_dicom, read_npy, read_npz
+from data.image_formats import is_jpeg2000, read_dicom, read_jpeg2000, read_npy, read_npz
 from data.pillow_reader import (
     HEAD_BYTES,
     gray_to_8_bit,
     is_avif,
     is_color_png16,
+    is_color_ppm16,
     is_gray16,
     is_heif,
     open_with_pillow,
@@ -39,7 +40,7 @@ class Reader:
 
     extensions: tuple[str, ...]
     matches: Callable[[bytes], bool]
-    read: Callable[[BinaryIO, Page, int], ImageArray]  # file, page, max_pixels
+    read: Callable[[BinaryIO, Page, int, bool], ImageArray]  # file, page, max_pixels, as_srgb
 
 
 def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -67,7 +68,7 @@ def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Im
                 if name != "TIFF":
                     raise
             file.seek(0)
-        return _array_to_rgb(READERS[name].read(file, page, max_pixels))
+        return _array_to_rgb(READERS[name].read(file, page, max_pixels, False))
 
 
 def read_rgb_or_array(
@@ -75,28 +76,28 @@ def read_rgb_or_array(
 ) -> Image.Image | ImageArray:
     """Read an image without loss of bands or bits: as 8-bit RGB if it has 8-bit samples of 1 or 3 bands, else as an array.
 
-    Args and errors are those of `read_array`; `as_srgb` converts 8-bit images with a color profile, except TIFFs, to sRGB.
-    Transparent 8-bit images are composited over white.
+    Args and errors are those of `read_array`. Transparent 8-bit images are composited over white.
     """
     with _open(path) as (file, head):
         name = _find_reader(head)
         if name in _PILLOW_FORMATS and not is_color_png16(head):
             with open_with_pillow(file, head, page, max_pixels) as image:
-                if not is_gray16(image):
+                if not (is_gray16(image) or is_color_ppm16(image)):
                     ImageOps.exif_transpose(image, in_place=True)
                     return to_8_bit(to_srgb(image) if as_srgb else image).convert("RGB")
             file.seek(0)
-        array = READERS[name].read(file, page, max_pixels)
+        array = READERS[name].read(file, page, max_pixels, as_srgb)
         return _array_to_rgb(array) if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array
 
 
-def read_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> ImageArray:
+def read_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS, as_srgb: bool = False) -> ImageArray:
     """Read an image with the bands and the dtype that its file has: the first frame, upright by its EXIF orientation.
 
-    Args and errors are those of `read_image`, but any band count and any range of finite samples is read.
+    Args and errors are those of `read_image`, but any band count and any range of finite samples is read. `as_srgb` converts
+    images that Pillow reads as 8-bit from their color profile to sRGB.
     """
     with _open(path) as (file, head):
-        return READERS[_find_reader(head)].read(file, page, max_pixels)
+        return READERS[_find_reader(head)].read(file, page, max_pixels, as_srgb)
 
 
 def is_8_bit(path: str) -> bool:
@@ -109,7 +110,7 @@ def is_8_bit(path: str) -> bool:
         if _find_reader(head) not in _PILLOW_FORMATS or is_color_png16(head):
             return False
         with open_with_pillow(file, head, None, MAX_PIXELS) as image:
-            return not is_gray16(image) and image.mode not in ("I", "F")
+            return not (is_gray16(image) or is_color_ppm16(image)) and image.mode not in ("I", "F")
 
 
 def image_pages(path: str) -> list[int]:
@@ -205,12 +206,18 @@ def _is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
+def _single_image(read: Callable[[BinaryIO, int], ImageArray]) -> Callable[[BinaryIO, Page, int, bool], ImageArray]:
+    """Return the reader of a format without pages and color profiles."""
+    return lambda file, page, max_pixels, as_srgb: read(file, max_pixels)
+
+
 # The first reader that matches decodes the file; the last one takes every other format that Pillow knows, or refuses it.
 READERS: dict[str, Reader] = {
     "TIFF": Reader((".tif", ".tiff"), _is_tiff, read_any_tiff),
-    "NPY": Reader((".npy",), _is_npy, lambda file, page, max_pixels: read_npy(file, max_pixels)),
-    "NPZ": Reader((".npz",), _is_zip, lambda file, page, max_pixels: read_npz(file, max_pixels)),
-    "DICOM": Reader((".dcm", ".dicom"), _is_dicom, lambda file, page, max_pixels: read_dicom(file, max_pixels)),
+    "NPY": Reader((".npy",), _is_npy, _single_image(read_npy)),
+    "NPZ": Reader((".npz",), _is_zip, _single_image(read_npz)),
+    "DICOM": Reader((".dcm", ".dicom"), _is_dicom, _single_image(read_dicom)),
+    "JPEG2000": Reader((".j2k", ".jp2"), is_jpeg2000, _single_image(read_jpeg2000)),
     "AVIF": Reader((".avif",), is_avif, read_pillow),
     "HEIF": Reader((".heic", ".heif", ".hif"), is_heif, read_pillow),
     "Pillow": Reader(
@@ -218,7 +225,8 @@ READERS: dict[str, Reader] = {
     ),
 }
 EXTENSIONS = tuple(sorted(extension for reader in READERS.values() for extension in reader.extensions))
-_ARRAY_FORMATS = ("NPY", "NPZ", "DICOM")
+READ_ONLY = ("DICOM", "JPEG2000")  # results of such files are TIFFs
+_ARRAY_FORMATS = ("NPY", "NPZ", *READ_ONLY)
 _PILLOW_FORMATS = ("AVIF", "HEIF", "Pillow")
 
 

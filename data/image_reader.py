@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.image_array import MAX_PIXELS, BandCountError, ImageArray, UndefinedRangeError
+from data.image_array import MAX_PIXELS, BandCountError, ImageArray, ImageError, UndefinedRangeError
 from data.image_io import image_pages, read_array, read_rgb_or_array
 from data.value_range import ValueRange
 
@@ -32,7 +32,7 @@ class ImageReader:
     has_range: bool = False
     max_pixels: int = MAX_PIXELS
     flag: str = "--input_nc"  # the option that sets the number of channels, for messages
-    to_srgb: bool = False  # convert 8-bit images with a color profile
+    to_srgb: bool = False  # convert 8-bit images with a color profile; deeper ones keep their samples
 
     def __call__(self, path: str) -> ReadImage:
         """Return an 8-bit RGB image for files of 8-bit samples and networks of 1 or 3 channels, else an array.
@@ -46,7 +46,7 @@ class ImageReader:
         if set(self.channels) <= {1, 3}:
             image = read_rgb_or_array(file, page, self.max_pixels, self.to_srgb)
         else:
-            image = read_array(file, page, self.max_pixels)
+            image = read_array(file, page, self.max_pixels, self.to_srgb)
         if isinstance(image, ImageArray):
             self._check(image)
         return image
@@ -69,11 +69,15 @@ def split_page(path: str) -> tuple[str, int | None]:
 
 def with_pages(paths: Sequence[str]) -> list[str]:
     """Return the paths, with a path per page for every TIFF of several pages. Files that cannot be opened stay."""
-    expanded = []
-    for path in paths:
+    return [found for path in paths for found in _page_paths(path)]
+
+
+def _page_paths(path: str) -> list[str]:
+    try:
         pages = image_pages(path) if path.lower().endswith((".tif", ".tiff")) else [0]
-        expanded += [path] if len(pages) == 1 else [f"{path}/{PAGE_PREFIX}{page:04}" for page in pages]
-    return expanded
+    except ImageError:  # reported when its turn comes
+        return [path]
+    return [path] if len(pages) == 1 else [f"{path}/{PAGE_PREFIX}{page:04}" for page in pages]
 
 
 def pixels_of(image: ReadImage) -> np.ndarray:

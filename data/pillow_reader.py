@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     IMAGEDESCRIPTION,
@@ -131,6 +132,17 @@ def is_gray16(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
+def is_color_ppm16(image: Image.Image) -> bool:
+    """Return True if the file is a binary PPM of more than 8 bits, of which Pillow keeps 8."""
+    return isinstance(image, PpmImageFile) and image.mode == "RGB" and _ppm_maximum(image) > 255
+
+
+def _ppm_maximum(image: PpmImageFile) -> int:
+    """Return the sample value of white of a PPM that Pillow has opened and not yet decoded."""
+    args = image.tile[0].args if image.tile and image.tile[0].codec_name == "ppm" else None
+    return int(args[1]) if isinstance(args, tuple) else 255  # otherwise the samples are taken as they are
+
+
 def to_gray16(image: Image.Image) -> np.ndarray:
     """Return the (H, W) samples of an image that `is_gray16`: 0 for black to 65535 for white."""
     samples = np.asarray(image).astype(np.uint32)
@@ -187,7 +199,7 @@ def is_srgb(profile: bytes) -> bool:
 
 def to_srgb(image: Image.Image) -> Image.Image:
     """Return an 8-bit image converted from its color profile to sRGB; unchanged without a profile that can be used."""
-    profile = image.info.get("icc_profile")
+    profile, file_format = image.info.get("icc_profile"), image.format
     if not profile or is_srgb(profile):
         return image
     try:
@@ -198,7 +210,10 @@ def to_srgb(image: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
-    return image if converted is None else converted
+    if converted is None:
+        return image
+    converted.format = file_format
+    return converted
 
 
 def gray_to_8_bit(samples: np.ndarray) -> np.ndarray:
@@ -206,15 +221,18 @@ def gray_to_8_bit(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def read_pillow(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
+def read_pillow(file: BinaryIO, page: Page, max_pixels: int, as_srgb: bool) -> ImageArray:
     """Read a file of any format that Pillow decodes, except TIFF."""
     head = file.read(HEAD_BYTES)
     file.seek(0)
     with open_with_pillow(file, head, page, max_pixels) as image:
         if is_color_png16(head):
             return _read_color_png16(file, image)
+        if is_color_ppm16(image):
+            assert isinstance(image, PpmImageFile)
+            return _read_color_ppm16(file, image)
         ImageOps.exif_transpose(image, in_place=True)
-        return from_pil(image)
+        return from_pil(to_srgb(image) if as_srgb else image)
 
 
 def _read_color_png16(file: BinaryIO, image: Image.Image) -> ImageArray:
@@ -232,7 +250,19 @@ def _read_color_png16(file: BinaryIO, image: Image.Image) -> ImageArray:
     return ImageArray(np.ascontiguousarray(pixels), info=info)
 
 
-def read_any_tiff(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
+def _read_color_ppm16(file: BinaryIO, image: PpmImageFile) -> ImageArray:
+    """Read colors of 9 to 16 bits, scaled to 0…65535. Args: image is the same file as Pillow opened it."""
+    white, count = _ppm_maximum(image), image.width * image.height * 3
+    file.seek(image.tile[0].offset)
+    content = file.read(2 * count)
+    if len(content) < 2 * count:
+        raise ImageError(f"truncated: {len(content)} of {2 * count} bytes of samples")
+    samples = np.minimum(np.frombuffer(content, ">u2"), white).astype(np.uint32)
+    pixels = ((samples * 65535 + white // 2) // white).astype(np.uint16)
+    return ImageArray(pixels.reshape(image.height, image.width, 3), info=FileInfo("PPM"))
+
+
+def read_any_tiff(file: BinaryIO, page: Page, max_pixels: int, as_srgb: bool) -> ImageArray:
     """Read a TIFF through Pillow if that is without loss, otherwise through tifffile."""
     try:
         with open_with_pillow(file, b"", page, max_pixels) as image:
@@ -247,7 +277,7 @@ def read_any_tiff(file: BinaryIO, page: Page, max_pixels: int) -> ImageArray:
                 if tags.get(_ORIENTATION, 1) != 1:
                     geo = ()  # georeferencing describes the stored rows
                 ImageOps.exif_transpose(image, in_place=True)
-                array = from_pil(image)
+                array = from_pil(to_srgb(image) if as_srgb else image)
                 return replace(array, info=replace(array.info, format="TIFF", geo_tags=geo, pages=pages))
     except UnidentifiedImageError:
         pass

@@ -224,8 +224,12 @@ def _page_samples(page: "TiffPage") -> np.ndarray:
     planes, _, height, width, interleaved = page.shaped
     samples = samples.reshape(planes, height, width, interleaved)
     pixels = samples[0] if planes == 1 else np.moveaxis(samples, 0, 2).reshape(height, width, planes * interleaved)
+    white = (1 << page.bitspersample) - 1
     if page.photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
-        pixels = ((1 << page.bitspersample) - 1) - pixels
+        pixels = white - pixels
+    if pixels.dtype.kind == "u" and page.bitspersample < 8 * pixels.dtype.itemsize:  # 10 or 12 bits of 16
+        full = np.iinfo(pixels.dtype).max
+        pixels = ((pixels.astype(np.uint64) * full + white // 2) // white).astype(pixels.dtype)
     return clean_samples(pixels)
 
 

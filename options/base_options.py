@@ -286,7 +286,7 @@ class BaseOptions:
             default=None,
             help="maximum size of an image in megapixels, 179 by default: a larger one may be an attack on the memory",
         )
-        group.add_argument("--to_srgb", action="store_true", help="convert images with a color profile to sRGB")
+        group.add_argument("--to_srgb", action="store_true", help="convert 8-bit images with a color profile to sRGB")
         group.add_argument("--no_flip", action="store_true", help="no random horizontal flip")
         group.add_argument(
             "--random_scale_max", type=float_ge_1, default=3.0, help="maximum factor by which zoom shrinks an image"

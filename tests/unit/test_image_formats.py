@@ -17,7 +17,7 @@ from numpy.lib import format as npy_format
 from PIL import Image
 
 from data.image_array import ImageArray, ImageError
-from data.image_io import read_array, read_image
+from data.image_io import is_8_bit, read_array, read_image, read_rgb_or_array
 from data.image_writer import derive, write_array
 
 tifffile = pytest.importorskip("tifffile")
@@ -297,3 +297,28 @@ def test_damaged_files_are_read_or_refused(count: int, tmp_path: Path) -> None:
     readable, refused = map(int, finished.stdout.split())
     assert readable > count / 10
     assert refused > count / 2
+
+
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+@pytest.mark.parametrize(("bands", "dtype"), [(1, np.int16), (3, np.uint8), (5, np.uint16)])
+def test_jpeg2000_keeps_bands_and_samples(container: str, bands: int, dtype: type, tmp_path: Path) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    pixels, path = noise(20, 33, bands, dtype), tmp_path / f"a.{container}"
+    path.write_bytes(imagecodecs.jpeg2k_encode(np.squeeze(pixels), level=0, codecformat=container))
+    array = read_array(str(path))
+    np.testing.assert_array_equal(array.pixels, pixels)
+    assert array.pixels.dtype == pixels.dtype
+    content = path.read_bytes()
+    size_at = content.index(b"\xff\x4f\xff\x51") + 8
+    path.write_bytes(content[:size_at] + b"\0\1\0\0" * 2 + content[size_at + 8 :])
+    with pytest.raises(ImageError, match="damaged: a file of"):
+        read_array(str(path))
+
+
+def test_color_ppm_of_16_and_12_bits(tmp_path: Path) -> None:
+    samples = np.array([[[0, 1, 4095], [4096, 65534, 65535]]], np.uint16)
+    for white, expected in ((65535, samples), (4095, [[[0, 16, 65535], [65535] * 3]])):
+        (tmp_path / "a.ppm").write_bytes(b"P6\n# comment\n2 1\n%d\n" % white + samples.astype(">u2").tobytes())
+        np.testing.assert_array_equal(read_array(str(tmp_path / "a.ppm")).pixels, expected)
+        assert not is_8_bit(str(tmp_path / "a.ppm"))
+        assert isinstance(read_rgb_or_array(str(tmp_path / "a.ppm")), ImageArray)

@@ -12,7 +12,9 @@ from image_factory import options, two_domains
 from PIL import Image, ImageCms
 
 from data import create_dataset
+from data.image_io import read_array
 from data.loader import Batch
+from data.pillow_reader import is_srgb
 from data.value_range import ValueRange
 from options import TrainOptions
 from util.errors import UserError
@@ -193,16 +195,22 @@ def swapped_profile() -> bytes:
 
 
 def test_color_profiles_are_counted_and_converted_if_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for domain in "AB":
-        (tmp_path / f"train{domain}").mkdir()
-        Image.new("RGB", (24, 20), (200, 60, 20)).save(tmp_path / f"train{domain}" / "a.png", icc_profile=swapped_profile())
+    for path in (tmp_path / "trainA/a.png", tmp_path / "trainB/a.tif"):
+        path.parent.mkdir()
+        Image.new("RGB", (24, 20), (200, 60, 20)).save(path, icc_profile=swapped_profile())
     plain = batches(options(tmp_path))[0]["A"]
     said = capsys.readouterr().out
-    assert "trainA: 1 of 1 images checked have a color profile other than sRGB, which is ignored unless --to_srgb" in said
-    converted = batches(options(tmp_path, to_srgb=True))[0]["A"]
+    assert "trainA: 1 of 1 images checked have a color profile other than sRGB, ignored (--to_srgb" in said
+    converted = batches(options(tmp_path, to_srgb=True))[0]
     assert "profile" not in capsys.readouterr().out
     assert float(plain[0, 0].mean()) == pytest.approx(200 / 127.5 - 1, abs=1e-5)
-    assert float(converted[0, 2].mean()) > float(converted[0, 0].mean())
+    for domain in "AB":
+        assert float(converted[domain][0, 2].mean()) > float(converted[domain][0, 0].mean())
+        array = read_array(converted[f"{domain}_paths"][0], as_srgb=True)
+        assert array.pixels[0, 0, 2] > array.pixels[0, 0, 0]
+        assert array.info.format == {"A": "PNG", "B": "TIFF"}[domain]
+        assert array.info.icc_profile is not None
+        assert is_srgb(array.info.icc_profile)
 
 
 def test_system_folders_are_left_out_and_other_files_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,11 +218,11 @@ def test_system_folders_are_left_out_and_other_files_counted(tmp_path: Path, cap
     for folder in ("@eaDir", "__MACOSX", "$RECYCLE.BIN", ".thumbnails"):
         (tmp_path / "trainA" / folder).mkdir()
         (tmp_path / "trainA" / folder / "x.png").write_bytes((tmp_path / "trainA" / "00.png").read_bytes())
-    for name in ("a.jp2", "b.jp2", "clip.mts", "unnamed"):
+    for name in ("a.jxl", "b.jxl", "clip.mts", "unnamed"):
         (tmp_path / "trainA" / name).write_bytes(b"something")
     assert len(create_dataset(options(tmp_path))) == 3
     said = capsys.readouterr().out
-    assert "trainA: 4 other files (2 .jp2, 1 .mts, 1 without an ending) are not read" in said
+    assert "trainA: 4 other files (2 .jxl, 1 .mts, 1 without an ending) are not read" in said
 
 
 def test_the_limit_of_pixels_can_be_set(tmp_path: Path) -> None:

@@ -85,6 +85,13 @@ def test_negatives_and_12_bits(tmp_path: Path) -> None:
     assert read(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 32759, 32776, 65535]
 
 
+def test_fewer_bits_than_a_byte_pair_are_scaled(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    values = np.array([[0, 1, 512, 1023]] * 2, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, bitspersample=10, photometric="minisblack")
+    assert read(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 64, 32800, 65535]
+
+
 def test_an_intact_4_band_tiff_is_not_damaged(tmp_path: Path) -> None:
     for dtype in (np.uint8, np.uint16):
         tifffile.imwrite(tmp_path / "a.tif", noise(8, 8, 4, dtype), photometric="minisblack", planarconfig="contig")
