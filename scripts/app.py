@@ -22,6 +22,8 @@ if __name__ == "__main__":
 
 from models import Translator
 from models.inference.checkpoint import list_checkpoints
+from options.base_options import shown_channels
+from util.channel_view import parse_channels
 from util.cli import CLIParser, configure_stdio, port, positive_float
 from util.errors import UserError, exit_on_user_error
 from util.runtime.device import AUTO
@@ -60,6 +62,12 @@ def build_parser() -> ArgumentParser:
         default=None,
         help=f"origin whose pages may show the app in a frame; without ORIGIN: {HUGGING_FACE}, which shows Spaces",
     )
+    parser.add_argument(
+        "--show_channels",
+        type=shown_channels,
+        metavar="R,G,B",
+        help="numbers of the channels, from 1, to show of n-channel images; by default 1,2,3, or 1 of two",
+    )
     parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1 for the CPU; auto: a GPU if there is one")
     parser.add_argument("--max_megabytes", type=positive_float, default=64, help="size limit of uploaded files in megabytes")
     parser.add_argument("--max_megapixels", type=positive_float, default=50, help="size limit of images in megapixels")
@@ -89,7 +97,7 @@ def serve(arguments: Namespace) -> None:
         print("note: other machines can open this page")
         hosts = ["*"]
     limits = int(arguments.max_megabytes * 10**6), int(arguments.max_megapixels * 10**6)
-    app = create_app(checkpoints, hosts, *limits, embed_in=arguments.embed)
+    app = create_app(checkpoints, hosts, *limits, embed_in=arguments.embed, channels=parse_channels(arguments.show_channels))
     print(
         f"{len(checkpoints)} generator{'s' * (len(checkpoints) != 1)}; open http://{arguments.host}:{listener.getsockname()[1]}",
         flush=True,

@@ -23,6 +23,7 @@ if __name__ == "__main__":
 # isort: split
 
 from data.image_reader import max_pixels
+from data.image_writer import WRITERS
 from models import Translator
 from models.inference.image_io import Job, pending_jobs, plan_inputs, plan_video
 from models.inference.pipeline import Existing, translate_files
@@ -36,6 +37,7 @@ from util.runtime.device import AUTO, describe_device
 
 GPU_BATCH_SIZE = 8
 GIGABYTE = 10**9  # unit of --memory
+FORMATS = [writer.extensions[0].removeprefix(".") for writer in WRITERS.values()]
 
 
 def build_parser() -> CLIParser:
@@ -49,6 +51,12 @@ def build_parser() -> CLIParser:
     parser.add_argument("--input", required=True, nargs="+", help="images, folders, patterns, or one video")
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the results; for one image or video, also a file name"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=None,
+        help="file type of the results; by default that of each input. tif and npy hold any number of channels",
     )
     parser.add_argument("--epoch", default="latest", help="checkpoint of a run folder")
     parser.add_argument("--network", default=None, help="generator of a run folder: G, G_A, G_B or G_ema")
@@ -80,6 +88,13 @@ def build_parser() -> CLIParser:
         help="maximum size of an image in megapixels, 179 by default: a larger one may be an attack on the memory",
     )
     parser.add_argument(
+        "--tiff_pages",
+        choices=["largest", "all"],
+        default="largest",
+        help="pages of a TIFF to translate: the largest, or all to a file each",
+    )
+    parser.add_argument("--to_srgb", action="store_true", help="convert 8-bit images with a color profile to sRGB")
+    parser.add_argument(
         "--tile",
         type=image_size,
         nargs="?",
@@ -108,7 +123,11 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     videos = [Path(source) for source in arguments.input if is_video(Path(source))]
     if videos and len(arguments.input) > 1:
         raise UserError(f"--input: {videos[0]} is a video, and there are other inputs. Translate videos one by one.")
-    jobs = [plan_video(videos[0], arguments.output)] if videos else plan_inputs(arguments.input, arguments.output)
+    if videos:
+        jobs = [plan_video(videos[0], arguments.output)]
+    else:
+        suffix = None if arguments.format is None else f".{arguments.format}"
+        jobs = plan_inputs(arguments.input, arguments.output, suffix, all_pages=arguments.tiff_pages == "all")
     pending = pending_jobs(jobs, arguments.resume, arguments.overwrite)
     translator = load_translator(arguments, architecture)
     print(f"{translator.source}, on {describe_device(translator.device)}")
@@ -132,6 +151,7 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
             lambda job: bar.update(),
             existing=existing,
             max_pixels=max_pixels(arguments),
+            to_srgb=arguments.to_srgb,
         )
     for failure in failures:
         print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)

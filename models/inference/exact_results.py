@@ -40,6 +40,8 @@ class ExactResults:
         # The model calls its source domain A, whatever the direction.
         self.ranges = {"A": value_range_of(opt, source), "B": value_range_of(opt, target)}
         self.max_pixels = max_pixels(opt)
+        self.input_nc, self.to_srgb = opt.input_nc, opt.to_srgb
+        self.is_alpha_noted = False
         self.is_published = self.ranges == {"A": None, "B": None} and {opt.input_nc, opt.output_nc} <= {1, 3}
 
     def __call__(self, path: str, visuals: Mapping[str, Tensor]) -> dict[str, ExactFile]:
@@ -51,16 +53,23 @@ class ExactResults:
         try:
             if self.is_published and is_8_bit(file):
                 return {}
-            source = read_array(file, page, self.max_pixels)
+            source = read_array(file, page, self.max_pixels, self.to_srgb)
         except ImageError:  # changed since it was read
             return {}
         if self.is_published and source.pixels.dtype == np.uint8:
             return {}
+        if source.alpha is not None and not source.has_alpha_band(self.input_nc):
+            self._note_alpha(file)
         source = replace(source, alpha=None)
         return {name: self._file(images[0], source, self.ranges.get(name[-1])) for name, images in visuals.items()}
 
+    def _note_alpha(self, file: str) -> None:
+        if not self.is_alpha_noted:
+            print(f"note: {file}: its alpha is composited over white and not written. scripts/translate.py keeps it.")
+        self.is_alpha_noted = True
+
     def _file(self, image: Tensor, source: ImageArray, value_range: ValueRange | None) -> ExactFile:
-        array = from_output(image, source, value_range)
+        array = from_output(image, source, value_range, source_range=self.ranges["A"])
         if source.info.format in LOSSLESS and _holds(source.info.format, array):
             name = source.info.format
         else:

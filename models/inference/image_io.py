@@ -11,9 +11,10 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from data.image_array import ImageArray, transpose_by_orientation
+from data.image_array import ImageArray, ImageError, transpose_by_orientation
 from data.image_folder import list_images
-from data.image_io import EXTENSIONS, READERS
+from data.image_io import EXTENSIONS, READ_ONLY, READERS
+from data.image_reader import with_pages
 from data.image_writer import check_writable, derive, output_format, write_array
 from data.pillow_reader import from_pil as from_upright_pil
 from data.transforms import to_tensor as scale
@@ -24,6 +25,7 @@ from util.html.page_record import IMAGES, is_output_folder
 
 ORIENTATION = ExifTags.Base.Orientation
 MAX_LISTED = 3  # file names in an error message
+MIN_LEVELS = 256  # with fewer, results from 0 to 1 would be black and white
 
 
 def from_pil(image: Image.Image) -> ImageArray:
@@ -58,20 +60,23 @@ def to_tensor(array: ImageArray, channels: int, value_range: ValueRange | None =
 
 
 def from_output(
-    output: Tensor, source: ImageArray, value_range: ValueRange | None = None, truncate: bool = False
+    output: Tensor,
+    source: ImageArray,
+    value_range: ValueRange | None = None,
+    truncate: bool = False,
+    source_range: ValueRange | None = None,
 ) -> ImageArray:
     """Return a network's output (C, H, W) in [-1, 1] as an image with the source's dtype, alpha and file properties.
 
     Values are rounded, so that an identity network returns 8- and 16-bit images exactly. Alpha is resized to the output's
-    size. A dtype that cannot hold `value_range` becomes int16 or float32.
+    size. A dtype that cannot hold `value_range`, or has fewer levels in it than 8 bits, becomes int16 or float32.
 
     Args:
         value_range: the values of -1 and 1; None: the full range of the source's dtype.
         truncate: truncate values instead of rounding them, as test.py and the published code do.
+        source_range: the values of the source that -1 and 1 stand for. If it is `value_range`, any number of levels will do.
     """
-    dtype = source.pixels.dtype
-    if value_range is not None:
-        dtype = _holding_dtype(dtype, value_range)
+    dtype = result_dtype(source.pixels.dtype, value_range, source_range)
     mapped = value_range or ValueRange.of_dtype(dtype) or ValueRange(-1, 1)
     pixels = mapped.denormalize(output.float().permute(1, 2, 0).cpu().numpy(), dtype, truncate)
     alpha = source.alpha if dtype == source.pixels.dtype and not source.has_alpha_band(pixels.shape[2]) else None
@@ -82,10 +87,12 @@ def from_output(
     return derive(source, pixels, alpha)
 
 
-def _holding_dtype(dtype: np.dtype, value_range: ValueRange) -> np.dtype:
-    """Return `dtype` if it holds the range, else int16 or float32."""
-    if dtype.kind == "f":
+def result_dtype(dtype: np.dtype, value_range: ValueRange | None, source_range: ValueRange | None) -> np.dtype:
+    """Return the dtype of a translation to `value_range`: `dtype`, that of its source, if possible; see `from_output`."""
+    if value_range is None or dtype.kind == "f":
         return dtype
+    if value_range.hi - value_range.lo < MIN_LEVELS - 1 and value_range != source_range:
+        return np.dtype(np.float32)
     is_integer = float(value_range.lo).is_integer() and float(value_range.hi).is_integer()
     for candidate in (dtype, np.dtype(np.int16)):
         limits = np.iinfo(candidate)
@@ -111,9 +118,13 @@ def write_image_array(array: ImageArray, path: Path) -> None:
         write_array(array, tmp_path, file_format)
 
 
-def check_target(source: ImageArray, path: Path, bands: int) -> None:
-    """Raise ImageError if the file `path` cannot hold a translation with this number of bands, before it is computed."""
-    check_writable(output_format(path, source.info), source.pixels.dtype, bands, source.alpha is not None)
+def check_target(source: ImageArray, path: Path, bands: int, dtype: np.dtype) -> None:
+    """Raise ImageError if the file `path` cannot hold a translation of this kind, before it is computed."""
+    has_alpha = source.alpha is not None and dtype == source.pixels.dtype and not source.has_alpha_band(bands)
+    try:
+        check_writable(output_format(path, source.info), dtype, bands, has_alpha)
+    except ImageError as error:
+        raise ImageError(f"{error}, for example with --format tif") from None
 
 
 @dataclass(frozen=True)
@@ -124,35 +135,44 @@ class Job:
     target: Path
 
 
-def plan_inputs(sources: Sequence[str], output: Path) -> list[Job]:
+def plan_inputs(sources: Sequence[str], output: Path, suffix: str | None = None, all_pages: bool = False) -> list[Job]:
     """Return the jobs for several inputs, such as the files of a pattern that the shell has expanded.
 
     The tree below `output` mirrors the tree of the files below their common folder, as with a quoted pattern.
 
+    Args:
+        sources: images, folders and patterns.
+        output: folder of the results, or a file name for one image.
+        suffix: ending of the results, such as ".tif"; None: that of each input.
+        all_pages: translate all pages of a TIFF, those of a.tif to a/page_0000.tif and so on, instead of the largest.
     Raises:
         UserError: as `plan_jobs`, or two inputs would have the same result.
     """
-    if len(sources) == 1:
-        return plan_jobs(sources[0], output)
+    jobs = plan_jobs(sources[0], output, suffix) if len(sources) == 1 else _plan_several(sources, output, suffix)
+    return _check_targets([page for job in jobs for page in _page_jobs(job)]) if all_pages else jobs
+
+
+def _page_jobs(job: Job) -> list[Job]:
+    paths = with_pages([str(job.source)])
+    if len(paths) == 1:
+        return [job]
+    folder, suffix = job.target.with_suffix(""), job.target.suffix
+    return [Job(Path(path), folder / f"{Path(path).name}{suffix}") for path in paths]
+
+
+def _plan_several(sources: Sequence[str], output: Path, suffix: str | None) -> list[Job]:
     if output.suffix.lower() in EXTENSIONS and not output.is_dir():
         raise UserError(f"--output {output}: a file name, but there are {len(sources)} inputs. Use a folder.")
     files = [Path(source) for source in sources if Path(source).is_file()]
     root = os.path.commonpath([os.path.abspath(file.parent) for file in files]) if files else ""  # noqa: PTH100 - keeps links
-    jobs = [Job(file, output / os.path.relpath(file, root)) for file in files]
+    jobs = [Job(file, _result_name(output / os.path.relpath(file, root), suffix)) for file in files]
     for source in sources:
         if not Path(source).is_file():
-            jobs += plan_jobs(source, output)
-    inputs: dict[Path, Path] = {}
-    for job in jobs:
-        if inputs.setdefault(job.target, job.source) != job.source:
-            raise UserError(
-                f"--input: {inputs[job.target]} and {job.source} have the same result {job.target}. "
-                "Translate them separately."
-            )
+            jobs += plan_jobs(source, output, suffix)
     return _check_targets(jobs)
 
 
-def plan_jobs(source: str, output: Path) -> list[Job]:
+def plan_jobs(source: str, output: Path, suffix: str | None = None) -> list[Job]:
     """Return the jobs for an image, for all images below a folder, or for a pattern such as `in/*.jpg`.
 
     The tree below `output` mirrors the tree below the folder, or below the fixed part of the pattern. For a single image,
@@ -168,7 +188,9 @@ def plan_jobs(source: str, output: Path) -> list[Job]:
         is_file_name = output.suffix.lower() in EXTENSIONS and not output.is_dir()
         if not is_file_name and not output.is_dir() and output.suffix.lower() in Image.registered_extensions():
             raise UserError(f"--output {output}: images are not written as {output.suffix}. Use .png, or give a folder.")
-        return _check_targets([Job(path, output if is_file_name else _writable_name(output / path.name))])
+        if is_file_name and suffix not in (None, output.suffix.lower()):
+            raise UserError(f"--format: {suffix} contradicts --output {output}. Remove one of them.")
+        return _check_targets([Job(path, output if is_file_name else _result_name(output / path.name, suffix))])
     elif glob.has_magic(source):
         found = sorted(Path(file) for file in glob.glob(source, recursive=True))  # noqa: PTH207 - it keeps `..` as written
         root, files = _fixed_part(path), [file for file in found if file.suffix.lower() in EXTENSIONS and file.is_file()]
@@ -186,7 +208,7 @@ def plan_jobs(source: str, output: Path) -> list[Job]:
             f"--output {output}: inside --input {root}, so that the next run would read the results as input. "
             "Use a folder outside."
         )
-    return _check_targets([Job(file, _writable_name(output / file.relative_to(root))) for file in files])
+    return _check_targets([Job(file, _result_name(output / file.relative_to(root), suffix)) for file in files])
 
 
 def plan_video(source: Path, output: Path) -> Job:
@@ -216,9 +238,15 @@ def pending_jobs(jobs: Sequence[Job], resume: bool, overwrite: bool) -> list[Job
 
 
 def _check_targets(jobs: list[Job]) -> list[Job]:
-    """Return the jobs. Raise UserError if a result would overwrite an input."""
+    """Return the jobs. Raise UserError if a result would overwrite an input or another result."""
     sources = {os.path.realpath(job.source) for job in jobs}
+    inputs: dict[Path, Path] = {}
     for job in jobs:
+        if inputs.setdefault(job.target, job.source) != job.source:
+            raise UserError(
+                f"--input: {inputs[job.target]} and {job.source} have the same result {job.target}. "
+                "Translate them separately."
+            )
         if os.path.realpath(job.target) in sources:
             raise UserError(f"--output: {job.target} is one of the input images. Use another folder or file name.")
     return jobs
@@ -234,9 +262,11 @@ def _without_outputs(files: Sequence[Path], root: Path) -> list[Path]:
     return kept
 
 
-def _writable_name(path: Path) -> Path:
-    """Return the path with the ending .tif for formats that are only read."""
-    return path.with_suffix(".tif") if path.suffix.lower() in READERS["DICOM"].extensions else path
+def _result_name(path: Path, suffix: str | None) -> Path:
+    """Return the path with the ending `suffix`. If it is None, formats that are only read get .tif, others keep theirs."""
+    if suffix is None and any(path.suffix.lower() in READERS[name].extensions for name in READ_ONLY):
+        return path.with_suffix(".tif")
+    return path if suffix is None else path.with_suffix(suffix)
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -10,7 +10,8 @@ import torch
 
 from data.image_array import MAX_PIXELS, ImageArray, ImageError
 from data.image_io import read_array
-from models.inference.image_io import Job, check_target, write_image_array
+from data.image_reader import split_page
+from models.inference.image_io import Job, check_target, result_dtype, write_image_array
 from models.inference.translator import Translator
 from util.errors import FILESYSTEM_ERRNOS, EnvironmentFailure, UserError
 
@@ -44,6 +45,7 @@ def translate_files(
     on_complete: Callable[[Job], None],
     existing: Existing = "replace",
     max_pixels: int = MAX_PIXELS,
+    to_srgb: bool = False,
 ) -> list[Failure]:
     """Translate the image of every job. Return the failures; all other results are on disk.
 
@@ -56,6 +58,7 @@ def translate_files(
         existing: what to do if another program has written a result in the meantime: "replace" it, "keep" it, or "refuse",
             which makes the job fail.
         max_pixels: size limit of an image.
+        to_srgb: convert 8-bit images with a color profile to sRGB.
     Raises:
         OSError: the disk is full or read-only.
     """
@@ -73,7 +76,7 @@ def translate_files(
                 yield job
 
     def read(job: Job) -> tuple[Job, ImageArray | str]:
-        return job, _read(job, translator, max_pixels)
+        return job, _read(job, translator, max_pixels, to_srgb)
 
     def write(result: tuple[Job, ImageArray]) -> tuple[Job, str | None]:
         job, array = result
@@ -110,12 +113,13 @@ def _prefetch(
         yield running.popleft().result()
 
 
-def _read(job: Job, translator: Translator, max_pixels: int) -> ImageArray | str:
+def _read(job: Job, translator: Translator, max_pixels: int, to_srgb: bool) -> ImageArray | str:
     """Return the image of the job, or the reason if it cannot be read, translated or written."""
     try:
-        array = read_array(str(job.source), max_pixels=max_pixels)
+        array = read_array(*split_page(str(job.source)), max_pixels, to_srgb)
         translator.check(array)
-        check_target(array, job.target, translator.output_nc)
+        dtype = result_dtype(array.pixels.dtype, translator.output_range, translator.input_range)
+        check_target(array, job.target, translator.output_nc, dtype)
         return array
     except ImageError as error:
         return str(error)

@@ -194,7 +194,7 @@ class Translator:
 
     def from_output(self, output: Tensor, source: ImageArray) -> ImageArray:
         """Return an output (C, H, W) of the generator as an image like its source."""
-        return from_output(output, source, self.output_range)
+        return from_output(output, source, self.output_range, source_range=self.input_range)
 
     def _from_numpy(self, array: np.ndarray) -> ImageArray:
         if array.ndim not in (2, 3):

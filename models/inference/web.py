@@ -50,6 +50,7 @@ def create_app(
     max_bytes: int,
     max_pixels: int,
     embed_in: str | None = None,
+    channels: tuple[int, ...] | None = None,
 ) -> Starlette:
     """Create the web application.
 
@@ -59,17 +60,18 @@ def create_app(
         max_bytes: size limit of uploaded files.
         max_pixels: size limit of images.
         embed_in: origin whose pages may show this page in a frame; None: no page may.
+        channels: numbers of the channels to show of images that no PNG can hold; see `ChannelView`.
     """
     names = list(checkpoints)
     policy = CONTENT_SECURITY_POLICY.format(ancestors=embed_in or "'none'")
     load = lru_cache(MAX_CACHED_TRANSLATORS)(lambda name: checkpoints[name]())
-    generator_lock = Lock()
+    generator_lock, view = Lock(), ChannelView(channels)
 
     def translate(upload: bytes, name: str) -> bytes:
         array = _read(upload, max_pixels)
         with generator_lock:
             try:
-                return _to_png(load(name).translate_array(array))
+                return to_png(load(name).translate_array(array), view)
             except ImageError as error:
                 raise UploadRefusedError(415, f"this file cannot be translated: it {error}") from None
 
@@ -80,7 +82,7 @@ def create_app(
         return JSONResponse({"checkpoints": names, "max_bytes": max_bytes}, headers=HEADERS)
 
     async def preview(request: Request) -> Response:
-        return await _respond(request, max_bytes, lambda upload: _to_png(_read(upload, max_pixels)))
+        return await _respond(request, max_bytes, lambda upload: to_png(_read(upload, max_pixels), view))
 
     async def translation(request: Request) -> Response:
         index = request.query_params.get("checkpoint", "")
@@ -129,10 +131,10 @@ def _read(upload: bytes, max_pixels: int) -> ImageArray:
             raise UploadRefusedError(415, f"this file cannot be translated: {error}") from None
 
 
-def _to_png(array: ImageArray) -> bytes:
+def to_png(array: ImageArray, view: ChannelView) -> bytes:
     """Return the image as a PNG: unchanged if it is 8-bit, or 16-bit gray, else three of its channels, stretched."""
     if not WRITERS["PNG"].holds(array.pixels.dtype, array.bands, False) or array.pixels.itemsize * array.bands > 3:
-        array = ImageArray(ChannelView().pixels(array.pixels))
+        array = ImageArray(view.pixels(array.pixels))
     file = io.BytesIO()
     to_pil(array).save(file, "PNG", icc_profile=array.info.icc_profile)
     return file.getvalue()

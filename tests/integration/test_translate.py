@@ -100,8 +100,8 @@ def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
     for name in ("x/1.png", "x/2.jpg", "y/1.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         noise(8, 8).save(tmp_path / "in" / name)
-    succeed(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in/*/1.png", "--output", "all")
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("all/*/*")) == ["all/x/1.png", "all/y/1.png"]
+    succeed(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in/*/1.png", "--output", "all", "--format", "tif")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("all/*/*")) == ["all/x/1.tif", "all/y/1.tif"]
     succeed(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in/x/1.png", "--output", "one.webp")
     assert Image.open(tmp_path / "one.webp").format == "WEBP"
     (job,) = plan_jobs(str(tmp_path / "in/x/1.png"), tmp_path / "one")

@@ -1,5 +1,6 @@
 """Translation of images of any band count and dtype: nothing but the generator changes them."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,20 @@ import tifffile
 import torch
 from array_files import noise
 from generators import checkpoint
+from image_factory import options
 from PIL import Image
 
 from data.image_array import ImageArray
 from data.image_io import read_array
 from data.value_range import ValueRange
 from models import Translator
-from models.inference.image_io import Job, plan_jobs
+from models.inference.exact_results import ExactResults
+from models.inference.image_io import Job, plan_inputs, plan_jobs
 from models.inference.pipeline import translate_files
+from models.inference.web import to_png
 from models.networks.base import Generator
+from util.channel_view import ChannelView
+from util.errors import UserError
 
 
 class Identity(Generator):
@@ -134,8 +140,63 @@ def test_a_dtype_that_cannot_hold_the_output_range_is_changed() -> None:
     assert set(np.unique(result)) == {-1000, 400}
 
 
+def test_a_range_of_few_levels_becomes_float() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    result = identity(1, input_range=ValueRange(0, 255), output_range=ValueRange(0, 1))(levels)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, levels / 255, atol=1e-6)
+    labels = levels // 26
+    chosen = ValueRange(0, 9)
+    np.testing.assert_array_equal(identity(1, input_range=chosen, output_range=chosen)(labels), labels)
+
+
+def test_a_format_for_results_with_other_bands(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(noise(24, 20, 3)).save(tmp_path / "in/a.png")
+    translator = identity(3)
+    translator.output_nc = 4
+    (failure,) = translate_files(translator, plan_jobs(str(tmp_path / "in"), tmp_path / "out"), 1, 1, lambda job: None)
+    assert failure.reason.endswith("not uint8 of 4 bands. Use .tif or .npy, for example with --format tif")
+    jobs = plan_jobs(str(tmp_path / "in"), tmp_path / "out", ".tif")
+    assert translate_files(translator, jobs, 1, 1, lambda job: None) == []
+    assert read_array(str(tmp_path / "out/a.tif")).info.format == "TIFF"
+    Image.fromarray(noise(24, 20, 3)).save(tmp_path / "in/a.webp")
+    with pytest.raises(UserError, match=r"in/a.png and .*in/a.webp have the same result .*out/a.tif"):
+        plan_jobs(str(tmp_path / "in"), tmp_path / "out", ".tif")
+    with pytest.raises(UserError, match=r"--format: .tif contradicts --output .*b.png"):
+        plan_jobs(str(tmp_path / "in/a.png"), tmp_path / "b.png", ".tif")
+
+
+def test_every_page_of_a_tiff(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pages = [noise(24, 20, 1, np.uint16, seed) for seed in range(3)]
+    for number, page in enumerate(pages):
+        tifffile.imwrite(tmp_path / "in/a.tif", page[:, :, 0], append=number > 0)
+    (tmp_path / "in/empty.tif").touch()
+    jobs = plan_inputs([str(tmp_path / "in")], tmp_path / "out", all_pages=True)
+    (failure,) = translate_files(identity(1), jobs, 1, 1, lambda job: None)
+    assert failure.job.source.name == "empty.tif"
+    for number, page in enumerate(pages):
+        np.testing.assert_array_equal(read_array(str(tmp_path / f"out/a/page_{number:04}.tif")).pixels, page)
+
+
 def test_colors_are_kept_where_alpha_is_0_everywhere() -> None:
     pixels = noise(8, 8, 4)
     pixels[:, :, 3] = 0
     result = identity(3)(Image.fromarray(pixels))
     np.testing.assert_array_equal(np.asarray(result), pixels)
+
+
+def test_the_app_shows_the_chosen_channels() -> None:
+    bands = np.arange(5, dtype=np.uint8) * 50
+    shown = Image.open(io.BytesIO(to_png(ImageArray(np.broadcast_to(bands, (4, 4, 5))), ChannelView((5, 4, 1)))))
+    assert shown.getpixel((0, 0)) == (200, 150, 0)
+
+
+def test_results_of_a_test_note_alpha_that_they_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(8, 8, 4, np.uint16), photometric="rgb", extrasamples=["unassalpha"])
+    for channels, notes in ((3, 1), (4, 0)):
+        exact = ExactResults(options(tmp_path, input_nc=channels, output_nc=channels))
+        for _ in range(2):
+            assert list(exact(str(tmp_path / "a.tif"), {"fake_B": torch.zeros(1, channels, 8, 8)})) == ["fake_B"]
+        assert capsys.readouterr().out.count("its alpha is composited over white and not written") == notes
