@@ -46,7 +46,7 @@ from util.runtime.distributed import (
     world_size,
 )
 from util.runtime.image_counter import ImageCounter
-from util.runtime.monitor import DivergenceMonitor, create_diagnostics
+from util.runtime.monitor import DivergenceMonitor, TrainingDiagnostics
 from util.runtime.rng import step_seed
 from util.signals import DeferredInterrupt
 from util.visualizer import Visualizer
@@ -106,7 +106,7 @@ def run_epochs(
     start = counter.state_dict()
     last_epoch = opt.n_epochs + opt.n_epochs_decay
     monitor = DivergenceMonitor(model.device)
-    diagnostics = create_diagnostics(opt)
+    diagnostics = TrainingDiagnostics(model.loss_scales, opt.gan_mode, opt.warm_up_D)
 
     def save(*labels: str) -> None:
         monitor.check()  # raises DivergedError: a diverged run is not saved

@@ -23,6 +23,7 @@ from util.runtime.checkpoint import OptimizerState, Stateful, load_networks, sav
 from util.runtime.device import select_device
 from util.runtime.distributed import all_reduce_mean
 from util.runtime.ema import EMA_SUFFIX, ModelEMA
+from util.runtime.monitor import LossScales
 from util.runtime.rng import step_seed
 
 # Pixels. For smaller images PyTorch may refuse to pad or to normalize inside the network.
@@ -40,6 +41,8 @@ class BaseModel(ABC):
     visual_names: tuple[str, ...]
     #: Keys of `losses` after a step, in the order they are logged.
     loss_names: tuple[str, ...]
+    #: Which of them the training diagnostics check.
+    loss_scales = LossScales()
 
     def __init__(self, opt: Namespace) -> None:
         self.opt = opt

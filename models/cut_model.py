@@ -22,6 +22,7 @@ from util.cli import (
     set_declared_defaults,
 )
 from util.errors import UserError
+from util.runtime.monitor import LossScales
 
 MODES = ("CUT", "cut", "FastCUT", "fastcut")
 FASTCUT = {"nce_idt": False, "lambda_NCE": 10.0, "flip_equivariance": True, "n_epochs": 150, "n_epochs_decay": 50}
@@ -129,6 +130,8 @@ class CUTModel(BaseModel):
             opt.nce_T,
             opt.nce_includes_all_negatives_from_minibatch,
         )
+        nce_at_chance = self.criterionNCE.loss_at_chance(opt.batch_size) * opt.lambda_NCE
+        self.loss_scales = LossScales({"G_GAN": ("D_real", "D_fake")}, opt.lambda_GAN, nce_at_chance)
         for name in ("G", "F", "D"):
             self.add_optimizer(name, self.networks[name].parameters())
 

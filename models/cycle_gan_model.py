@@ -17,6 +17,7 @@ from models.networks.base import is_batch_dependent
 from models.networks.factory import define_D, define_G
 from util.cli import non_negative_float
 from util.errors import UserError
+from util.runtime.monitor import LossScales
 
 GENERATOR_LOSSES = ("G_A", "cycle_A", "idt_A", "G_B", "cycle_B", "idt_B")
 FIXED_BETA2 = 0.999  # as published: --beta2 has no effect
@@ -32,6 +33,7 @@ class CycleGANModel(BaseModel):
     """
 
     loss_names = ("D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B")
+    loss_scales = LossScales({"G_A": ("D_A",), "G_B": ("D_B",)})
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:

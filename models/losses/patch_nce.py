@@ -1,6 +1,7 @@
 """PatchNCE (CUT, section 3, equations 2 and 3): a patch of the output must be closer to the input's patch at the same
 position than to other patches of the input."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,6 +118,10 @@ class PatchNCELoss:
         """
         features = self.encode(tgt)
         return self.compare(features, self.sample_keys(self.encode_keys(src)), mirrored)[0]
+
+    def loss_at_chance(self, batch_size: int) -> float:
+        """Return the loss of features that do not tell positions apart, if every layer has `num_patches` positions."""
+        return math.log(self.num_patches * (batch_size if self.all_negatives else 1))
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the encoder features (N, C_l, H_l, W_l) of every layer."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
-from util.runtime.monitor import MIN_DURATION, WARMUP_IMAGES, TrainingDiagnostics, create_diagnostics
+from util.runtime.monitor import MIN_DURATION, WARMUP_IMAGES, LossScales, TrainingDiagnostics
 
 SIZE = ["--load_size", "32", "--crop_size", "32"]
 NETWORKS = ["--gpu_ids", "-1", "--netG", "resnet_4blocks", "--ngf", "4", "--ndf", "4", *SIZE]
@@ -21,7 +21,11 @@ HEALTHY = {"G_GAN": 0.4, "D_real": 0.2, "D_fake": 0.2, "NCE": 2.0}
 
 
 def lsgan_diagnostics() -> TrainingDiagnostics:
-    return TrainingDiagnostics("lsgan", gan_weight=1.0, nce_at_chance=math.log(256))
+    return TrainingDiagnostics(LossScales({"G_GAN": ("D_real", "D_fake")}, 1.0, math.log(256)), "lsgan")
+
+
+def diagnostics_of(model: BaseModel) -> TrainingDiagnostics:
+    return TrainingDiagnostics(model.loss_scales, model.opt.gan_mode, model.opt.warm_up_D)
 
 
 def warnings_of(
@@ -61,7 +65,7 @@ def test_dominating_discriminator_is_reported_once(model: str) -> None:
     """The generator is frozen, so its discriminator overfits to it."""
     trained = small_model("--model", model, *(PATCHES if model == "cut" else []), "--lr", "0.002")
     trained.optimizers["G"].param_groups[0]["lr"] = 0.0
-    lines = warnings_of(create_diagnostics(trained.opt), steps(trained, 40))
+    lines = warnings_of(diagnostics_of(trained), steps(trained, 40))
     found = [(images, line) for images, line in lines if "the discriminator dominates" in line]
     assert len(found) == (1 if model == "cut" else 2)  # CycleGAN has two discriminators
     assert all(images >= WARMUP_IMAGES + MIN_DURATION for images, _ in found)
@@ -71,7 +75,7 @@ def test_dominating_discriminator_is_reported_once(model: str) -> None:
 def test_nce_at_chance_level_is_reported_once() -> None:
     """At a very high temperature all logits are equal, so the loss is at chance level."""
     model = small_model(*PATCHES, "--nce_T", "1e6", "--lambda_NCE", "2")
-    lines = warnings_of(create_diagnostics(model.opt), steps(model, 26))
+    lines = warnings_of(diagnostics_of(model), steps(model, 26))
     (message,) = [line for _, line in lines if "PatchNCE" in line]
     assert message.startswith("warning: PatchNCE is at chance level (NCE 5.666, chance ")
     assert f"{2 * math.log(16):.3f}" in message
@@ -99,7 +103,7 @@ def test_identity_mapping_is_reported_once_also_with_flipped_steps() -> None:
             flips.append(model.flipped)
             yield step
 
-    lines = warnings_of(create_diagnostics(model.opt), steps_with_flips())
+    lines = warnings_of(diagnostics_of(model), steps_with_flips())
     assert {True, False} == set(flips)
     (message,) = [line for _, line in lines if "identity" in line]
     assert message.startswith("warning: the outputs equal the inputs (mean difference ")
@@ -135,7 +139,7 @@ def test_a_symptom_needs_several_observations() -> None:
     [(["--gan_mode", "wgangp"], False), (["--lambda_GAN", "0"], False), (["--gan_mode", "vanilla"], True)],
 )
 def test_gan_losses_without_a_scale_are_not_checked(arguments: list[str], warns: bool) -> None:
-    diagnostics = create_diagnostics(TrainOptions().parse([*NETWORKS, *arguments]))
+    diagnostics = diagnostics_of(small_model(*PATCHES, *arguments))
     lost = HEALTHY | {"G_GAN": 9.0, "D_real": 0.0, "D_fake": 0.0}
     assert bool(warnings_of(diagnostics, [(lost, {})] * 40)) == warns
 
@@ -143,7 +147,7 @@ def test_gan_losses_without_a_scale_are_not_checked(arguments: list[str], warns:
 def test_no_warnings_for_healthy_steps(tmp_path: Path) -> None:
     """A tiny model that learns gives no warning."""
     model = small_model(*PATCHES, "--init_gain", "1", "--lr", "0.001")
-    lines = warnings_of(create_diagnostics(model.opt), steps(model, 40))
+    lines = warnings_of(diagnostics_of(model), steps(model, 40))
     assert lines == []
 
 
@@ -153,8 +157,21 @@ def test_losses_that_a_method_lacks_are_not_checked(missing: str) -> None:
     assert warnings_of(lsgan_diagnostics(), [(losses, {})] * 40) == []
 
 
-@pytest.mark.parametrize("missing", ["lambda_NCE", "num_patches", "nce_includes_all_negatives_from_minibatch"])
-def test_a_method_need_not_have_every_option_of_cut(missing: str) -> None:
-    opt = TrainOptions().parse(NETWORKS)
-    delattr(opt, missing)
-    assert create_diagnostics(opt).nce_at_chance == 0
+@pytest.mark.parametrize(
+    ("arguments", "chance"),
+    [
+        ("--lambda_NCE 3", 3 * math.log(16)),
+        ("--nce_includes_all_negatives_from_minibatch --batch_size 4", math.log(64)),
+        ("--model cycle_gan", 0),
+    ],
+)
+def test_a_method_states_its_chance_level(arguments: str, chance: float) -> None:
+    patches = [] if "cycle_gan" in arguments else PATCHES
+    assert small_model(*patches, *arguments.split()).loss_scales.nce_at_chance == pytest.approx(chance)
+
+
+def test_a_discriminator_that_warms_up_alone_may_dominate() -> None:
+    lost = HEALTHY | {"G_GAN": 0.99, "D_real": 0.01, "D_fake": 0.0}
+    diagnostics = diagnostics_of(small_model(*PATCHES, "--warm_up_D", "4000"))
+    ((images, _),) = warnings_of(diagnostics, [(lost, {})] * 40)
+    assert 4000 + WARMUP_IMAGES + MIN_DURATION <= images < 12000

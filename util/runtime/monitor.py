@@ -1,9 +1,9 @@
 """Detection of failing runs: losses and weights that are not finite, and symptoms of known failures of the method."""
 
 import math
-from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -84,8 +84,6 @@ NEARLY_EQUAL = 0.04  # mean absolute difference of images in [-1, 1]: five gray 
 AT_CHANCE = (0.98, 1.03)  # times the chance level; a higher loss means wrong features, not dead ones
 # --gan_mode: (upper limit of D's mean losses, lower limit of G's) once D dominates. A WGAN critic has no such scale.
 D_WINS_THRESHOLDS = {"lsgan": (0.05, 0.8), "vanilla": (0.05, 3.0), "nonsaturating": (0.05, 3.0)}
-# Adversarial losses of G and D by their published names.
-GAN_LOSS_PAIRS = {"G_GAN": ("D_real", "D_fake"), "G_A": ("D_A",), "G_B": ("D_B",)}
 
 
 class Symptom:
@@ -110,21 +108,36 @@ class Symptom:
         return is_new
 
 
+@dataclass(frozen=True)
+class LossScales:
+    """What a method states about its losses, for the diagnostics. By default they check none.
+
+    Attributes:
+        gan_losses: names of the discriminator's losses, by that of the generator's adversarial loss.
+        gan_weight: weight that the generator's adversarial loss is reported with, such as --lambda_GAN.
+        nce_at_chance: the loss "NCE" of features that do not tell positions apart; 0 for a method without PatchNCE.
+    """
+
+    gan_losses: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    gan_weight: float = 1.0
+    nce_at_chance: float = 0.0
+
+
 class TrainingDiagnostics:
     """Symptoms of known failures: identity mapping, a dominating discriminator, PatchNCE at chance level.
 
     Args:
+        scales: those of the method.
         gan_mode: adversarial loss, a key of GAN_LOSSES.
-        gan_weight: weight that the generator's adversarial loss is reported with, such as --lambda_GAN.
-        nce_at_chance: reported NCE at chance level, lambda_NCE · ln(patches); 0 for a method without PatchNCE.
+        warm_up_D: number of images on which only the discriminator is trained; it may then dominate.
     """
 
-    def __init__(self, gan_mode: str, gan_weight: float, nce_at_chance: float) -> None:
-        self.thresholds = D_WINS_THRESHOLDS.get(gan_mode) if gan_weight > 0 else None
-        self.gan_weight = gan_weight
-        self.nce_at_chance = nce_at_chance
+    def __init__(self, scales: LossScales, gan_mode: str, warm_up_D: int = 0) -> None:
+        self.scales = scales
+        self.thresholds = D_WINS_THRESHOLDS.get(gan_mode) if scales.gan_weight > 0 else None
+        self.first_check = WARMUP_IMAGES + warm_up_D
         self.identity, self.chance_level = Symptom(), Symptom()
-        self.d_wins = {generator: Symptom() for generator in GAN_LOSS_PAIRS}
+        self.d_wins = {generator: Symptom() for generator in scales.gan_losses}
 
     def check(self, images: int, losses: Mapping[str, float], visuals: Mapping[str, Tensor]) -> Iterator[str]:
         """Yield the warnings that are due.
@@ -134,7 +147,7 @@ class TrainingDiagnostics:
             losses: losses of the last step by their published names.
             visuals: (N, C, H, W) images in [-1, 1]; real_A and fake_B are used.
         """
-        if images < WARMUP_IMAGES:
+        if images < self.first_check:
             return
         yield from self._identity_mapping(images, visuals)
         yield from self._discriminator_dominates(images, losses)
@@ -157,34 +170,27 @@ class TrainingDiagnostics:
         if self.thresholds is None:
             return
         d_limit, g_limit = self.thresholds
-        for generator, discriminator in GAN_LOSS_PAIRS.items():
-            if not {generator, *discriminator} <= losses.keys():
+        for generator, discriminator in self.scales.gan_losses.items():
+            if not {generator, *discriminator} <= losses.keys():  # a method derived from CUT may log others
                 continue
             is_fooled = any(losses[name] >= d_limit for name in discriminator)
-            if self.d_wins[generator].update(images, not is_fooled and losses[generator] > g_limit * self.gan_weight):
+            is_beaten = losses[generator] > g_limit * self.scales.gan_weight
+            if self.d_wins[generator].update(images, not is_fooled and is_beaten):
                 values = ", ".join(f"{name} {losses[name]:.3f}" for name in (*discriminator, generator))
                 yield (
-                    f"warning: the discriminator dominates ({values}), so the generator gets little gradient. Use a smaller "
-                    "--ndf or --lr, or more images, and restart from an earlier checkpoint or from scratch."
+                    f"warning: the discriminator dominates ({values}), so the generator gets little gradient. Restart "
+                    "from an earlier checkpoint or from scratch, with --diffaugment, --lambda_lecam 0.1, a smaller --lr, or "
+                    "more images."
                 )
 
     def _nce_at_chance_level(self, images: int, losses: Mapping[str, float]) -> Iterator[str]:
-        nce = losses.get("NCE")
-        if nce is None or self.nce_at_chance <= 0:
+        nce, chance = losses.get("NCE"), self.scales.nce_at_chance
+        if nce is None or chance <= 0:
             return
-        low, high = (factor * self.nce_at_chance for factor in AT_CHANCE)
+        low, high = (factor * chance for factor in AT_CHANCE)
         if self.chance_level.update(images, low < nce < high):
             yield (
-                f"warning: PatchNCE is at chance level (NCE {nce:.3f}, chance {self.nce_at_chance:.3f}), so the outputs "
+                f"warning: PatchNCE is at chance level (NCE {nce:.3f}, chance {chance:.3f}), so the outputs "
                 "need not keep the content of the inputs. Check --nce_T (default 0.07), --nce_layers and --lr, or restart "
                 "from an earlier checkpoint or from scratch."
             )
-
-
-def create_diagnostics(opt: Namespace) -> TrainingDiagnostics:
-    """Return the diagnostics for the losses of this run."""
-    nce_at_chance = 0.0
-    if {"lambda_NCE", "num_patches", "nce_includes_all_negatives_from_minibatch"} <= vars(opt).keys():
-        patches = opt.num_patches * (opt.batch_size if opt.nce_includes_all_negatives_from_minibatch else 1)
-        nce_at_chance = opt.lambda_NCE * math.log(patches)
-    return TrainingDiagnostics(opt.gan_mode, getattr(opt, "lambda_GAN", 1.0), nce_at_chance)
