@@ -31,15 +31,15 @@ def create_validator(opt: Namespace, config: Mapping[str, Any], model: BaseModel
     Raises:
         UserError: there are no images to evaluate on, or a metric cannot be computed.
     """
-    if not config or not is_main_process():
+    if not is_main_process():
         return None
     evaluator = create_evaluator(
         config, opt.seed, model.device, lambda error: print(f"warning: metric skipped, training continues: {error}")
     )
+    if opt.best_by is not None and (evaluator.metrics or not config):
+        evaluator.check_computes(opt.best_by)
     if not evaluator.metrics:
         return None
-    if opt.best_by is not None:
-        evaluator.check_computes(opt.best_by)
     generators = evaluated_generators(model)
 
     def save_best(best: str) -> None:

@@ -70,9 +70,10 @@ def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
         return
     differences = "; ".join(diff_options(opt))
     with_others = f" with other options ({differences})" if differences else ""
+    alone = "" if opt.pretrained_name is None else " without --pretrained_name"
     raise UserError(
         f"--name {opt.name}: {run_dir} already contains a run{with_others}. "
-        "Add --continue_train (without --pretrained_name) to resume it, --overwrite to replace it, or use another --name."
+        f"Resume it with --continue_train{alone}, replace it with --overwrite, or use another --name."
     )
 
 

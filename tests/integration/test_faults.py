@@ -239,15 +239,15 @@ def test_a_run_is_not_replaced_unasked(folder: Path, train) -> None:
     before = contents(folder / "checkpoints" / "whole")
     again = [*RUN, *TWO_EPOCHS, "--name", "whole"]
     for changes, told in (
-        ([], "error: --name whole: checkpoints/whole already contains a run. Add --continue_train"),
+        ([], "error: --name whole: checkpoints/whole already contains a run. Resume it with --continue_train, "),
         (
             ["--lr", "0.1", "--num_threads", "1", "--batch_size", "2"],
             "error: --name whole: checkpoints/whole already contains a run with other options (--batch_size is 2, was 1; "
-            "--lr is 0.1, was 0.0002). Add --continue_train",
+            "--lr is 0.1, was 0.0002). Resume it with --continue_train, ",
         ),
         (
             ["--continue_train", "--pretrained_name", "whole"],
-            "error: --name whole: checkpoints/whole already contains a run. Add ",
+            "error: --name whole: checkpoints/whole already contains a run. Resume it with --continue_train without --pretrained_name, ",
         ),
     ):
         ended = train(folder, *again, *changes)

@@ -394,6 +394,6 @@ def test_best_by_names_the_metric_that_decides(folder: Path, train) -> None:
     assert f"best {min(curve):.4g} " in line
     assert ended.told.count("(best)") == sum(value < min([np.inf, *curve[:place]]) for place, value in enumerate(curve))
 
-    ended = train(folder, *TRAINING, *CUT, *SIZES, "--name", "refused_best", "--paired", "--best_by", "FID")
+    ended = train(folder, *TRAINING, *CUT, *SIZES, "--name", "refused_best", "--best_by", "FID")
     assert ended.status == 2
-    assert ended.complained.startswith("error: --best_by FID: not computed.")
+    assert ended.complained == "error: --best_by FID: not computed. Add --inception or --features.\n"

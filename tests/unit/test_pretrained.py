@@ -46,14 +46,15 @@ def test_a_lone_generator_defines_the_architecture(
         assert torch.equal(all_weights(model.networks[name]), all_weights(scratch.networks[name]))
     told = capsys.readouterr().out
     assert f"loaded the weights of G from {file}\n" in told
-    assert f"warning: no weights of D, F in {file}: they start from scratch" in told
+    assert f"warning: no weights of D, F in {file}: they start from scratch, beside a trained generator. --warm_up_D" in told
 
 
-def test_the_first_generator_of_cycle_gan_is_loaded(tmp_path: Path) -> None:
+def test_the_first_generator_of_cycle_gan_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = checkpoint(tmp_path, ngf=2)
-    opt = parse_pretrained([*SMALL[:4], "--model", "cycle_gan", "--pretrained_G", str(file)])
+    opt = parse_pretrained([*SMALL[:4], "--model", "cycle_gan", "--pretrained_G", str(file), "--warm_up_D", "9"])
     model = create_model(opt)
     checkpointer(model).resume_or_load(opt)
+    assert "no weights of D_A, D_B, G_B in" in (told := capsys.readouterr().out) and told.endswith("start from scratch.\n")
     trained = torch.load(file, weights_only=True)
     assert torch.equal(model.networks["G_A"].state_dict()["model.1.weight"], trained["model.1.weight"])
     assert not torch.equal(model.networks["G_B"].state_dict()["model.1.weight"], trained["model.1.weight"])
@@ -70,7 +71,7 @@ def test_a_run_defines_the_architecture_and_may_lack_networks(tmp_path: Path, ca
     checkpointer(model).resume_or_load(opt)
     for name in "GD":
         assert torch.equal(all_weights(model.networks[name]), all_weights(run.networks[name]))
-    assert "warning: no weights of F in old: they start from scratch" in capsys.readouterr().out
+    assert "warning: no weights of F in old: they start from scratch.\n" in capsys.readouterr().out
 
     (tmp_path / "old" / "latest_net_G.pth").unlink()
     assert parse_pretrained(["--checkpoints_dir", str(tmp_path), "--continue_train", "--pretrained_name", "old"]) is None

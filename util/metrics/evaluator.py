@@ -47,9 +47,11 @@ class MetricEvaluator:
         if not self.needs("faithfulness"):  # the structure distance needs a network and the sources
             computed = [name for name in computed if name != distances.STRUCTURE]
         if metric not in computed:
-            raise UserError(
-                f"--best_by {metric}: not computed. Add the option of this metric, or use one of {', '.join(computed)}."
-            )
+            options = " or ".join(f"--{key}" for key, spec in METRICS.items() if metric in spec.lower_is_better)
+            if metric == distances.STRUCTURE:
+                options = f"--faithfulness with {options}"
+            others = f", or use one of {', '.join(computed)}" if computed else ""
+            raise UserError(f"--best_by {metric}: not computed. Add {options}{others}.")
 
     def evaluate(self, images: EvalImages, split: str) -> list[MetricResult]:
         """Compute all metrics.

@@ -139,7 +139,7 @@ class Checkpointer:
             (name, generator), *_ = self.model.generators.items()
             load_weights_file(generator, Path(opt.pretrained_G))
             print(f"loaded the weights of {name} from {opt.pretrained_G}")
-            warn_from_scratch(opt.pretrained_G, self.model.networks.keys() - {name})
+            warn_from_scratch(opt.pretrained_G, self.model.networks.keys() - {name}, opt.warm_up_D)
             return self.counter
         if not opt.continue_train:
             return self.counter
@@ -153,7 +153,7 @@ class Checkpointer:
             )
         else:
             missing = self.model.load_networks(opt.epoch, opt.pretrained_name)
-            warn_from_scratch(opt.pretrained_name, missing)
+            warn_from_scratch(opt.pretrained_name, missing, opt.warm_up_D)
             print(f"loaded the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimizers start from zero")
         return self.counter
 
@@ -273,13 +273,14 @@ def load_weights_file(network: nn.Module, path: Path) -> None:
         load_weights(network, path)
 
 
-def warn_from_scratch(source: str, names: Collection[str]) -> None:
-    """Print that these networks have no pretrained weights."""
-    if names:
-        print(
-            f"warning: no weights of {', '.join(sorted(names))} in {source}: they start from scratch, beside a trained "
-            "generator. --warm_up_D N trains the discriminator alone for the first N images."
-        )
+def warn_from_scratch(source: str, names: Collection[str], warm_up_D: int) -> None:
+    """Print that these networks have no pretrained weights, and how to protect the generator unless that is done."""
+    if not names:
+        return
+    warning = f"warning: no weights of {', '.join(sorted(names))} in {source}: they start from scratch"
+    if any(name.startswith("D") for name in names) and not warm_up_D:
+        warning += ", beside a trained generator. --warm_up_D N trains the discriminator alone for the first N images"
+    print(f"{warning}.")
 
 
 def read_training_state(path: Path) -> Mapping[str, Any] | None:
