@@ -23,6 +23,16 @@ def evaluate() -> None:
     run_module(f"{__package__}.scripts.evaluate", run_name="__main__")
 
 
+def compare() -> None:
+    """Run scripts/compare.py."""
+    run_module(f"{__package__}.scripts.compare", run_name="__main__")
+
+
+def plot_runs() -> None:
+    """Run scripts/plot_runs.py."""
+    run_module(f"{__package__}.scripts.plot_runs", run_name="__main__")
+
+
 def export() -> None:
     """Run scripts/export.py."""
     run_module(f"{__package__}.scripts.export", run_name="__main__")

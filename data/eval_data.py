@@ -18,7 +18,7 @@ from data.base_dataset import BaseDataset, SampleIndex, source_and_target
 from data.dataset_check import value_range_of
 from data.geometry import describe_geometry, geometry_for_test
 from data.image_files import ExactFormat, ImageFiles, Size
-from data.image_io import ImageError, is_8_bit
+from data.image_io import ImageError, is_8_bit, open_exif_transposed, read_array
 from data.transforms import ImageTooSmallError, Transform, create_transform
 from data.value_range import ValueRange
 from util.channel_view import ChannelView, parse_channels
@@ -27,11 +27,32 @@ from util.images import describe_skipped, tensor2float, tensor2im, to_rgb
 from util.pairs import describe_matches, match_pairs
 
 Skipped = dict[str, str]  # path -> reason
+GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")  # of Pillow
 
 
-def common_size(sizes: set[Size]) -> Size | None:
-    """Return the size that all images have, or None if they differ."""
-    return next(iter(sizes)) if len(sizes) == 1 else None
+def image_format(images: ImageFiles) -> tuple[Size | None, bool, int | None]:
+    """Return the common size of the files, None if they differ, and True if all of them are grayscale.
+
+    The last value is the number of bands of files that are not 8-bit images of 1 or 3 bands, None if all are.
+    Print a warning if only some are grayscale: the real images keep their colors.
+    """
+    sizes, gray, bands = set(), 0, None
+    for path in images.paths:
+        try:
+            if not is_8_bit(path):
+                array = read_array(path)
+                sizes.add(array.size)
+                bands = bands if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array.bands
+                gray += array.bands == 1
+                continue
+            with open_exif_transposed(path) as image:
+                sizes.add(image.size)
+                gray += image.mode in GRAY_MODES
+        except ImageError as error:
+            raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
+    if 0 < gray < len(images):
+        print(f"warning: {images.root}: {gray} of {len(images)} images are grayscale. The real images keep their colors.")
+    return next(iter(sizes)) if len(sizes) == 1 else None, gray == len(images), bands
 
 
 def describe_channels(exact: ExactFormat) -> dict[str, str]:

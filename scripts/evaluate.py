@@ -33,15 +33,14 @@ from data.eval_data import (
     GroundTruth,
     ReadableImages,
     Skipped,
-    common_size,
     describe_channels,
     exact_format_of_page,
     find_targets,
+    image_format,
     transform_of_page,
 )
-from data.image_files import ImageFiles, Size, relative_stem
+from data.image_files import ImageFiles, relative_stem
 from data.image_folder import resolve_phase
-from data.image_io import ImageError, is_8_bit, open_exif_transposed, read_array
 from options.base_options import shown_channels, value_range
 from options.metric_options import add_metric_arguments, metric_config
 from util.cli import CLIParser, configure_stdio, positive_int, seed
@@ -57,7 +56,11 @@ from util.version import program_version
 
 IDENTITY_BASELINE = "input left as it is"  # value in evaluation.json, which users' scripts read
 METRICS_FILE = "evaluation.json"
-GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")  # of Pillow
+# Options of train.py and test.py, and what to do instead.
+OWN_FOLDERS = dict.fromkeys(
+    ("--dataroot_A", "--dataroot_B"),
+    "train.py and test.py. A results page knows its folders; for other images, use --real FOLDER",
+)
 
 
 @dataclass(frozen=True)
@@ -178,34 +181,11 @@ def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
     return opt.dataroot / f"{resolve_phase(str(opt.dataroot), phase, domain)}{domain}"
 
 
-def image_format(images: ImageFiles) -> tuple[Size | None, bool, int | None]:
-    """Return the common size of the files, None if they differ, and True if all of them are grayscale.
-
-    The last value is the number of bands of files that are not 8-bit images of 1 or 3 bands, None if all are.
-    Print a warning if only some are grayscale: the real images keep their colors.
-    """
-    sizes, gray, bands = set(), 0, None
-    for path in images.paths:
-        try:
-            if not is_8_bit(path):
-                array = read_array(path)
-                sizes.add(array.size)
-                bands = bands if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array.bands
-                gray += array.bands == 1
-                continue
-            with open_exif_transposed(path) as image:
-                sizes.add(image.size)
-                gray += image.mode in GRAY_MODES
-        except ImageError as error:
-            raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
-    if 0 < gray < len(images):
-        print(f"warning: {images.root}: {gray} of {len(images)} images are grayscale. The real images keep their colors.")
-    return common_size(sizes), gray == len(images), bands
-
-
 def parse(arguments: list[str]) -> Namespace:
     """Parse the command line."""
-    parser = CLIParser(description="Evaluate translations against real images of the target domain.")
+    parser = CLIParser(
+        description="Evaluate translations against real images of the target domain.", find_elsewhere=OWN_FOLDERS.get
+    )
     parser.add_argument(
         "--results",
         type=Path,

@@ -387,3 +387,9 @@ def test_a_missing_package_is_an_error(
     monkeypatch.setitem(sys.modules, package, None)  # as if not installed
     with pytest.raises(UserError, match=f"{flag}: {name} is not installed. Install it with `pip install {name}`"):
         evaluated(page, flag)
+
+
+def test_the_folders_of_a_training_are_those_of_the_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--results", str(page), "--paired", "--dataroot_A", "photos", "--dataroot_B", "art"])
+    assert "A results page knows its folders; for other images, use --real FOLDER." in capsys.readouterr().err

@@ -247,7 +247,8 @@ def test_a_run_is_not_replaced_unasked(folder: Path, train) -> None:
         ),
         (
             ["--continue_train", "--pretrained_name", "whole"],
-            "error: --name whole: checkpoints/whole already contains a run. Resume it with --continue_train without --pretrained_name, ",
+            "error: --name whole: checkpoints/whole already contains a run. Resume it with --continue_train without "
+            "--pretrained_name, ",
         ),
     ):
         ended = train(folder, *again, *changes)

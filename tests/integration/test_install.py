@@ -12,7 +12,8 @@ from image_factory import fill, two_domains
 from programs import ENVIRONMENT, ROOT
 from training_processes import RUN
 
-COMMANDS = ["cut-train", "cut-test", "cut-translate", "cut-evaluate", "cut-export", "cut-app"]
+PROGRAMS = ("train", "test", "translate", "evaluate", "compare", "plot-runs", "export", "app")
+COMMANDS = [f"cut-{program}" for program in PROGRAMS]
 OTHERS = ("data", "datasets", "models", "options", "util")  # packages of other people with the names of our folders
 LOAD_INSTALLED = """
 import data, datasets, models, options, util

@@ -189,7 +189,9 @@ def test_evaluate_reads_the_sources_from_the_results_page(tmp_path: Path, progra
 def test_best_by_must_be_computed(program: Path) -> None:
     evaluator = create_evaluator({"features": str(program)}, 0, CPU)
     evaluator.check_computes("FID")
-    with pytest.raises(UserError, match="--best_by structure: not computed. Add --faithfulness with --inception or --features"):
+    with pytest.raises(
+        UserError, match=r"--best_by structure: not computed\. Add --faithfulness with --inception or --features"
+    ):
         evaluator.check_computes("structure")
     with pytest.raises(UserError, match=r"--best_by FID: not computed\. Add --inception or --features\.$"):
         create_evaluator({}, 0, CPU).check_computes("FID")
