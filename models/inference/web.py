@@ -4,12 +4,14 @@ Clients cannot read files of the machine. Requests contain the index of a checkp
 one static page and images derived from the upload.
 """
 
+import asyncio
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock
+from threading import Event, Lock
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from torch import nn
 
 from data.image_array import ImageArray, ImageError
 from data.image_io import read_array
@@ -25,9 +28,12 @@ from data.image_writer import WRITERS, to_pil
 from models.inference.translator import Translator
 from util.channel_view import ChannelView
 from util.errors import UserError
+from util.html.page import STYLE
 
 PAGE = Path(__file__).with_name("web.html")
 MAX_CACHED_TRANSLATORS = 3
+SIZES = (128, 256, 512, 1024, 2048)  # pixels of the shorter side that the page offers
+CLIENT_CLOSED_REQUEST = 499  # as in nginx; no client reads it
 # The page loads nothing from other servers, and no other page may send requests to it.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob:; connect-src 'self'; "
@@ -42,6 +48,10 @@ HEADERS = {
 
 class UploadRefusedError(Exception):
     """An upload that is not translated. The arguments are the HTTP status and the reason."""
+
+
+class CanceledError(Exception):
+    """The client no longer waits for the result."""
 
 
 def create_app(
@@ -66,29 +76,44 @@ def create_app(
     policy = CONTENT_SECURITY_POLICY.format(ancestors=embed_in or "'none'")
     load = lru_cache(MAX_CACHED_TRANSLATORS)(lambda name: checkpoints[name]())
     generator_lock, view = Lock(), ChannelView(channels)
+    html = PAGE.read_text(encoding="utf-8").replace("/* page.css */", STYLE)
 
-    def translate(upload: bytes, name: str) -> bytes:
+    def translate(upload: bytes, canceled: Event, name: str, short_side: int | None) -> bytes:
         array = _read(upload, max_pixels)
+        width, height = array.size
+        if short_side is not None and width * height * (short_side / min(width, height)) ** 2 > max_pixels:
+            raise UploadRefusedError(413, f"the result would have more than {max_pixels / 10**6:g} megapixels")
         with generator_lock:
+            if canceled.is_set():  # while others were served
+                raise CanceledError
+            translator = load(name)
+            translator.short_side = short_side
             try:
-                return to_png(load(name).translate_array(array), view)
+                with _stop_if(canceled, translator.generator):
+                    return to_png(translator.translate_array(array), view)
             except ImageError as error:
                 raise UploadRefusedError(415, f"this file cannot be translated: it {error}") from None
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=HEADERS | {"Content-Security-Policy": policy})
+        return HTMLResponse(html, headers=HEADERS | {"Content-Security-Policy": policy})
 
     async def list_names(request: Request) -> Response:
-        return JSONResponse({"checkpoints": names, "max_bytes": max_bytes}, headers=HEADERS)
+        return JSONResponse({"checkpoints": names, "max_bytes": max_bytes, "sizes": SIZES}, headers=HEADERS)
 
     async def preview(request: Request) -> Response:
-        return await _respond(request, max_bytes, lambda upload: to_png(_read(upload, max_pixels), view))
+        return await _respond(request, max_bytes, lambda upload, _: to_png(_read(upload, max_pixels), view))
 
     async def translation(request: Request) -> Response:
         index = request.query_params.get("checkpoint", "")
         if not index.isdecimal() or int(index) >= len(names):
             return _error(404, "no such checkpoint")
-        return await _respond(request, max_bytes, lambda upload: translate(upload, names[int(index)]))
+        size = request.query_params.get("size", "")
+        if size not in ("", *map(str, SIZES)):
+            return _error(404, "no such size")
+        short_side = int(size) if size else None
+        return await _respond(
+            request, max_bytes, lambda upload, canceled: translate(upload, canceled, names[int(index)], short_side)
+        )
 
     routes = [
         Route("/", page),
@@ -99,17 +124,46 @@ def create_app(
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 
 
-async def _respond(request: Request, max_bytes: int, work: Callable[[bytes], bytes]) -> Response:
-    """Return the PNG that `work` makes of the upload, or a JSON error."""
+async def _respond(request: Request, max_bytes: int, work: Callable[[bytes, Event], bytes]) -> Response:
+    """Return the PNG that `work` makes of the upload, or a JSON error. Its event is set if the client goes away."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return _error(403, "requests from other pages are not accepted")
     try:
         upload = await _receive(request, max_bytes)
-        return Response(await run_in_threadpool(work, upload), media_type="image/png", headers=HEADERS)
+        canceled = Event()
+        watcher = asyncio.create_task(_set_at_disconnect(request, canceled))
+        try:
+            return Response(await run_in_threadpool(work, upload, canceled), media_type="image/png", headers=HEADERS)
+        finally:
+            watcher.cancel()
     except UploadRefusedError as refusal:
         return _error(*refusal.args)
+    except CanceledError:
+        return _error(CLIENT_CLOSED_REQUEST, "canceled")
     except UserError as error:
         return _error(422, str(error))
+
+
+async def _set_at_disconnect(request: Request, canceled: Event) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    canceled.set()
+
+
+@contextmanager
+def _stop_if(canceled: Event, network: nn.Module) -> Iterator[None]:
+    """Raise CanceledError from the next layer of the network that is computed after `canceled` is set."""
+
+    def check(*_: object) -> None:
+        if canceled.is_set():
+            raise CanceledError
+
+    hooks = [module.register_forward_pre_hook(check) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 async def _receive(request: Request, max_bytes: int) -> bytes:

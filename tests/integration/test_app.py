@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -16,18 +17,24 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import uvicorn
 from browser import console, headless_chromium
 from generators import checkpoint
 from image_factory import noise, ramp
 from PIL import Image
 from programs import ENVIRONMENT, ROOT, refuse
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 from models import Translator
+from models.inference import web
 from scripts.app import build_parser
 
-LIMITS = ["--max_megabytes", "0.1", "--max_megapixels", "0.02"]
+LIMITS = ["--max_megabytes", "0.1", "--max_megapixels", "0.03"]
+
+
+CHECKPOINTS = "#checkpoint option"
 
 
 @contextmanager
@@ -76,7 +83,7 @@ def test_an_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_pat
     with headless_chromium(tmp_path / "profile") as browser:
         browser.get(f"http://127.0.0.1:{port}")
         wait = WebDriverWait(browser, 60)
-        wait.until(lambda page: len(page.find_elements(By.TAG_NAME, "option")) == 2)
+        wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, CHECKPOINTS)) == 2)
         browser.find_element(By.ID, "file").send_keys(str(source))
         wait.until(lambda page: page.find_element(By.ID, "download").is_displayed())
         assert browser.find_element(By.ID, "status").text.startswith("my cat.tif: 101 × 63 pixels")
@@ -91,12 +98,21 @@ def test_an_image_is_translated_in_the_browser(served: tuple[int, Path], tmp_pat
         clip = browser.find_element(By.ID, "after").value_of_css_property("clip-path")
         assert "20%" in clip
 
-        browser.find_elements(By.TAG_NAME, "option")[1].click()
+        browser.find_elements(By.CSS_SELECTOR, CHECKPOINTS)[1].click()
         wait.until(lambda page: browser.execute_script(PIXELS_SHOWN) not in (None, shown))
+
+        size, status = Select(browser.find_element(By.ID, "size")), browser.find_element(By.ID, "status")
+        size.select_by_value("128")
+        wait.until(lambda page: status.text.startswith("my cat.tif: 205 × 128 pixels"))
+        size.select_by_value("2048")
+        wait.until(lambda page: status.text == "the result would have more than 0.03 megapixels")
+        size.select_by_value("")
+        wait.until(lambda page: status.text.startswith("my cat.tif: 101 × 63 pixels"))
+
         (tmp_path / "notes.png").write_text("no image")
         browser.find_element(By.ID, "file").send_keys(str(tmp_path / "notes.png"))
         wait.until(lambda page: "cannot be translated" in page.find_element(By.ID, "status").text)
-        assert [message for message in console(browser) if "415" not in message] == []
+        assert [message for message in console(browser) if "415" not in message and "413" not in message] == []
 
 
 @contextmanager
@@ -121,8 +137,8 @@ def test_a_page_of_the_given_origin_shows_the_app_in_a_frame(served: tuple[int, 
             browser.get(f"{origin}/frame.html?{number}")
             browser.switch_to.frame(0)
             if options:
-                WebDriverWait(browser, 60).until(lambda page: len(page.find_elements(By.TAG_NAME, "option")) == 2)
-            assert len(browser.find_elements(By.TAG_NAME, "option")) == options
+                WebDriverWait(browser, 60).until(lambda page: len(page.find_elements(By.CSS_SELECTOR, CHECKPOINTS)) == 2)
+            assert len(browser.find_elements(By.CSS_SELECTOR, CHECKPOINTS)) == options
 
 
 @pytest.mark.parametrize("text", ["*", "https://a; script-src *", "huggingface.co", "https://a/b", "https://\u00e4"])
@@ -132,7 +148,7 @@ def test_what_is_no_origin_is_refused(text: str) -> None:
     assert refused.value.code == 2
 
 
-def test_an_image_waits_for_the_list_of_checkpoints(served: tuple[int, Path], tmp_path: Path) -> None:
+def test_an_image_waits_for_the_list_of_checkpoints_and_can_be_canceled(served: tuple[int, Path], tmp_path: Path) -> None:
     ramp(12, 90).save(tmp_path / "tall.png")
     with headless_chromium(tmp_path / "profile") as browser:
         browser.execute_cdp_cmd("Network.enable", {})
@@ -140,13 +156,20 @@ def test_an_image_waits_for_the_list_of_checkpoints(served: tuple[int, Path], tm
         browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
         browser.get(f"http://127.0.0.1:{served[0]}")
         browser.find_element(By.ID, "file").send_keys(str(tmp_path / "tall.png"))
-        status = browser.find_element(By.ID, "status")
+        status, cancel = (browser.find_element(By.ID, name) for name in ("status", "cancel"))
         WebDriverWait(browser, 60).until(lambda page: status.text and not status.text.startswith("Translating"))
         assert status.text.startswith("tall.png: 12 × 90 pixels")
         assert (
             browser.find_element(By.ID, "stage").rect["width"] == 320
         )  # small images are enlarged to leave room for the slider
         assert browser.find_element(By.ID, "after").value_of_css_property("object-fit") == "contain"  # not stretched
+
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow | {"latency": 60_000})
+        browser.find_element(By.ID, "file").send_keys(str(tmp_path / "tall.png"))
+        WebDriverWait(browser, 60).until(lambda page: re.fullmatch(r"Translating tall\.png … \d+\.[1-9] s", status.text))
+        cancel.click()
+        WebDriverWait(browser, 60).until(lambda page: re.fullmatch(r"canceled after \d+\.\d s", status.text))
+        assert not cancel.is_displayed() and not browser.find_element(By.ID, "download").is_displayed()
 
 
 PIXELS_SHOWN = """
@@ -176,6 +199,8 @@ def test_files_of_the_machine_cannot_be_read(served: tuple[int, Path]) -> None:
     for number in (str(secret), "../cat", "-1", "2", "", "0x0", "²"):
         status, _ = send_request(port, "POST", f"/translate?checkpoint={quote(number)}", png(noise(8, 8)))
         assert status == 404, number
+    for size in ("0", "-1", "100000", "64.5"):
+        assert send_request(port, "POST", f"/translate?checkpoint=0&size={size}", png(noise(8, 8)))[0] == 404, size
     status, body = send_request(port, "GET", "/checkpoints")
     assert json.loads(body)["checkpoints"] == ["cat / latest_net_G", "dog / latest_net_G"]  # and no paths
     assert str(folder).encode() not in body
@@ -203,6 +228,47 @@ def test_large_files_and_other_file_types_are_refused(
 ) -> None:
     found, response = send_request(served[0], "POST", "/translate?checkpoint=0", body)
     assert (found, reason in json.loads(response)["error"]) == (status, True)
+
+
+def test_the_server_stops_computing_when_the_client_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first layer waits until the server knows that the client has gone. The last layer is then not reached."""
+    checkpoint(tmp_path / "cat")
+    translator = Translator.from_checkpoint(tmp_path / "cat", gpu_ids="-1")
+    started, has_gone = threading.Event(), threading.Event()
+    layers = list(translator.generator.modules())
+    finished: list[bool] = []
+
+    def wait(*_: object) -> None:
+        started.set()
+        has_gone.wait(60)
+
+    waiting = layers[2].register_forward_pre_hook(wait)
+    layers[0].register_forward_hook(lambda *_: finished.append(True))
+    original = web._set_at_disconnect
+
+    async def watch(*arguments) -> None:
+        await original(*arguments)
+        has_gone.set()
+
+    monkeypatch.setattr(web, "_set_at_disconnect", watch)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    app = web.create_app({"cat": lambda: translator}, ["127.0.0.1"], 10**6, 10**6)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/translate?checkpoint=0", png(noise(16, 16)))
+        assert started.wait(60)
+        connection.close()
+        assert has_gone.wait(60)
+        waiting.remove()
+        status, _ = send_request(port, "POST", "/translate?checkpoint=0", png(noise(16, 16)))  # after the canceled one
+        assert (status, finished) == (200, [True])
+    finally:
+        server.should_exit = True
+        thread.join(60)
 
 
 def test_the_server_listens_on_loopback_only(served: tuple[int, Path]) -> None:
