@@ -101,6 +101,23 @@ def test_every_choice_trains_and_translates(command: str, tmp_path: Path) -> Non
     assert tested.get_current_visuals()["fake_B"].shape == image.shape
 
 
+@pytest.mark.parametrize("method", [name for name in MODELS if name != "test"])
+def test_every_method_obeys_the_options_of_the_discriminator(method: str) -> None:
+    """Cutout masks a quarter of what D sees, LeCam follows its logits, and the generator has its own hinge loss."""
+    model = tiny_model(f"--model {method} --gan_mode hinge --diffaugment cutout --lambda_lecam 0.1")
+    seen: list[Tensor] = []
+    fooled: list[Tensor] = []
+    discriminators = [name for name in model.networks if name.startswith("D")]
+    for name in discriminators:
+        model.networks[name].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    model.criterionGAN_G = lambda pred, _: fooled.append(pred) or -pred.mean()
+    train(model, steps=1)
+    assert len(fooled) == len(discriminators)
+    assert len(seen) >= 2 * len(discriminators)
+    assert all(((images == 0).flatten(1).float().mean(1) > 0.05).all() for images in seen)
+    assert all(updated for _, _, updated in model.lecam.averages.values())
+
+
 def saved_run(model: BaseModel, command: str) -> BaseModel:
     """Load the run that `model` saved, as test.py does."""
     run = as_arguments({"checkpoints_dir": model.opt.checkpoints_dir, "name": model.opt.name})
