@@ -105,7 +105,7 @@ def _fast_preset(device: torch.device, is_train: bool) -> dict[str, Any]:
 
 
 def _has_bf16_units() -> bool:
-    """Return True if the CPU computes products of bfloat16 numbers: Intel's AMX, or AVX-512 BF16 of AMD's Zen 4 and later."""
+    """Return True if the CPU multiplies bfloat16 numbers: Intel's AMX, or AVX-512 BF16 of AMD's Zen 4 and later."""
     units = torch.cpu.get_capabilities()
     return bool(units.get("amx_bf16") or units.get("avx512_bf16"))
 

@@ -21,7 +21,7 @@ from torch import nn
 from training_processes import Ended, TrainingProcesses
 
 from data.eval_data import EvalDataset
-from models import create_model
+from models import create_model, evaluation
 from options import TestOptions, TrainOptions
 from options.metric_options import metric_config
 from scripts.evaluate import evaluate, parse
@@ -381,6 +381,13 @@ def test_the_ema_of_both_cycle_gan_generators_is_saved_and_tested(folder: Path, 
         for key, weight in tested.networks[name].state_dict().items():
             if key.endswith(("weight", "bias")):
                 torch.testing.assert_close(weight, newest[key] - 0.5)
+
+
+def test_a_best_checkpoint_that_changes_the_least_is_announced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, announced in ((["--faithfulness"], True), (["--faithfulness", "--best_by", "SSIM_source"], False)):
+        opt = TrainOptions().parse([*TRAINING, *CUT, *SIZES, "--dataroot", str(folder / "data"), *arguments])
+        evaluation.create_validator(opt, metric_config(opt), create_model(opt))
+        assert ("weights that change the least" in capsys.readouterr().out) == announced
 
 
 def test_best_by_names_the_metric_that_decides(folder: Path, train) -> None:

@@ -235,6 +235,8 @@ def test_an_unknown_run_is_reported_with_the_runs_that_exist(tmp_path: Path) -> 
         with pytest.raises(UserError) as refused:
             parse(arguments)
         assert str(refused.value) == expected
+    with pytest.raises(UserError, match=r"--name: missing, and no run has the default name experiment_name\. .* the runs"):
+        parse_with_saved_options(arguments[:2])
     assert parse_training(arguments).name == "horse2zebra"  # a new run
 
 
