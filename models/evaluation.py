@@ -42,7 +42,7 @@ def create_validator(opt: Namespace, config: Mapping[str, Any], model: BaseModel
         return None
     if opt.best_by is None and not (evaluator.needs("distribution") or evaluator.needs("paired")):
         print(
-            "warning: the only metrics compare outputs with inputs, so best_net_*.pth are the weights that change the least. "
+            "warning: all metrics compare outputs with inputs, so best_net_*.pth are the weights that change the least. "
             "Add --inception or --features."
         )
     generators = evaluated_generators(model)
