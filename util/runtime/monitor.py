@@ -110,7 +110,7 @@ class Symptom:
 
 @dataclass(frozen=True)
 class LossScales:
-    """What a method states about its losses, for the diagnostics. By default they check none.
+    """Names and scales of a method's losses, for the diagnostics. By default they check none.
 
     Attributes:
         gan_losses: names of the discriminator's losses, by that of the generator's adversarial loss.
