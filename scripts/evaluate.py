@@ -113,6 +113,8 @@ def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> lis
     """
     found: list[ResultSet] = []
     for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--results {folder}: no such folder. Check the path.")
         check_one_page(folder)
         is_page = is_results_page(folder) or (folder / "images" / visual).is_dir()
         images = ImageFiles.from_dir(folder / "images" / visual if is_page else folder, limit)
@@ -163,11 +165,15 @@ def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
                 f"images/{opt.visual} belong to domain {direction[-1]}. Remove --direction."
             )
     if opt.real is not None:
+        if not opt.real.is_dir():
+            raise UserError(f"--real {opt.real}: no such folder. Check the path.")
         return opt.real
     if opt.dataroot is None:
         real = record.get("source" if is_backward else "target")
         if real is None:
             raise UserError(f"--results {folder}: its target domain is unknown. Give it with --dataroot or --real.")
+        if not Path(real).is_dir():
+            raise UserError(f"--results {folder}: its target domain was in {real}, which is gone. Give it with --real.")
         return Path(real)
     if record and record["target"] and Path(record["source"]).is_dir():
         source = Path(record["source"])

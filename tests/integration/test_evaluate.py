@@ -228,6 +228,24 @@ def test_other_data_than_that_of_the_test_is_an_error(tmp_path: Path) -> None:
         evaluate(parse(["--results", str(results), str(tmp_path / "two" / "results"), "--paired"]))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--results", "nowhere"], "--results nowhere: no such folder. Check the path."),
+        (["--real", "nowhere"], "--real nowhere: no such folder. Check the path."),
+        ([], "data/testA, which is gone. Give it with --real."),
+    ],
+)
+def test_missing_folders_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_results(tmp_path)
+    (tmp_path / "data/testA").rename(tmp_path / "data/moved")
+    with pytest.raises(UserError, match=message):
+        evaluate(parse(["--results", "results", *arguments, "--paired"]))
+
+
 def test_incomplete_results_are_an_error(page: Path) -> None:
     images, index = page / "results" / "images" / "fake_B", page / "results" / "index.html"
     (images / "07.png").write_bytes((images / "00.png").read_bytes())
