@@ -41,6 +41,7 @@ VARIANTS = [
     *("--nce_includes_all_negatives_from_minibatch true --batch_size 2", "--lambda_GAN 0", "--lambda_NCE 0"),
     *("--input_nc 1 --output_nc 1", "--gan_mode vanilla", "--gan_mode nonsaturating", "--num_patches 300"),
     *("--gan_mode wgangp --lambda_gp 10 --batch_size 2", "--netG stylegan2", "--netG smallstylegan2"),
+    "--diffaugment --lambda_lecam 0.1 --spectral_norm_D --gan_mode hinge --warm_up_D 2 --lr_warm_up 4 --cuda_graphs",
     *(f"--netD {name}" for name in ("n_layers", "pixel", "patch", "stylegan2", "tilestylegan2")),
 ]
 # The plain step of every method is part of the budget below.
