@@ -57,6 +57,12 @@ def read_page(path: Path) -> Page:
     return reader.page
 
 
+def facts_of(path: Path) -> dict[str, str]:
+    """Return the names and values under the title of a page."""
+    page = read_page(path)
+    return dict(zip(page.text_of("dt"), page.text_of("dd"), strict=True))
+
+
 def linked_file(page_path: Path, link: str) -> Path:
     """Return the file that a browser opens for a relative link of a page."""
     parts = urlsplit(link)

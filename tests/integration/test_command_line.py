@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from image_factory import fill, noise, two_domains
-from page_reader import linked_file, read_page
+from page_reader import facts_of, linked_file, read_page
 from PIL import Image
 from programs import ENVIRONMENT, command, refuse, run, succeed
 
@@ -210,6 +210,7 @@ def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
     assert (training.returncode, complained) == (130, "interrupted\n")
     assert told.endswith("saved: checkpoints/long/latest_net_*.pth\n")
     long = tmp_path / "checkpoints" / "long"
+    assert facts_of(long / "web/index.html")["status"] == "stopped"
     of_the_mode = {"n_epochs": 150, "n_epochs_decay": 50, "flip_equivariance": True, "nce_idt": False, "lambda_NCE": 10.0}
     assert of_the_mode.items() <= recorded(long).items()
 
@@ -217,6 +218,7 @@ def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
     still = [*known, *ONE_EPOCH, "--lr", "1e-30", "--continue_train"]
     began = {network: weights(long, network=network) for network in "DFG"}
     succeed(tmp_path, "train.py", *still, "--name", "long", "--seed", "1", "--save_epoch_freq", "1")
+    assert facts_of(long / "web/index.html")["status"] == "finished"
     succeed(tmp_path, "train.py", *still, "--name", "next", "--seed", "2", "--pretrained_name", "long", "--epoch", "1")
     for run_dir, label in ((long, "1"), (long, "latest"), (tmp_path / "checkpoints" / "next", "latest")):
         assert not any(differ(began[network], weights(run_dir, label, network)) for network in "DFG")

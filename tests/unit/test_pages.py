@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hostile_files import HOSTILE_NAMES
-from page_reader import Page, linked_file, read_page
+from page_reader import Page, facts_of, linked_file, read_page
 from PIL import Image
 
 from util.html.results_page import ResultsPage
@@ -218,11 +218,6 @@ def update(page: TrainingPage, epoch: int, shade: float = 0.0) -> None:
     page.write()
 
 
-def facts(web_dir: Path) -> dict[str, str]:
-    read = read_page(web_dir / "index.html")
-    return dict(zip(read.text_of("dt"), read.text_of("dd"), strict=True))
-
-
 def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tmp_path) -> None:
     page = TrainingPage(tmp_path, "cats", 1, 400)
     for epoch in (1, 2, 10):
@@ -232,19 +227,22 @@ def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tm
     assert read.attributes("img", "src")[:4] == [f"images/epoch010_{name}.png" for name in VISUALS]
     assert all(linked_file(tmp_path / "index.html", link).is_file() for link in read.attributes("img", "src"))
     assert captions(read)[:3] == [("input", "real_A"), ("translation", "fake_B"), ("a real B (unpaired)", "real_B")]
-    assert facts(tmp_path)["epoch"] == "10 of 400"
+    assert facts_of(tmp_path / "index.html")["epoch"] == "10 of 400"
 
 
 def test_the_training_page_exists_before_the_first_images_and_reloads_until_the_run_has_ended(tmp_path) -> None:
     page = TrainingPage(tmp_path / "web", "cats", 3, 4, facts={"method": "CUT"})
     page.write()
-    assert facts(tmp_path / "web").items() >= {"status": "running", "epoch": "3 of 4", "method": "CUT"}.items()
+    assert (
+        facts_of(tmp_path / "web" / "index.html").items()
+        >= {"status": "running", "epoch": "3 of 4", "method": "CUT"}.items()
+    )
     read = read_page(tmp_path / "web/index.html")
     assert ("meta", {"http-equiv": "refresh", "content": "60"}) in read.elements  # for browsers without scripts
     (body,) = [attributes for tag, attributes in read.elements if tag == "body"]
     assert body["data-running"] == "true" and float(body["data-patience"]) >= 600
     page.write(status="diverged", facts={"reason": "loss G is nan"})
-    assert facts(tmp_path / "web").items() >= {"status": "diverged", "reason": "loss G is nan"}.items()
+    assert facts_of(tmp_path / "web" / "index.html").items() >= {"status": "diverged", "reason": "loss G is nan"}.items()
     read = read_page(tmp_path / "web/index.html")
     assert "refresh" not in [attributes.get("http-equiv") for _, attributes in read.elements]
     assert ("body", body["data-running"]) not in [(tag, attributes.get("data-running")) for tag, attributes in read.elements]

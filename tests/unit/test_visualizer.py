@@ -11,7 +11,7 @@ from typing import Self
 
 import pytest
 import torch
-from page_reader import read_page
+from page_reader import facts_of, read_page
 
 from util import timing, visualizer
 from util.errors import DivergedError
@@ -19,6 +19,7 @@ from util.loggers.base import Logger, LoggerGroup, TrainingPosition
 from util.signals import Terminated
 from util.visualizer import Visualizer
 
+PAGE = "cats/web/index.html"
 VISUALS = {"real_A": torch.zeros(1, 3, 4, 4), "fake_B": torch.zeros(1, 3, 4, 4)}
 
 
@@ -112,7 +113,7 @@ def test_a_run_writes_lines_a_log_and_a_page(tmp_path, capsys, clock) -> None:
     log = (tmp_path / "cats/loss_log.txt").read_text().splitlines()
     assert re.match(r"=+ Training Loss \(", log[0])
     assert log[1:] == [line for line in printed if line.startswith("(")]
-    assert read_page(tmp_path / "cats/web/index.html").text_of("h2") == ["epoch 2", "epoch 1"]
+    assert read_page(tmp_path / PAGE).text_of("h2") == ["epoch 2", "epoch 1"]
 
 
 def test_losses_and_metrics_are_logged_and_plotted(tmp_path, clock) -> None:
@@ -136,7 +137,7 @@ def test_losses_and_metrics_are_logged_and_plotted(tmp_path, clock) -> None:
         {"epoch": 1, "epochs_done": 1.0, "images": 5, "evaluation": {"FID": 61.7}},
     ]
     assert ("evaluation", TrainingPosition(1, 1.0, 5), {"FID": 61.7}) in logger.calls
-    assert read_page(tmp_path / "cats/web/index.html").text_of("b")[:2] == ["G", "FID"]
+    assert read_page(tmp_path / PAGE).text_of("b")[:2] == ["G", "FID"]
 
 
 def test_a_run_resumed_within_an_epoch_logs_nothing_twice(tmp_path, clock) -> None:
@@ -168,7 +169,7 @@ def test_a_resumed_run_extends_log_and_page(tmp_path, clock) -> None:
     log = (tmp_path / "cats/loss_log.txt").read_text()
     assert log.count("Training Loss") == 2
     assert len(re.findall(r"^\(epoch: 1, ", log, flags=re.MULTILINE)) == 3
-    assert read_page(tmp_path / "cats/web/index.html").text_of("h2") == ["epoch 2", "epoch 1"]
+    assert read_page(tmp_path / PAGE).text_of("h2") == ["epoch 2", "epoch 1"]
 
 
 def test_a_resumed_run_removes_the_lines_that_it_will_log_again(tmp_path, clock) -> None:
@@ -202,7 +203,7 @@ def test_loggers_receive_losses_and_images(tmp_path, capsys, clock) -> None:
 @pytest.mark.parametrize("web_page", [False, True])
 def test_the_page_is_written_if_requested_and_its_images_when_due(tmp_path, clock, web_page: bool) -> None:
     with visualizer_in(tmp_path, web_page=web_page) as vis:
-        assert (tmp_path / "cats/web/index.html").exists() == web_page
+        assert (tmp_path / PAGE).exists() == web_page
         assert vis.lacks_images == web_page
         for _ in vis.iterate(1, batches(clock)):
             vis.log_images(VISUALS, to_page=False)
@@ -212,11 +213,6 @@ def test_the_page_is_written_if_requested_and_its_images_when_due(tmp_path, cloc
     assert (tmp_path / "cats/web/images").exists() == web_page
 
 
-def page_facts(folder) -> dict[str, str]:
-    page = read_page(folder / "cats/web/index.html")
-    return dict(zip(page.text_of("dt"), page.text_of("dd"), strict=True))
-
-
 def test_the_page_says_speed_and_time_left(tmp_path, clock) -> None:
     with visualizer_in(tmp_path) as vis:
         for _ in vis.iterate(1, batches(clock, seconds=100)):
@@ -224,8 +220,8 @@ def test_the_page_says_speed_and_time_left(tmp_path, clock) -> None:
         vis.log_images(VISUALS, to_page=True)
         # Three images in 200 seconds after the first step, and five images are left.
         expected = {"status": "running", "epoch": "1 of 2", "speed": "0.015 images/s", "time left": "6 min"}
-        assert page_facts(tmp_path).items() >= expected.items()
-    assert "time left" not in page_facts(tmp_path)
+        assert facts_of(tmp_path / PAGE).items() >= expected.items()
+    assert "time left" not in facts_of(tmp_path / PAGE)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +238,7 @@ def test_the_page_says_how_the_run_has_ended(tmp_path, error: BaseException | No
     with suppress(type(error) if error else ()), visualizer_in(tmp_path):
         if error:
             raise error
-    facts = page_facts(tmp_path)
+    facts = facts_of(tmp_path / PAGE)
     assert {name: facts.get(name) for name in ("status", "reason")} == {"reason": None} | expected
 
 
