@@ -253,7 +253,7 @@ class Visualizer:
             facts["speed"] = f"{speed:.3g} images/s"
             if status == RUNNING:
                 facts["time left"] = format_duration(left / speed)
-        self.page.write(self.metrics_log.rows, status, facts)
+        self.page.write(self.metrics_log.rows, self.current_epoch, status, facts)
 
     def end_epoch(self, learning_rate: float, next_learning_rate: float) -> None:
         """Print the duration of the current epoch, and the learning rates of this epoch and of the next."""

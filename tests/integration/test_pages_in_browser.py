@@ -47,7 +47,7 @@ def training(folder: Path) -> str:
     page = TrainingPage(folder, "cats", 1, 2)
     for epoch in (1, 2):
         page.add_images(epoch, visuals())
-    page.write(ROWS, "finished")
+    page.write(ROWS, 20, "finished")
     return (folder / "index.html").as_uri()
 
 
@@ -241,7 +241,7 @@ def live_page(folder: Path) -> TrainingPage:
     page = TrainingPage(folder, "cats", 1, 100, samples=SampleSection(folder, samples, 1, ChannelView()))
     for epoch in range(1, 21):
         add_epoch(page, epoch)
-    page.write(ROWS)
+    page.write(ROWS, 20)
     return page
 
 
@@ -277,7 +277,7 @@ def test_a_reloaded_page_stays_where_it_was(browser: Chrome, tmp_path) -> None:
     expect(lambda: browser.execute_script(top), pytest.approx(0, abs=2))
 
     add_epoch(page, 21)
-    page.write(ROWS)
+    page.write(ROWS, 20)
     browser.refresh()
     expect(lambda: browser.execute_script("return document.querySelector('main h2').textContent"), "epoch 21")
     expect(lambda: browser.execute_script(top), pytest.approx(0, abs=2))
@@ -291,7 +291,7 @@ def test_a_page_reloads_itself_until_the_run_has_ended(browser: Chrome, tmp_path
     look(browser)
     page = live_page(tmp_path)
     browser.get((tmp_path / "index.html").as_uri())
-    page.write(ROWS, "finished")
+    page.write(ROWS, 20, "finished")
     time.sleep(1.5)  # no command meanwhile: the driver may wait for one that a reload interrupts
     expect(lambda: status(browser), "finished")
     browser.execute_script("window.stays = true")
@@ -311,7 +311,7 @@ def test_the_page_of_a_killed_run_says_that_it_is_not_updated(browser: Chrome, t
 
 def test_the_viewer_steps_through_the_fixed_samples(browser: Chrome, tmp_path) -> None:
     look(browser)
-    live_page(tmp_path).write(ROWS, "finished")
+    live_page(tmp_path).write(ROWS, 20, "finished")
     browser.get((tmp_path / "index.html").as_uri())
     find(browser, ".samples img").click()
     expect(lambda: find(browser, "#viewer").is_displayed(), True)

@@ -126,11 +126,11 @@ def section(web_dir: Path, first_epoch: int = 1, shade: float = 0.0, generators=
 def test_the_page_shows_the_newest_translations_and_all_epochs(tmp_path: Path) -> None:
     samples = section(tmp_path, generators=("G", "G_ema"))
     page = TrainingPage(tmp_path, "cats", 1, 9, samples=samples)
-    page.write()
+    page.write([], 1)
     assert read_page(tmp_path / "index.html").text_of("small") == ["real_A"] * 2  # before the first step
     for epoch in (1, 2):
         samples.update(epoch, images=100 * epoch)
-    page.write()
+    page.write([], 1)
     read = read_page(tmp_path / "index.html")
     assert read.text_of("h2") == ["cat.jpg", "dog.jpg"]
     assert [caption.strip() for caption in read.text_of("figcaption")] == ["input", "translation", "moving average"] * 2

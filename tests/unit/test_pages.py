@@ -215,7 +215,7 @@ def headings(web_dir: Path) -> list[str]:
 
 def update(page: TrainingPage, epoch: int, shade: float = 0.0) -> None:
     page.add_images(epoch, visuals(shade))
-    page.write()
+    page.write([], epoch)
 
 
 def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tmp_path) -> None:
@@ -232,7 +232,7 @@ def test_the_training_page_shows_the_newest_epoch_first_under_published_names(tm
 
 def test_the_training_page_exists_before_the_first_images_and_reloads_until_the_run_has_ended(tmp_path) -> None:
     page = TrainingPage(tmp_path / "web", "cats", 3, 4, facts={"method": "CUT"})
-    page.write()
+    page.write([], 3)
     assert (
         facts_of(tmp_path / "web" / "index.html").items()
         >= {"status": "running", "epoch": "3 of 4", "method": "CUT"}.items()
@@ -241,7 +241,7 @@ def test_the_training_page_exists_before_the_first_images_and_reloads_until_the_
     assert ("meta", {"http-equiv": "refresh", "content": "60"}) in read.elements  # for browsers without scripts
     (body,) = [attributes for tag, attributes in read.elements if tag == "body"]
     assert body["data-running"] == "true" and float(body["data-patience"]) >= 600
-    page.write(status="diverged", facts={"reason": "loss G is nan"})
+    page.write([], 3, status="diverged", facts={"reason": "loss G is nan"})
     assert facts_of(tmp_path / "web" / "index.html").items() >= {"status": "diverged", "reason": "loss G is nan"}.items()
     read = read_page(tmp_path / "web/index.html")
     assert "refresh" not in [attributes.get("http-equiv") for _, attributes in read.elements]
@@ -273,7 +273,7 @@ def test_a_resumed_run_shows_the_images_on_disk(tmp_path) -> None:
     (tmp_path / "images/epoch002_fake_B.png").write_bytes(b"\x89PNG truncated")
     (tmp_path / "images/notes.png").write_bytes(b"")
     second = TrainingPage(tmp_path, "cats", 3, 1200)
-    second.write()
+    second.write([], 3)
     assert headings(tmp_path) == ["epoch 2", "epoch 1"]  # 3 and 1000 are after the position of the resumed run
     update(second, 4)
     assert headings(tmp_path) == ["epoch 4", "epoch 2", "epoch 1"]

@@ -221,6 +221,10 @@ def test_the_page_says_speed_and_time_left(tmp_path, clock) -> None:
         # Three images in 200 seconds after the first step, and five images are left.
         expected = {"status": "running", "epoch": "1 of 2", "speed": "0.015 images/s", "time left": "6 min"}
         assert facts_of(tmp_path / PAGE).items() >= expected.items()
+        next(vis.iterate(2, batches(clock)))
+        vis.page._written_at -= 3600
+        vis.log_losses({"G": 1.0}, 0.0002)  # without new images
+        assert facts_of(tmp_path / PAGE)["epoch"] == "2 of 2"
     assert "time left" not in facts_of(tmp_path / PAGE)
 
 

@@ -59,7 +59,6 @@ class TrainingPage:
         self.facts = facts or {}
         self.samples = samples
         self.paired = paired
-        self.epoch = first_epoch
         self.has_images = False  # of this start of the run
         self.visuals = tuple(CAPTIONS)
         self.image_rows = self._earlier_rows()
@@ -88,14 +87,14 @@ class TrainingPage:
             file = f"images/epoch{epoch:03d}_{visual}.png"
             save_image(pixels, self.web_dir / file)
             images.append(self._image(visual, file, width=pixels.shape[1], height=pixels.shape[0]))
-        self.epoch = epoch
         self.image_rows[epoch] = image_row(f"epoch {epoch}", images)
 
-    def write(self, rows: Sequence[Row] = (), status: str = RUNNING, facts: Mapping[str, str] | None = None) -> None:
+    def write(self, rows: Sequence[Row], epoch: int, status: str = RUNNING, facts: Mapping[str, str] | None = None) -> None:
         """Write the page.
 
         Args:
             rows: rows of metrics.jsonl so far, for the curves.
+            epoch: current epoch, counted from 1.
             status: "running", or how the run has ended.
             facts: more about the status, such as the speed.
         """
@@ -111,7 +110,7 @@ class TrainingPage:
             title=self.name,
             facts={
                 "status": status,
-                "epoch": f"{self.epoch} of {self.last_epoch}",
+                "epoch": f"{epoch} of {self.last_epoch}",
                 **(facts or {}),
                 **self.facts,
                 "updated": time.strftime("%Y-%m-%d %H:%M"),
