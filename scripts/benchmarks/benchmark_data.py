@@ -4,6 +4,10 @@
 
 The augmentation is the default one: resize to 286x286 pixels, random 256x256 crop, random horizontal flip. The
 configurations are timed in interleaved rounds of one process, by the CPU time of a single thread.
+
+    python scripts/benchmarks/benchmark_data.py --formats
+
+compares files of other bit depths and band counts with JPEG, by megapixels times bands.
 """
 
 import json
@@ -27,7 +31,10 @@ from measure_step import synchronize, timed
 from training_steps import make_step_fn
 
 from data import ImageDataLoader, create_dataset
+from data.image_array import ImageArray
 from data.image_folder import list_images
+from data.image_io import read_array
+from data.image_writer import write_array
 from models import create_model
 from options import TrainOptions
 from util.cli import CLIParser, positive_int
@@ -35,6 +42,13 @@ from util.errors import exit_on_user_error
 
 LOAD_SIZE, CROP_SIZE = 286, 256
 NUM_PHOTOS, PHOTO_SIZE = 60, 256  # per domain; side in pixels
+# Ending, bands and dtype of the formats to compare.
+FORMATS = {
+    "8-bit RGB JPEG": (".jpg", 3, "uint8"),
+    "5-band uint16 TIFF": (".tif", 5, "uint16"),
+    "5-band uint16 .npy": (".npy", 5, "uint16"),
+    "3-band float32 .npy": (".npy", 3, "float32"),
+}
 PUBLISHED, DEFAULT, CACHED = "as published", "default", "--cache"
 
 
@@ -92,6 +106,28 @@ def measure_loading(dataroot: Path, rounds: int = 5) -> dict[str, float]:
     return {config: median(each) for config, each in rates.items()}
 
 
+def measure_formats(folder: Path, photos: Path, rounds: int = 5) -> dict[str, float]:
+    """Return megapixels times bands per second of one core by file format, for the same photos in every format."""
+    loaders: dict[str, ImageDataLoader] = {}
+    paths = list_images(str(photos))
+    for name, (suffix, bands, dtype) in FORMATS.items():
+        for path in paths:
+            pixels = np.tile(read_array(path).pixels, 2)[:, :, :bands].astype(dtype)
+            target = folder / name / Path(path).relative_to(photos).with_suffix(suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_array(ImageArray(pixels), target)
+        arguments = [f"--input_nc={bands}", f"--output_nc={bands}", "--value_range=0,255"]
+        loaders[name] = create_loader(folder / name, *([] if suffix == ".jpg" else arguments))
+    rates: dict[str, list[float]] = {name: [] for name in FORMATS}
+    for _ in tqdm(range(rounds), "rounds", disable=None):
+        for name, loader in loaders.items():
+            start = time.process_time()
+            images = sum(2 for _ in loader)
+            megapixels = images * PHOTO_SIZE**2 * FORMATS[name][1] / 10**6
+            rates[name].append(megapixels / (time.process_time() - start))
+    return {name: median(each) for name, each in rates.items()}
+
+
 def measure_loop(dataroot: Path, device: torch.device, steps: int) -> dict[str, float]:
     """Return images per second of CUT at 256 px from image files: the step alone, and the loop with the data loader."""
     arguments = ["--dataroot", str(dataroot), "--num_threads", "2", "--gpu_ids", "-1" if device.type == "cpu" else "0"]
@@ -130,13 +166,20 @@ def make_photo_dataset(dataroot: Path) -> None:
 @exit_on_user_error()
 def main() -> None:
     parser = CLIParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataroot", type=Path, help="dataset with trainA and trainB; default: generated images")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--dataroot", type=Path, help="dataset with trainA and trainB; default: generated images")
+    images.add_argument("--formats", action="store_true", help="compare file formats instead, on generated images")
     parser.add_argument("--rounds", type=positive_int, default=5, help="epochs per configuration")
     parser.add_argument("--json", type=Path, help="results file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.dataroot is None:
             make_photo_dataset(Path(folder))
+        if arguments.formats:
+            torch.set_num_threads(1)
+            for name, rate in measure_formats(Path(folder, "formats"), Path(folder), arguments.rounds).items():
+                print(f"{name:>20}: {rate:4.0f} megapixels times bands per second and core")
+            return
         rates = measure_loading(arguments.dataroot or Path(folder), arguments.rounds)
     for config, rate in rates.items():
         print(f"{config:>15}: {rate:6.0f} images per second and core, {rate / rates[PUBLISHED]:.2f} x published")
