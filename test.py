@@ -5,11 +5,9 @@ Results go to `<results_dir>/<name>/<phase>_<epoch>/index.html`; `results_folder
 """
 
 if __name__ == "__main__":
-    from util.openmp import configure_openmp
-    from util.signals import quiet_sigint_during_import
+    from util.startup import prepare_import
 
-    quiet_sigint_during_import()
-    configure_openmp()
+    prepare_import()
 
 # isort: split
 
@@ -32,11 +30,10 @@ from models.base_model import BaseModel
 from models.inference.exact_results import ExactResults
 from models.networks.base import check_batch_independence
 from options import TestOptions
+from options.run_summary import print_test_summary
 from options.saved_options import (
     check_run_exists,
     conflicts_with_training,
-    describe_options,
-    describe_test_geometry,
     inferred_architecture_args,
     saved_architecture_args,
     saved_data_args,
@@ -50,7 +47,6 @@ from util.files import sha256
 from util.html.page_record import describe_results
 from util.html.results_page import ResultsPage, remove_leftovers
 from util.images import AsyncImageWriter
-from util.runtime.device import describe_device
 from util.runtime.ema import EMA_SUFFIX
 from util.signals import DeferredInterrupt
 from util.version import program_version
@@ -78,8 +74,6 @@ def test(opt: Namespace) -> None:
     """Translate the first --num_test images of the source domain, in order and without random transforms."""
     opt.serial_batches = True
     opt.no_flip = True
-    if "name" not in opt.explicit:
-        print(f"note: --name is not given; testing the run {opt.name}")
 
     dataset = create_dataset(opt)
     model = create_model(opt)
@@ -87,16 +81,10 @@ def test(opt: Namespace) -> None:
     if opt.eval:
         model.eval()
     check_batch_independence(model.networks, opt.batch_size)
-    print(describe_options(opt))
-    print(model.describe(opt.verbose))
 
     count = min(opt.num_test, len(dataset))
-    hint = " (raise --num_test for more)" if count < len(dataset) else ""
-    print(describe_test_geometry(opt))
     exact, view = ExactResults(opt), ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)
-    if view.changes(opt.output_nc):
-        print(f"display: {view.describe(opt.output_nc)}")
-    print(f"{count} of {len(dataset)} images{hint}, on {describe_device(model.device)}")
+    print_test_summary(opt, dataset, model, count, view)
 
     results_dir = results_folder(opt, Path(dataset.source_folder))
     if older := describe_results(results_dir):

@@ -4,11 +4,9 @@ Weights, options, logs and the training page go to `<checkpoints_dir>/<name>/`.
 """
 
 if __name__ == "__main__":
-    from util.openmp import configure_openmp
-    from util.signals import quiet_sigint_during_import
+    from util.startup import prepare_import
 
-    quiet_sigint_during_import()
-    configure_openmp()
+    prepare_import()
 
 # isort: split
 
@@ -25,7 +23,8 @@ from models.base_model import BaseModel
 from models.evaluation import create_samples, create_validator
 from options.metric_options import metric_config
 from options.pretrained import parse_pretrained
-from options.saved_options import check_no_existing_run, describe_options, diff_options, parse_training, save_options
+from options.run_summary import print_training_summary
+from options.saved_options import check_no_existing_run, diff_options, parse_training, save_options
 from util.channel_view import ChannelView, parse_channels
 from util.cli import configure_stdio
 from util.dir_lock import lock_dir
@@ -33,11 +32,10 @@ from util.errors import exit_on_user_error
 from util.files import remove_stale_temp_files
 from util.metrics.validation import Validator
 from util.runtime.checkpoint import Checkpointer
-from util.runtime.device import describe_device, parse_gpu_ids, select_device, set_deterministic
+from util.runtime.device import parse_gpu_ids, select_device, set_deterministic
 from util.runtime.distributed import (
     any_rank,
     barrier,
-    describe_group,
     is_main_process,
     launch_processes,
     launched_world_size,
@@ -77,17 +75,12 @@ def train(opt: Namespace) -> None:
             print(f"nothing left to train: the last epoch is {last_epoch}. Raise --n_epochs or --n_epochs_decay.")
             return
 
+        view = ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)
         barrier()  # every rank has read what rank 0 overwrites from here on
         if is_main_process():
             remove_stale_temp_files(run_dir.rglob("*part*"), locked)
             save_options(opt, run_dir)
-        if "name" not in opt.explicit:
-            print(f"note: --name is not given; the run is named {opt.name}")
-        print_summary(opt, dataset, model, run_dir)
-
-        view = ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)
-        if view.changes(opt.output_nc):
-            print(f"display: {view.describe(opt.output_nc)}")
+            print_training_summary(opt, dataset, model, run_dir, view, counter.epoch)
         samples = create_samples(opt, model)
         visualizer = Visualizer.from_options(opt, run_dir, counter, checkpointer.resumed, len(dataset), view, samples)
         run_epochs(opt, dataset, model, checkpointer, validator, visualizer)
@@ -156,17 +149,6 @@ def run_epochs(
             if counter.state_dict() != start and not model.step_in_progress and not interrupt.forced:
                 save("latest")
                 visualizer.print(f"saved: {checkpointer.run_dir / 'latest_net_*.pth'}")
-
-
-def print_summary(opt: Namespace, dataset: ImageDataLoader, model: BaseModel, run_dir: Path) -> None:
-    """Print the options, the networks, the number of images, the device, and where the training page is."""
-    print(describe_options(opt))
-    print(model.describe(opt.verbose))
-    if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
-        print("note: --gan_mode wgangp is unstable without a gradient penalty, as published. Use --lambda_gp 10.")
-    print(f"{len(dataset)} training images per epoch, on {describe_device(model.device)}{describe_group()}")
-    if not opt.no_html:
-        print(f"training page: {run_dir / 'web' / 'index.html'}")
 
 
 def main() -> None:

@@ -39,9 +39,10 @@ def create_dataset(opt: Namespace) -> ImageDataLoader:
     """
     check_batch_size(opt.batch_size)
     dataset_class = DATASETS[opt.dataset_mode]
+    description = ""
     if opt.isTrain:
         check_data_folders(opt, dataset_class.folder_domains(opt))
-        prepare_options(opt, dataset_class.training_files(opt))
+        description = prepare_options(opt, dataset_class.training_files(opt))
     dataset = dataset_class(opt)
     steps_per_epoch = opt.steps_per_epoch if opt.isTrain else None
     if opt.isTrain and steps_per_epoch is None and len(dataset) < opt.batch_size:
@@ -64,4 +65,5 @@ def create_dataset(opt: Namespace) -> ImageDataLoader:
         min(opt.prefetch_factor, max(1, len(batches))),
         opt.cache if opt.isTrain else None,
         to_gpu=opt.gpu_ids != CPU and torch.cuda.is_available(),
+        description=description,
     )

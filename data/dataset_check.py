@@ -38,8 +38,10 @@ def value_range_of(opt: Namespace, domain: str) -> ValueRange | None:
     return found
 
 
-def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> None:
+def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> str:
     """Complete the options of a training from its images, and print what was decided or may surprise.
+
+    Return a text about the images, such as "A 120, B 120 images of 256x256"; empty if there are no `files`.
 
     --input_nc and --output_nc, if not given, are taken over from images that are neither gray nor RGB. Percentiles of
     --value_range become numbers, which are saved with the run.
@@ -58,6 +60,20 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> None:
     for domain, found in samples.items():
         for line in _report(found, value_range_of(opt, domain)):
             print(f"note: {_folder(files[domain])}: {line}")
+    return _describe(files, samples) if files else ""
+
+
+def _describe(files: Mapping[str, Sequence[str]], samples: Mapping[str, Sequence[tuple[str, ImageArray]]]) -> str:
+    paths = list(files.values())
+    is_paired = len(paths) == 2 and paths[0] is paths[1]  # each file is an image of both domains
+    counts = ", ".join(f"{domain} {len(found)}" for domain, found in files.items())
+    total = f"{len(paths[0])} pairs" if is_paired else f"{counts} images"
+    sizes = [array.size for found in samples.values() for _, array in found]
+    if not sizes:
+        return total
+    distinct = set(sizes)
+    size = "{}x{}".format(*sizes[0]) if len(distinct) == 1 else f"{len(distinct)} sizes"
+    return f"{total} of {size}" + (f" ({len(sizes)} checked)" if len(sizes) < sum(map(len, paths)) else "")
 
 
 def _read_some(paths: Sequence[str], count: int, opt: Namespace) -> list[tuple[str, ImageArray]]:

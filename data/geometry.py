@@ -1,4 +1,4 @@
-"""Geometry of a test: which part of an image is translated, and at which size."""
+"""Geometry of training and of a test: which part of an image is used, and at which size."""
 
 from data.transforms import RANDOM_OPS, RESIZE_OPS, parse_preprocess
 
@@ -36,3 +36,18 @@ def describe_geometry(preprocess: str, load_size: int, crop_size: int) -> str:
     cuts = [op for op in ops if op in RANDOM_OPS and op != "zoom"]
     parts.append(f"on the central {crop_size} px" if cuts else "on whole images")
     return ", ".join(parts)
+
+
+def describe_training_geometry(preprocess: str, load_size: int, crop_size: int) -> str:
+    """Return a text such as "resized to 286x286, cropped to 256x256" for the values of a training."""
+    described = {
+        "fixsize": f"resized to a short side of {load_size}",
+        "resize": f"resized to {load_size}x{load_size}",
+        "scale_width": f"resized to a width of {load_size}",
+        "scale_shortside": f"enlarged to a short side of {load_size}",
+        "zoom": "zoomed",
+        "crop": f"cropped to {crop_size}x{crop_size}",
+        "patch": f"cut into patches of {crop_size}x{crop_size}",
+        "trim": f"trimmed to {crop_size}x{crop_size}",
+    }
+    return ", ".join(described[op] for op in parse_preprocess(preprocess)) or "not resized"

@@ -124,6 +124,7 @@ class ImageDataLoader:
 
     Attributes:
         n_images: number of samples in an epoch.
+        description: number and sizes of the images, such as "A 120, B 120 images of 256x256"; empty in a test.
         source_folder: the folder of the images to translate.
         has_wide_range: images have other than 8-bit samples.
         skipped: all unusable images found so far, path -> reason.
@@ -137,6 +138,7 @@ class ImageDataLoader:
         prefetch_factor: int,
         cache_gigabytes: float | None,
         to_gpu: bool,
+        description: str = "",
     ) -> None:
         """Create the loader. Arguments after `batch_sampler` affect the speed, not the batches.
 
@@ -147,6 +149,7 @@ class ImageDataLoader:
             prefetch_factor: number of batches that each worker prefetches.
             cache_gigabytes: size of the cache of decoded images; None: no cache.
             to_gpu: return batches in pinned memory, from which a GPU can copy during computation.
+            description: number and sizes of the images, for the first screen of a training.
 
         Raises:
             UserError: workers cannot share the cache on this system.
@@ -154,6 +157,7 @@ class ImageDataLoader:
         if cache_gigabytes is not None and num_threads > 0 and not hasattr(os, "fork"):
             raise UserError("--cache: worker processes cannot share memory on this system. Add --num_threads 0.")
         self.n_images = batch_sampler.samples_per_epoch
+        self.description = description
         self.source_folder = dataset.source_folder
         self.has_wide_range = dataset.has_wide_range
         self.skipped: dict[str, str] = {}

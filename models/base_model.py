@@ -143,14 +143,10 @@ class BaseModel(ABC):
         """All networks that have a weights file: the trained ones and the moving averages."""
         return self.networks | (self.ema.networks if self.ema else {})
 
-    def describe(self, verbose: bool) -> str:
-        """Return the number of parameters of each network, and its layers if `verbose`."""
-        lines = []
-        for name, network in self.networks.items():
-            millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-            lines += [str(network)] if verbose else []
-            lines.append(f"[Network {name}] Total number of parameters : {millions:.3f} M")
-        return "\n".join(lines)
+    def describe(self) -> str:
+        """Return the number of parameters of each network, such as "G 11.378 M, D 2.765 M parameters"."""
+        sizes = {name: sum(map(Tensor.numel, network.parameters())) / 1e6 for name, network in self.networks.items()}
+        return ", ".join(f"{name} {millions:.3f} M" for name, millions in sizes.items()) + " parameters"
 
     def set_input(self, batch: Mapping[str, Any]) -> None:
         """Copy a batch {"A", "B", "A_paths", "B_paths"} to the device. --direction BtoA swaps the domains.

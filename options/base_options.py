@@ -192,7 +192,7 @@ class BaseOptions:
         group.add_argument("--epoch", default="latest", help="checkpoint to load: latest, best, or the number of an epoch")
         group.add_argument("--suffix", default="", help="suffix of --name, for example {model}_{netG}_size{load_size}")
         group.add_argument("--seed", type=seed, default=0, help="random seed")
-        group.add_argument("--verbose", action="store_true", help="print the layers of the networks")
+        group.add_argument("--verbose", action="store_true", help="print all options and the layers of the networks")
 
         group = parser.add_argument_group(ARCHITECTURE, "saved next to the weights; test.py reads them from there")
         group.add_argument("--model", choices=list(MODELS), default="cut", help="method")

@@ -21,11 +21,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":
-    from util.openmp import configure_openmp
-    from util.signals import quiet_sigint_during_import
+    from util.startup import prepare_import
 
-    quiet_sigint_during_import()
-    configure_openmp()
+    prepare_import()
 
 # isort: split
 

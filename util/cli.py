@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TextIO
 
 from util.cli_suggestions import suggest_options
 from util.errors import USAGE_STATUS
+from util.startup import clear_notice
 from util.version import format_version, program_version
 
 
@@ -203,6 +204,7 @@ def configure_stdio() -> None:
     stdout escapes characters that it cannot encode, such as those of a file name that is not valid text. Output is dropped
     if a stream was closed before the program started, or once its terminal has gone.
     """
+    clear_notice()
     sys.stdout = _robust(sys.stdout)
     sys.stderr = _robust(sys.stderr)
     if isinstance(sys.stdout, TextIOWrapper):  # pytest and notebooks replace it by other types

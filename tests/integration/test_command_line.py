@@ -99,9 +99,11 @@ def test_training_cut_leaves_weights_options_a_log_and_a_page(trained: tuple[Pat
     assert places == [["1", "4"], ["2", "2"], ["3", "2"], ["3", "4"]]
     assert [line for line in told.splitlines() if line.startswith("(")] == lines
 
-    assert "5 training images per epoch, on the CPU" in told
-    assert told.count("training page: ") == 1 and (run_dir / "web" / "index.html").is_file()
-    assert "K\\xe4tzchen" in told
+    screen = told[: told.index("(epoch: 1, ")].replace("\\xe4", "ä").splitlines()
+    assert 8 <= len(screen) <= 12 and max(map(len, screen)) <= 80, screen
+    assert screen[1] == "data:     Kätzchen: A 5, B 3 images of 40x32, resized to 36x36, cropped to 32x32"
+    assert "epoch:    5 training images per epoch, batch size 2" in screen
+    assert (run_dir / "web" / "index.html").is_file()
     assert re.search(r"^ *ngf: 2    \[given\]$", (run_dir / "train_opt.txt").read_text(), flags=re.MULTILINE)
     assert {"ngf": 2, "seed": 5, "lambda_NCE": 1.0}.items() <= recorded(run_dir).items()
 
@@ -127,13 +129,14 @@ def test_testing_needs_neither_the_training_images_nor_the_architecture_again(tr
     folder, _ = trained
     known = ["--dataroot", DATA, "--name", NAME, "--crop_size", "32"]
     told = succeed(folder, "test.py", *known, "--num_test", "2", "--epoch", "2")
-    assert "2 of 3 images (raise --num_test for more), on the CPU" in told
-    assert "note:" not in told
-    assert re.search(r"^ *ngf: 2$", told, flags=re.MULTILINE), "what was read back is marked as given"
+    assert "2 of 3 images (raise --num_test for more)" in told
+    assert "note:" not in told and "size:     tested at 32 px, as trained" in told
+    assert "options:  --epoch 2 --gpu_ids -1 --num_test 2\n" in told, "what was read back is marked as given"
     assert len(results(folder / "results" / NAME / "test_2")) == 2 * len(("real_A", "fake_B", "real_B"))
 
-    told = succeed(folder, "test.py", *known, "--dataset_mode", "single")
-    assert "3 of 3 images, on the CPU" in told
+    told = succeed(folder, "test.py", *known, "--dataset_mode", "single", "--verbose")
+    assert re.search(r"^ *ngf: 2$", told, flags=re.MULTILINE) and "ResnetGenerator" in told
+    assert "3 of 3 images\n" in told
     page_folder = folder / "results" / NAME / "test_latest"
     images = results(page_folder)
     assert sorted(file.partition("/")[0] for file in images) == ["fake_B"] * 3 + ["real_A"] * 3

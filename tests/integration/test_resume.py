@@ -107,7 +107,7 @@ def test_a_missing_name_is_noted(tmp_path: Path, train) -> None:
     unnamed = arguments("fastcut", "")
     del unnamed[2:4]
     ended = train(tmp_path, *unnamed)
-    assert (ended.status, "note: --name is not given; the run is named experiment_name\n" in ended.told) == (0, True)
+    assert (ended.status, "run:      experiment_name (the default of --name): FastCUT" in ended.told) == (0, True)
 
 
 def test_with_pretrained_weights_no_option_is_restored(folder: Path, train) -> None:

@@ -88,7 +88,8 @@ def describe_device(device: torch.device) -> str:
         return f"GPU {device.index} ({torch.cuda.get_device_name(device)})"
     if device.type == "mps":
         return "the Apple GPU"
-    return f"the CPU ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"the CPU ({threads} thread{'' if threads == 1 else 's'})"
 
 
 GIB = 2**30

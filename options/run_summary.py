@@ -1,0 +1,142 @@
+"""First and last lines of train.py and test.py: what runs on what, where its output is, and which command comes next."""
+
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from data import ImageDataLoader
+from data.domain_folder import DATAROOT_FLAGS, describe_roots, has_own_folders
+from data.geometry import describe_training_geometry
+from models.base_model import BaseModel
+from options.saved_options import RUNTIME_ONLY, TEXT, describe_options, describe_test_geometry
+from util.channel_view import ChannelView
+from util.runtime.device import describe_device
+from util.runtime.distributed import describe_group
+
+WIDTH = 80  # columns of the narrowest usual terminal
+LABEL = 10  # columns of "networks: "
+MAX_LINES = 3  # of one entry
+# Not repeated among the options: other entries show them, or they only say what to do with the run.
+SHOWN_ELSEWHERE = {*DATAROOT_FLAGS, "name", "model", "CUT_mode", "load_size", "crop_size", "preprocess", "batch_size"}
+SHOWN_ELSEWHERE |= {"continue_train", "overwrite", "verbose"}
+# Options of the command that resumes a run: those that are not saved with it, without those that say where it starts.
+START = {"continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "pretrained_G", "name", "suffix"}
+
+
+def print_training_summary(
+    opt: Namespace, dataset: ImageDataLoader, model: BaseModel, run_dir: Path, view: ChannelView, first_epoch: int
+) -> None:
+    """Print what train.py is about to do, in some ten lines. With --verbose, print all options and layers first."""
+    if opt.verbose:
+        print_details(opt, model)
+    method = opt.CUT_mode if opt.model == "cut" else opt.model
+    images = f"{dataset.description}, " if dataset.description else ""
+    geometry = describe_training_geometry(opt.preprocess, opt.load_size, opt.crop_size)
+    print_entry("run", f"{opt.name}{unnamed(opt)}: {method}, epochs {first_epoch} to {opt.n_epochs + opt.n_epochs_decay}")
+    print_entry("data", f"{describe_roots(opt)}: {images}{geometry}")
+    print_entry("epoch", f"{len(dataset)} training images per epoch, batch size {opt.batch_size}")
+    print_entry("networks", model.describe())
+    print_entry("device", f"{describe_device(model.device)}{describe_group()}")
+    print_display(opt, view)
+    print_given_options(opt, f"all: {run_dir / TEXT}")
+    if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
+        print("note: --gan_mode wgangp is unstable without a gradient penalty, as published. Use --lambda_gp 10.")
+    if not opt.no_html:
+        print_entry("page", str(run_dir / "web" / "index.html"))
+
+
+def print_test_summary(opt: Namespace, dataset: ImageDataLoader, model: BaseModel, count: int, view: ChannelView) -> None:
+    """Print what test.py is about to do with `count` images. With --verbose, print all options and layers first."""
+    if opt.verbose:
+        print_details(opt, model)
+    hint = " (raise --num_test for more)" if count < len(dataset) else ""
+    print_entry("run", f"{opt.name}{unnamed(opt)}, epoch {opt.epoch}{', moving average' if opt.ema else ''}")
+    print_entry("data", f"{dataset.source_folder}: {count} of {len(dataset)} images{hint}")
+    print_entry("size", describe_test_geometry(opt))
+    print_entry("networks", model.describe())
+    print_entry("device", describe_device(model.device))
+    print_display(opt, view)
+    print_given_options(opt, "all: --verbose")
+
+
+def unnamed(opt: Namespace) -> str:
+    """Return text to follow the name of a run if --name is not given."""
+    return "" if "name" in opt.explicit else " (the default of --name)"
+
+
+def print_display(opt: Namespace, view: ChannelView) -> None:
+    """Print how images are shown, unless they are shown as they are."""
+    if view.changes(opt.output_nc):
+        print_entry("display", view.describe(opt.output_nc))
+
+
+def print_details(opt: Namespace, model: BaseModel) -> None:
+    """Print all options, and the layers of the networks."""
+    print(describe_options(opt))
+    for name, network in model.networks.items():
+        print(f"{name}: {network}")
+
+
+def print_given_options(opt: Namespace, hint: str) -> None:
+    """Print the options that are given, except those that other entries show, and where all options are."""
+    flags = " ".join(map(shlex.quote, format_flags(opt, opt.explicit - SHOWN_ELSEWHERE)))
+    print_entry("options", flags or "defaults")
+    print(f"{'':{LABEL}}{hint}")
+
+
+def print_training_end(opt: Namespace, run_dir: Path) -> None:
+    """Print where a finished run is, and the next command."""
+    if not opt.no_html:
+        print_entry("page", str(run_dir / "web" / "index.html"))
+    print_entry("next", test_command(opt), max_lines=None)
+
+
+def print_entry(label: str, text: str, max_lines: int | None = MAX_LINES) -> None:
+    """Print a labelled text in lines of at most WIDTH columns. Paths are not broken, so that they can be copied."""
+    lines = wrap(
+        text,
+        WIDTH - LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+        max_lines=max_lines,
+        placeholder=" ...",
+    )
+    for number, line in enumerate(lines or [""]):
+        print(f"{'' if number else f'{label}: ':<{LABEL}}{line}")
+
+
+def resume_command(opt: Namespace) -> str:
+    """Return the command that resumes the run on the same machine, with the options that are not saved with it."""
+    return _command(
+        "train", ["--continue_train", "--name", opt.name, *format_flags(opt, opt.explicit & RUNTIME_ONLY - START)]
+    )
+
+
+def test_command(opt: Namespace) -> str:
+    """Return the command that tests the run, on the training images if the dataset has no others."""
+    is_split = opt.dataset_mode != "singleimage" and not has_own_folders(opt)
+    has_test_images = any(path.is_dir() for phase in ("test", "val") for path in Path(opt.dataroot).glob(f"{phase}*"))
+    phase = ["--phase", opt.phase] if is_split and not has_test_images else []
+    shared = {"checkpoints_dir"} if "," in opt.gpu_ids else {"checkpoints_dir", "gpu_ids"}
+    return _command("test", ["--name", opt.name, *phase, *format_flags(opt, opt.explicit & shared)])
+
+
+def _command(program: str, arguments: Sequence[str]) -> str:
+    started = Path(sys.argv[0])
+    is_file = started.suffix == ".py"  # not a console command such as cut-train
+    start = ["python", str(started.with_name(f"{program}.py"))] if is_file else [f"cut-{program}"]
+    return shlex.join([*start, *arguments])
+
+
+def format_flags(opt: Namespace, names: Collection[str]) -> list[str]:
+    """Return the arguments that set these options to their values."""
+    values = {name: getattr(opt, name) for name in sorted(names)}
+    return [
+        argument
+        for name, value in values.items()
+        if value is not None
+        for argument in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+    ]

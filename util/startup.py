@@ -1,0 +1,31 @@
+"""Start of a program, before it imports PyTorch, which takes seconds. This module must not import torch."""
+
+import os
+import sys
+
+from util.openmp import configure_openmp
+from util.signals import quiet_sigint_during_import
+
+NOTICE = "importing PyTorch ..."
+EXITS_AT_ONCE = {"-h", "--help", "--version"}
+
+_notice_shown = False
+
+
+def prepare_import() -> None:
+    """Set what PyTorch reads when it is imported, let Ctrl-C end the program, and show on a terminal that it works."""
+    global _notice_shown
+    quiet_sigint_during_import()
+    configure_openmp()
+    is_first_process = os.environ.get("RANK", "0") == "0"  # torchrun sets it
+    if sys.stderr is not None and sys.stderr.isatty() and is_first_process and EXITS_AT_ONCE.isdisjoint(sys.argv):
+        print(NOTICE, end="", file=sys.stderr, flush=True)
+        _notice_shown = True
+
+
+def clear_notice() -> None:
+    """Erase the notice of `prepare_import`, if it is shown. Call it before anything else is printed."""
+    global _notice_shown
+    if _notice_shown:
+        print("\r" + " " * len(NOTICE), end="\r", file=sys.stderr, flush=True)
+        _notice_shown = False
