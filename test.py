@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from tqdm import tqdm
 
 from data import ImageDataLoader, create_dataset
 from data.base_dataset import source_and_target
@@ -104,7 +105,8 @@ def test(opt: Namespace) -> None:
             paired=opt.dataset_mode == "aligned",
         ) as page:
             with writer:
-                for path, visuals in islice(run_inference(model, dataset), count):
+                results = islice(run_inference(model, dataset), count)
+                for path, visuals in tqdm(results, "testing", count, unit=" images", disable=None):
                     page.add(path, visuals, exact(path, visuals), view)
             if not page.rows:
                 raise UserError(f"{dataset.source_folder}: no image could be translated. See the messages above.")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from data.base_dataset import BaseDataset, Sample, SampleIndex
 from data.cache import ImageCache
@@ -252,7 +253,7 @@ class ImageDataLoader:
                         f"--num_threads {self._num_threads}: data loader workers died {deaths} times in a row, probably "
                         f"because memory ran out. Lower --num_threads (0: no workers) or --batch_size."
                     ) from None
-                print("a data loader worker died; starting new workers", file=sys.stderr)
+                tqdm.write("a data loader worker died; starting new workers", file=sys.stderr)
 
     def _read_results(self) -> Iterator[WorkerResult]:
         """Return the results of the epoch, from the workers of the previous epoch if possible."""
@@ -266,7 +267,8 @@ class ImageDataLoader:
         for path, reason in skipped.items():
             if path not in self.skipped:
                 self.skipped[path] = reason
-                print(f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)", file=sys.stderr)
+                line = f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)"
+                tqdm.write(line, file=sys.stderr)  # above a progress bar
 
 
 def count_missing(paths: list[list[str]], others: list[list[str]]) -> int:

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from argparse import (
     SUPPRESS,
     Action,
@@ -18,6 +19,8 @@ from collections.abc import Callable, Sequence
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
+
+from tqdm import tqdm
 
 from util.cli_suggestions import suggest_options
 from util.errors import USAGE_STATUS
@@ -202,13 +205,22 @@ def configure_stdio() -> None:
     """Make printing fail less often.
 
     stdout escapes characters that it cannot encode, such as those of a file name that is not valid text. Output is dropped
-    if a stream was closed before the program started, or once its terminal has gone.
+    if a stream was closed before the program started, or once its terminal has gone. Python's warnings appear above a
+    progress bar.
     """
     clear_notice()
     sys.stdout = _robust(sys.stdout)
     sys.stderr = _robust(sys.stderr)
     if isinstance(sys.stdout, TextIOWrapper):  # pytest and notebooks replace it by other types
         sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], file_name: str, line_number: int, file: Any = None, line: Any = None
+) -> None:
+    """Print a warning of Python as usual, but above a progress bar."""
+    tqdm.write(warnings.formatwarning(message, category, file_name, line_number, line), file or sys.stderr, end="")
 
 
 class _TerminalOutput(FileIO):

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -111,6 +112,27 @@ def format_losses(
     """
     head = f"(epoch: {epoch}, iters: {iters}, time: {seconds_per_image:.3f}, data: {data_seconds_per_image:.3f}) "
     return head + "".join(f"{name}: {value:.3f} " for name, value in losses.items())
+
+
+# Losses whose names differ only in one of these endings share a name: "D .10/.12" are D_real and D_fake.
+ENDING = re.compile(r"_(real|fake|A|B|Y)$")
+SHORT_NAMES = {"G_GAN": "GAN", "D_R1": "R1", "cycle": "cyc"}
+
+
+def format_losses_short(losses: Mapping[str, float]) -> str:
+    """Return all losses in a text for a terminal of 80 columns, such as "GAN .67 D .10/.12 G 5.6 NCE 4.9/4.8"."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, value in losses.items():
+        shared = ENDING.sub("", name)
+        groups[SHORT_NAMES.get(shared, shared)].append(format_short(value))
+    return " ".join(f"{name} {'/'.join(values)}" for name, values in groups.items())
+
+
+def format_short(value: float) -> str:
+    """Return the value with two significant digits or its integer part: ".67", "4.9", "123"."""
+    if abs(value) < 0.995:
+        return f"{value:.2f}".replace("0.", ".", 1)
+    return f"{value:.1f}" if abs(value) < 9.95 else f"{value:.0f}"
 
 
 class LossLog:

@@ -4,6 +4,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -86,6 +87,7 @@ class Visualizer:
         self.cpu_contention = CPUContention()
         self.current_epoch = first_epoch
         self.images = 0  # of the current epoch
+        self.is_estimated = False
         self.epoch_start = time.perf_counter()
         self.pace = Pace()
 
@@ -182,12 +184,13 @@ class Visualizer:
         if not self.is_main:
             return
         seconds, data_seconds = self.timer.pop_averages()
-        line = format_losses(self.current_epoch, self.images, seconds, data_seconds, losses)
-        self.progress.show_losses(losses)
-        self.print(line)
+        logged = self.current_epoch, self.images, seconds, data_seconds, losses
+        self.progress.log_losses(*logged)
+        if not self.is_estimated:
+            self._print_estimate(seconds + data_seconds)
         if notice := self.cpu_contention.check():
             self.print(notice)
-        self.loss_log.write(line)
+        self.loss_log.write(format_losses(*logged))
         self.metrics_log.add(
             self._position(),
             {
@@ -262,13 +265,21 @@ class Visualizer:
         self.print(
             f"End of epoch {self.current_epoch} / {self.last_epoch} \t "
             f"Time Taken: {time.perf_counter() - self.epoch_start:.0f} sec \t "
-            f"learning rate {learning_rate:.7f} -> {next_learning_rate:.7f}"
+            f"lr {learning_rate:.7f} -> {next_learning_rate:.7f}"
         )
 
     def print(self, line: str) -> None:
         """Print a line above the progress bar."""
         if self.is_main:
             self.progress.print(line)
+
+    def _print_estimate(self, seconds_per_image: float) -> None:
+        """Print once how long the run will take, unless the bar shows it."""
+        self.is_estimated = True
+        images = (self.last_epoch - self.current_epoch + 1) * self.images_per_epoch - self.images
+        if self.progress.bar.disable and images > 0:
+            hours = timedelta(seconds=round(images * seconds_per_image))
+            self.print(f"remaining time: about {hours}, {seconds_per_image:.3f} s per image")
 
     def _position(self) -> TrainingPosition:
         images = (self.current_epoch - 1) * self.images_per_epoch + self.images
