@@ -217,10 +217,15 @@ def configure_stdio() -> None:
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], file_name: str, line_number: int, file: Any = None, line: Any = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """Print a warning of Python as usual, but above a progress bar."""
-    tqdm.write(warnings.formatwarning(message, category, file_name, line_number, line), file or sys.stderr, end="")
+    tqdm.write(warnings.formatwarning(message, category, filename, lineno, line), file or sys.stderr, end="")
 
 
 class _TerminalOutput(FileIO):

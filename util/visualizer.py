@@ -4,7 +4,6 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -278,8 +277,8 @@ class Visualizer:
         self.is_estimated = True
         images = (self.last_epoch - self.current_epoch + 1) * self.images_per_epoch - self.images
         if self.progress.bar.disable and images > 0:
-            hours = timedelta(seconds=round(images * seconds_per_image))
-            self.print(f"remaining time: about {hours}, {seconds_per_image:.3f} s per image")
+            duration = format_duration(images * seconds_per_image)
+            self.print(f"remaining time: about {duration}, {seconds_per_image:.3f} s per image")
 
     def _position(self) -> TrainingPosition:
         images = (self.current_epoch - 1) * self.images_per_epoch + self.images

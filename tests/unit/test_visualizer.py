@@ -108,7 +108,7 @@ def test_a_run_writes_lines_a_log_and_a_page(tmp_path, capsys, clock) -> None:
         )
     ]
     out, err = capsys.readouterr()
-    printed.insert(1, "remaining time: about 0:00:06, 0.700 s per image")
+    printed.insert(1, "remaining time: about 6 s, 0.700 s per image")
     assert out.splitlines() == printed
     assert err == ""
     log = (tmp_path / "cats/loss_log.txt").read_text().splitlines()
