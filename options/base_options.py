@@ -256,7 +256,7 @@ class BaseOptions:
 
         group = parser.add_argument_group("data")
         phase = "train" if self.is_train else "test"
-        group.add_argument("--phase", default=phase, help="split to read: folders <phase>A and <phase>B")
+        group.add_argument("--phase", default=phase, help="split of --dataroot to read: folders <phase>A and <phase>B")
         group.add_argument("--dataset_mode", choices=list(DATASETS), default="unaligned", help="how images are loaded")
         group.add_argument("--serial_batches", action="store_true", help="images in order instead of shuffled")
         group.add_argument("--num_threads", type=non_negative_int, default=4, help="number of data loader workers")

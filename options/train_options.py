@@ -118,7 +118,9 @@ class TrainOptions(BaseOptions):
             help="metric that decides which weights are saved as best, such as FID, structure or SSIM; by default the first "
             "one that is computed",
         )
-        group.add_argument("--evaluation_phase", default="test", help="split to evaluate on: <phase>A and <phase>B")
+        group.add_argument(
+            "--evaluation_phase", default="test", help="split of --dataroot to evaluate on: <phase>A and <phase>B"
+        )
         group.add_argument(
             "--evaluation_pictures", type=positive_int, default=500, help="maximum number of images per domain"
         )
