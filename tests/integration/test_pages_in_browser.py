@@ -286,6 +286,18 @@ def test_a_reloaded_page_stays_where_it_was(browser: Chrome, tmp_path) -> None:
     assert console(browser) == []
 
 
+def test_a_reloaded_page_stays_where_it_was_sideways(browser: Chrome, tmp_path) -> None:
+    look(browser, width=390, height=800)
+    live_page(tmp_path)
+    browser.get((tmp_path / "index.html").as_uri())
+    left = "return Math.round(document.querySelector('.charts').scrollLeft)"
+    browser.execute_script("document.querySelector('.charts').scrollLeft = 200")
+    expect(lambda: browser.execute_script(left) > 100, True)
+    before = browser.execute_script(left)
+    browser.refresh()
+    expect(lambda: browser.execute_script(left), before)
+
+
 def test_a_page_reloads_itself_until_the_run_has_ended(browser: Chrome, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("util.html.page.RELOAD_SECONDS", 1)
     look(browser)

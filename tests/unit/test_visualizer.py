@@ -15,6 +15,7 @@ from page_reader import facts_of, read_page
 
 from util import timing, visualizer
 from util.errors import DivergedError
+from util.html.fixed_samples import FixedSamples
 from util.loggers.base import Logger, LoggerGroup, TrainingPosition
 from util.signals import Terminated
 from util.visualizer import Visualizer
@@ -67,7 +68,7 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def visualizer_in(folder, logger=None, first_epoch=1, web_page=True, resumed_after=None) -> Visualizer:
+def visualizer_in(folder, logger=None, first_epoch=1, web_page=True, resumed_after=None, samples=None) -> Visualizer:
     return Visualizer(
         folder / "cats",
         "cats",
@@ -77,6 +78,7 @@ def visualizer_in(folder, logger=None, first_epoch=1, web_page=True, resumed_aft
         web_page=web_page,
         loggers=LoggerGroup([logger] if logger else []),
         resumed_after=resumed_after,
+        samples=samples,
     )
 
 
@@ -227,6 +229,25 @@ def test_the_page_says_speed_and_time_left(tmp_path, clock) -> None:
         vis.log_losses({"G": 1.0}, 0.0002)  # without new images
         assert facts_of(tmp_path / PAGE)["epoch"] == "2 of 2"
     assert "time left" not in facts_of(tmp_path / PAGE)
+
+
+class OutOfMemory(torch.nn.Identity):
+    """A generator whose output does not fit into memory."""
+
+    def set_rng(self, rng: torch.Generator) -> None: ...
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
+
+
+def test_a_run_continues_without_fixed_samples_if_they_do_not_fit_into_memory(tmp_path, clock, capsys) -> None:
+    samples = FixedSamples({"cat": torch.zeros(1, 3, 4, 4)}, {"G": OutOfMemory()}, torch.device("cpu"), 0, 16)
+    with visualizer_in(tmp_path, samples=samples) as vis:
+        for _ in vis.iterate(1, batches(clock)):
+            vis.log_images(VISUALS, to_page=True)
+    warning = "warning: the training page has no fixed samples from now on: out of memory\n"
+    assert capsys.readouterr().out.count(warning) == 1
+    assert read_page(tmp_path / PAGE).text_of("h2") == ["epoch 1"]
 
 
 @pytest.mark.parametrize(

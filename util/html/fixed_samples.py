@@ -104,14 +104,14 @@ class SampleSection:
         self.epochs.add(epoch)
 
     def html(self) -> str:
-        """Return the HTML of the section with the newest translations. The slider needs the script."""
+        """Return the HTML of the section with the newest translations. The script shows the slider."""
         epochs = sorted(self.epochs)
         rows = [image_row(name, self._images(number, epochs)) for number, name in enumerate(self.samples.images, 1)]
         slider = tags.input_(type="range", min="0", max=str(len(epochs) - 1), value=str(len(epochs) - 1), autocomplete="off")
         section = tags.section(
             tags.div(
                 tags.h3("the same images in every epoch"),
-                *([tags.label("epoch", slider, tags.output(str(epochs[-1])))] if epochs else []),
+                *([tags.label("epoch", slider, tags.output(str(epochs[-1])), hidden=True)] if epochs else []),
                 cls="samples-head",
             ),
             cards(rows, 1 + len(self.samples.generators), self.image_width),

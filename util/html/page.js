@@ -215,17 +215,22 @@ function samples(section) {
   const chosen = epochs.indexOf(recall("epoch", ofPage));
   if (chosen >= 0) slider.value = chosen;
   apply();
+  slider.parentElement.hidden = false;
 }
 
 // The place in the page: an element in view and its distance from the top. New cards above it do not move it.
 const place = {
   elements: () => [...document.querySelectorAll("article, .chart, .samples")],
+  rows: () => [...document.querySelectorAll(".samples .cards, .charts")], // on a narrow screen they scroll sideways
   save() {
+    remember("sideways", JSON.stringify(place.rows().map((row) => row.scrollLeft)), ofPage);
     const elements = scrollY > 0 ? place.elements() : [];
     const element = elements.find((each) => each.getBoundingClientRect().bottom > 0);
     if (element) remember("place", JSON.stringify([element.className, heading(element), element.getBoundingClientRect().top]), ofPage);
   },
   restore() {
+    const sideways = JSON.parse(recall("sideways", ofPage) || "[]");
+    place.rows().forEach((row, index) => (row.scrollLeft = sideways[index] ?? 0));
     const [kind, name, top] = JSON.parse(recall("place", ofPage) || "[]");
     remember("place", "", ofPage);
     const element = place.elements().find((each) => each.className === kind && heading(each) === name);
