@@ -23,7 +23,7 @@ from models.base_model import BaseModel
 from models.evaluation import create_samples, create_validator
 from options.metric_options import metric_config
 from options.pretrained import parse_pretrained
-from options.run_summary import print_training_summary
+from options.run_summary import describe_training_end, print_training_summary
 from options.saved_options import check_no_existing_run, diff_options, parse_training, save_options
 from util.channel_view import ChannelView, parse_channels
 from util.cli import configure_stdio
@@ -106,7 +106,7 @@ def run_epochs(
         checkpointer.save(*labels)
 
     # With several processes a stop signal arrives more than once: from the scheduler, torchrun and the other ranks.
-    with DeferredInterrupt(ignore_repeats=world_size() > 1) as interrupt, visualizer:
+    with DeferredInterrupt(ignore_repeats=world_size() > 1, announces=is_main_process()) as interrupt, visualizer:
         dataset.set_while_waiting(interrupt.raise_if_overdue)
         try:
             for epoch in range(counter.epoch, last_epoch + 1):
@@ -146,9 +146,10 @@ def run_epochs(
                 visualizer.print(line)
         finally:
             # Before the first step there is nothing to save, and perhaps the "latest" of an older run to overwrite.
-            if counter.state_dict() != start and not model.step_in_progress and not interrupt.forced:
+            is_saved = counter.state_dict() != start and not model.step_in_progress and not interrupt.forced
+            if is_saved:
                 save("latest")
-                visualizer.print(f"saved: {checkpointer.run_dir / 'latest_net_*.pth'}")
+            visualizer.end(describe_training_end(opt, checkpointer.run_dir, is_saved, counter.epoch > last_epoch))
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 
@@ -13,6 +13,7 @@ from data.geometry import describe_training_geometry
 from models.base_model import BaseModel
 from options.saved_options import RUNTIME_ONLY, TEXT, describe_options, describe_test_geometry
 from util.channel_view import ChannelView
+from util.runtime.checkpoint import STATE_FILE
 from util.runtime.device import describe_device
 from util.runtime.distributed import describe_group
 
@@ -87,21 +88,28 @@ def print_given_options(opt: Namespace, hint: str) -> None:
     print(f"{'':{LABEL}}{hint}")
 
 
-def print_training_end(opt: Namespace, run_dir: Path) -> None:
-    """Print where a finished run is, and the next command."""
-    if not opt.no_html:
-        print_entry("page", str(run_dir / "web" / "index.html"))
-    print_entry("next", test_command(opt), max_lines=None)
+def describe_training_end(opt: Namespace, run_dir: Path, is_saved: bool, is_finished: bool) -> Iterator[str]:
+    """Yield the last lines of train.py: where the run is saved, and the next command."""
+    if is_saved:
+        yield f"{'saved:':<{LABEL}}{run_dir / 'latest_net_*.pth'}"
+    elif (run_dir / STATE_FILE).exists():
+        yield "not saved: the last checkpoint is unchanged"
+    else:
+        yield "not saved: there is no checkpoint"
+        return
+    if is_finished and not opt.no_html:
+        yield f"{'page:':<{LABEL}}{run_dir / 'web' / 'index.html'}"
+    yield f"{'test:':<{LABEL}}{test_command(opt)}" if is_finished else f"{'resume:':<{LABEL}}{resume_command(opt)}"
 
 
-def print_entry(label: str, text: str, max_lines: int | None = MAX_LINES) -> None:
+def print_entry(label: str, text: str) -> None:
     """Print a labelled text in lines of at most WIDTH columns. Paths are not broken, so that they can be copied."""
     lines = wrap(
         text,
         WIDTH - LABEL,
         break_long_words=False,
         break_on_hyphens=False,
-        max_lines=max_lines,
+        max_lines=MAX_LINES,
         placeholder=" ...",
     )
     for number, line in enumerate(lines or [""]):

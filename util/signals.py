@@ -1,8 +1,10 @@
 """Ctrl-C and the stop signals of job schedulers: how they end a program, and how training defers them to a step's end."""
 
+import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
@@ -61,6 +63,8 @@ def restore_sigint() -> None:
 ALWAYS_DEFERRED = (signal.SIGINT, signal.SIGTERM)
 # Seconds that a step may wait for its batch after a stop signal. Docker sends SIGKILL 10 seconds after SIGTERM.
 TIMEOUT = 4.0
+STDERR = 2
+STOPPING = "stopping after this step, then saving"
 GROUP_TIMEOUT = 20.0  # a process that stops alone breaks the step of the others
 
 
@@ -72,13 +76,15 @@ class DeferredInterrupt:
 
     Args:
         ignore_repeats: ignore a second Ctrl-C as well. Each process of a group receives several.
+        announces: print on the first signal what happens, since the step may take long.
 
     Attributes:
         requested: a stop signal has arrived.
         forced: a second Ctrl-C has interrupted the step.
     """
 
-    def __init__(self, ignore_repeats: bool = False) -> None:
+    def __init__(self, ignore_repeats: bool = False, announces: bool = False) -> None:
+        self.announces = announces
         self.ignore_repeats = ignore_repeats
         self.requested = False
         self.forced = False
@@ -117,6 +123,16 @@ class DeferredInterrupt:
         self._ctrl_c_count += number == signal.SIGINT
         if not self.requested:
             self.requested, self._number, self._requested_at = True, number, time.monotonic()
+            if self.announces:
+                self._announce()
         elif self._ctrl_c_count > 1 and number == signal.SIGINT and not self.ignore_repeats:
             self.forced = True
             self.stop()
+
+    def _announce(self) -> None:
+        """Print what the signal does. Write to the file itself: the signal may interrupt a print."""
+        again = self._number == signal.SIGINT and not self.ignore_repeats
+        text = f"{STOPPING}; again: stop now, unsaved" if again else STOPPING
+        with suppress(OSError):  # stderr may be closed
+            start = "\n" if os.isatty(STDERR) else ""  # below the progress bar and ^C
+            os.write(STDERR, f"{start}{text}\n".encode())

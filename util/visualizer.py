@@ -142,6 +142,12 @@ class Visualizer:
                 self._update_samples(is_last=True)
             self._write_page(*describe_end(error))
 
+    def end(self, lines: Iterable[str]) -> None:
+        """Close the progress bar, and print the last lines below it. They are not broken: commands can be copied."""
+        if self.is_main:
+            self.progress.close()
+            print(*lines, sep="\n", flush=True)
+
     def iterate(self, epoch: int, batches: Iterable[Mapping[str, Any]], images_done: int = 0) -> Iterator[Mapping[str, Any]]:
         """Yield the batches of an epoch; count their images and measure times.
 

@@ -210,8 +210,13 @@ def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
         assert any(line.startswith("(epoch: 1, ") for line in training.stdout)
         os.killpg(training.pid, signal.SIGINT)  # as a terminal does: to the workers as well
         told, complained = training.communicate(timeout=250)
-    assert (training.returncode, complained) == (130, "interrupted\n")
-    assert told.endswith("saved: checkpoints/long/latest_net_*.pth\n")
+    assert training.returncode == 130
+    assert complained == "stopping after this step, then saving; again: stop now, unsaved\ninterrupted\n"
+    *_, where, how = told.splitlines()
+    assert where == "saved:    checkpoints/long/latest_net_*.pth"
+    program = command("train.py")[1]
+    options = "--display_id -1 --gpu_ids -1 --num_threads 2 --print_freq 1"
+    assert how == f"resume:   python {program} --continue_train --name long {options}"
     long = tmp_path / "checkpoints" / "long"
     assert facts_of(long / "web/index.html")["status"] == "stopped"
     of_the_mode = {"n_epochs": 150, "n_epochs_decay": 50, "flip_equivariance": True, "nce_idt": False, "lambda_NCE": 10.0}

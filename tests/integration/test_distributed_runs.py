@@ -13,6 +13,7 @@ from image_factory import noise, two_domains
 from programs import ENVIRONMENT, command, succeed
 
 from util.dir_lock import LOCK_FILE, lock_dir
+from util.signals import STOPPING
 
 TINY = [
     "--dataroot",
@@ -129,7 +130,7 @@ def test_all_are_asked_at_once_to_stop_as_schedulers_do(tmp_path: Path, number: 
         for pid in [*children(training.pid), training.pid]:
             os.kill(pid, number)
         told, complained = training.communicate(timeout=100)
-    assert (training.returncode, complained) == (128 + number, complaint)
+    assert (training.returncode, complained) == (128 + number, f"{STOPPING}\n{complaint}")
     assert told.count("saved: ") == 1
 
 

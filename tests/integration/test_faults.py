@@ -18,6 +18,7 @@ from training_processes import ENDLESS, RUN, STATE, TWO_EPOCHS, kill, reported, 
 
 from models import create_model
 from options import TrainOptions
+from util.signals import STOPPING
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_a_stop_signal_saves_the_run(folder: Path, train, number: signal.Signals
             os.kill(int(process), number)
 
     ended = train(folder, *run, *ENDLESS, meanwhile=signal_all)
-    assert (ended.status, ended.complained) == (128 + number, f"terminated by {number.name}\n")
+    assert (ended.status, ended.complained) == (128 + number, f"{STOPPING}\nterminated by {number.name}\n")
     state = torch.load(folder / "checkpoints" / number.name / STATE, weights_only=True)
     assert state["steps_done"] == ended.told.count("\n(epoch: ")
 
