@@ -194,8 +194,10 @@ class Checkpointer:
             for name, network in self.model.networks.items():
                 load_state(network, state["networks"][name], self.state_path)
             for name, item in self._stateful().items():
-                if name in state["stateful"] or name not in OPTIONAL_ITEMS:
+                if name in state["stateful"]:
                     item.load_state_dict(state["stateful"][name])
+                elif name not in OPTIONAL_ITEMS:
+                    raise _state_error(self.state_path, f"does not fit this run, because it has no {name}")
             self.model.steps_done = validate_count(state["steps_done"])
             weights = {name: state["networks"][name] for name in self.model.networks}
             if "averages" in state["stateful"]:
