@@ -141,15 +141,21 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     for folder in {job.target.parent for job in pending}:
         remove_stale_temp_files(folder.glob(".part.*"), alone=False)
     with tqdm(total=len(pending), unit=" images", dynamic_ncols=True, disable=None) as bar:
+
+        def count(job: Job) -> None:
+            with bar.get_lock():  # results are written in several threads
+                bar.update()
+
         failures = translate_files(
             translator,
             pending,
             batch_size,
             arguments.num_threads,
-            lambda job: bar.update(),
+            count,
             existing=existing,
             max_pixels=max_pixels(arguments),
             to_srgb=arguments.to_srgb,
+            on_start=lambda job: bar.set_postfix_str(job.source.name),
         )
     for failure in failures:
         print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)

@@ -46,6 +46,7 @@ def translate_files(
     existing: Existing = "replace",
     max_pixels: int = MAX_PIXELS,
     to_srgb: bool = False,
+    on_start: Callable[[Job], None] = lambda job: None,
 ) -> list[Failure]:
     """Translate the image of every job. Return the failures; all other results are on disk.
 
@@ -54,11 +55,12 @@ def translate_files(
         jobs: files to read and to write.
         batch_size: largest number of images of equal size in a batch; smaller if memory is.
         threads: number of threads that read, and number of threads that write.
-        on_complete: called once for every job, successful or not.
+        on_complete: called once for every job, when its result is written or it has failed. Also called in other threads.
         existing: what to do if another program has written a result in the meantime: "replace" it, "keep" it, or "refuse",
             which makes the job fail.
         max_pixels: size limit of an image.
         to_srgb: convert 8-bit images with a color profile to sRGB.
+        on_start: called with the first job of each batch before it is computed.
     Raises:
         OSError: the disk is full or read-only.
     """
@@ -80,19 +82,20 @@ def translate_files(
 
     def write(result: tuple[Job, ImageArray]) -> tuple[Job, str | None]:
         job, array = result
-        if existing != "replace" and job.target.exists():
-            return job, None if existing == "keep" else "another program has written the result in the meantime"
-        return job, _write(job, array)
+        if existing == "replace" or not job.target.exists():
+            reason = _write(job, array)
+        else:
+            reason = None if existing == "keep" else "another program has written the result in the meantime"
+        on_complete(job)
+        return job, reason
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         try:
             loaded = _drop_unreadable(_prefetch(readers, read, jobs_to_read(), threads + batch_size), fail)
-            outputs = _translate_batches(translator, _batches(translator, loaded, batch_size), fail)
+            outputs = _translate_batches(translator, _batches(translator, loaded, batch_size), on_start, fail)
             for job, reason in _prefetch(writers, write, outputs, threads + batch_size):
-                if reason is None:
-                    on_complete(job)
-                else:
-                    fail(job, reason)
+                if reason is not None:
+                    failures.append(Failure(job, reason))
         except BaseException:
             readers.shutdown(cancel_futures=True)
             writers.shutdown(cancel_futures=True)
@@ -148,9 +151,13 @@ def _batches(translator: Translator, images: Iterable[_Loaded], batch_size: int)
 
 
 def _translate_batches(
-    translator: Translator, batches: Iterable[list[_Loaded]], fail: Callable[[Job, str], None]
+    translator: Translator,
+    batches: Iterable[list[_Loaded]],
+    on_start: Callable[[Job], None],
+    fail: Callable[[Job, str], None],
 ) -> Iterator[tuple[Job, ImageArray]]:
     for batch in batches:
+        on_start(batch[0].job)
         tensors = [translator.to_tensor(image.array) for image in batch]
         try:
             outputs = translator.translate(torch.stack(tensors)).cpu()
