@@ -1,18 +1,19 @@
-"""Plot the metrics of several runs over time: `python scripts/plot_runs.py checkpoints/cut_* checkpoints/fastcut_*`.
+"""Plot the losses and metrics of several runs over time: `python scripts/plot_runs.py checkpoints/cut_* --plot cut.png`.
 
-Reads the metrics that evaluation during training stored (docs/evaluation.md). Runs whose names differ only in a final number
-(demo_CUT_0, demo_CUT_1, ...) are seeds of one group. Prints a table of the last and the best values; several seeds give
-mean ± standard deviation.
+Prints a table of the last and the best values of the metrics that evaluation during training stored (docs/evaluation.md).
+Runs whose names differ only in a final number (demo_CUT_0, demo_CUT_1, ...) are seeds of one group; several seeds give mean
+± standard deviation.
 """
 
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -22,14 +23,27 @@ from util.metrics.evaluator import METRICS
 from util.plotting import figure_to_file
 from util.train_log import metric_results, read_metrics
 
+PANELS_PER_ROW = 3
+SMOOTHING = 0.95  # weight of the past in the moving average of a loss
+
 
 @dataclass
-class MetricCurve:
-    """Values of a metric in one run, each after so many training images."""
+class Curve:
+    """Values of a loss or metric in one run, each after so many training images."""
 
-    lower_is_better: bool
     images: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+
+    def add(self, images: int, value: float) -> None:
+        self.images.append(images)
+        self.values.append(value)
+
+
+@dataclass
+class MetricCurve(Curve):
+    """Values of a metric in one run."""
+
+    lower_is_better: bool = False
     conditions: set[tuple[tuple[str, Any], ...]] = field(default_factory=set)  # of its values: `CONDITIONS`
 
     @property
@@ -43,43 +57,55 @@ class MetricCurve:
 
 # Settings of a metric whose values are comparable only if they are equal (docs/evaluation.md).
 CONDITIONS = ("split", "pictures", "real_pictures", "resize", "network", "weights_sha256")
-Group = dict[str, list[MetricCurve]]  # metric -> one curve per seed
+AnyCurve = TypeVar("AnyCurve", bound=Curve)
+Group = dict[str, list[AnyCurve]]  # loss or metric -> one curve per seed
 
 
-def read_curves(run: Path) -> dict[str, MetricCurve]:
-    """Return the curves of a run by metric. Raise UserError if there are none."""
+def read_metric_curves(run: Path) -> dict[str, MetricCurve]:
+    """Return the curves of a run by metric."""
     curves: dict[str, MetricCurve] = {}
     for row in read_metrics(run / "metrics.jsonl"):
         for name, result in metric_results(row).items():
             if result["value"] is not None:
-                curve = curves.setdefault(name, MetricCurve(result["lower_is_better"]))
-                curve.images.append(row["images"])
-                curve.values.append(result["value"])
+                curve = curves.setdefault(name, MetricCurve(lower_is_better=result["lower_is_better"]))
+                curve.add(row["images"], result["value"])
                 curve.conditions.add(tuple((key, result[key]) for key in CONDITIONS if key in result))
-    if not curves:
-        flags = ", ".join(f"--{key}" for key in METRICS)
-        raise UserError(f"{run}: no metrics. Train the run with at least one of {flags}.")
     return curves
 
 
-def group_by_seed(runs: Sequence[Path]) -> dict[str, Group]:
-    """Return the curves of the runs by group (the run's name without a final number) and metric.
+def read_loss_curves(run: Path) -> dict[str, Curve]:
+    """Return the curves of a run by loss."""
+    curves: dict[str, Curve] = {}
+    for row in read_metrics(run / "metrics.jsonl"):
+        for name, value in row.get("losses", {}).items():
+            curves.setdefault(name, Curve()).add(row["images"], value)
+    return curves
 
-    Raise UserError if two runs have the same name.
-    """
+
+def check_names(runs: Sequence[Path]) -> None:
+    """Raise UserError if two runs have the same name."""
     names = [run.resolve().name for run in runs]
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{duplicates[0]}: two runs have this name. Give each run once, and rename one of two folders.")
-    groups: dict[str, Group] = defaultdict(lambda: defaultdict(list))
-    for name, run in zip(names, runs, strict=True):
-        for metric, curve in read_curves(run).items():
-            groups[re.sub(r"_\d+$", "", name)][metric].append(curve)
+
+
+def group_by_seed(runs: Sequence[Path], read: Callable[[Path], dict[str, AnyCurve]]) -> dict[str, Group[AnyCurve]]:
+    """Return the curves that `read` finds by group (the run's name without a final number) and loss or metric."""
+    groups: dict[str, Group[AnyCurve]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for name, curve in read(run).items():
+            groups[re.sub(r"_\d+$", "", run.resolve().name)][name].append(curve)
     return groups
 
 
-def differing_conditions(groups: Mapping[str, Group]) -> Iterator[str]:
+def find_names(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the losses or metrics of all groups, in the order of their first appearance."""
+    return list(dict.fromkeys(name for curves in groups.values() for name in curves))
+
+
+def differing_conditions(groups: Mapping[str, Group[MetricCurve]]) -> Iterator[str]:
     """Yield a line for each metric whose values were measured under different conditions."""
-    for name in dict.fromkeys(name for metrics in groups.values() for name in metrics):
+    for name in find_names(groups):
         curves = [curve for metrics in groups.values() for curve in metrics.get(name, [])]
         conditions = [dict(condition) for curve in curves for condition in curve.conditions]
         for key in CONDITIONS:
@@ -94,7 +120,7 @@ def mean_std(values: Sequence[float]) -> str:
     return f"{fmean(values):.4g}{std}"
 
 
-def table(groups: Mapping[str, Group]) -> str:
+def table(groups: Mapping[str, Group[MetricCurve]]) -> str:
     """Return a Markdown table with one row per group and metric."""
     lines = ["| run | seeds | metric | last | best |", "|---|---:|---|---:|---:|"]
     for title, metrics in groups.items():
@@ -105,37 +131,66 @@ def table(groups: Mapping[str, Group]) -> str:
     return "\n".join(lines)
 
 
-def plot(groups: Mapping[str, Group], names: Sequence[str], path: Path) -> None:
-    """Save a plot with one panel per metric, one color per group and one line per run."""
-    with figure_to_file(path, 5 * len(names), 3.4) as figure:
-        for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            for index, (title, metrics) in enumerate(groups.items()):
-                for seed, curve in enumerate(metrics.get(name, [])):
-                    panel.plot(curve.images, curve.values, ".-", color=f"C{index}", label=None if seed else title)
+def plot(losses: Mapping[str, Group[Curve]], metrics: Mapping[str, Group[MetricCurve]], path: Path) -> None:
+    """Save a plot with one panel per loss and metric, three in a row; one color per group and one line per run.
+
+    A loss is shown as its moving average, because the loss of a single step is noise.
+    """
+    names = [(losses, name) for name in find_names(losses)] + [(metrics, name) for name in find_names(metrics)]
+    rows = -(-len(names) // PANELS_PER_ROW)
+    colors = {title: f"C{index}" for index, title in enumerate(dict.fromkeys([*losses, *metrics]))}
+    with figure_to_file(path, 5 * min(len(names), PANELS_PER_ROW), 3.4 * rows) as figure:
+        for position, (groups, name) in enumerate(names, start=1):
+            panel = figure.add_subplot(rows, min(len(names), PANELS_PER_ROW), position)
+            for title, curves in groups.items():
+                for seed, curve in enumerate(curves.get(name, [])):
+                    values, style = (smooth(curve.values), "-") if groups is losses else (curve.values, ".-")
+                    panel.plot(curve.images, values, style, color=colors[title], label=None if seed else title)
             panel.set_title(name)
             panel.set_xlabel("images")
             panel.legend()
 
 
+def smooth(values: Sequence[float]) -> list[float]:
+    """Return the exponential moving average of the values, each over itself and all before it.
+
+    Dividing by the sum of the weights removes the bias to the first value (Kingma and Ba, Adam, 2015, section 3).
+    """
+    sums = accumulate(values, lambda average, value: SMOOTHING * average + (1 - SMOOTHING) * value, initial=0.0)
+    return [total / (1 - SMOOTHING**count) for count, total in enumerate(sums) if count]
+
+
 def main() -> None:
     configure_stdio()
-    parser = CLIParser(description="Print and plot the metrics of several runs over time.")
+    parser = CLIParser(description="Print the metrics of several runs, and plot their losses and metrics over time.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR", help="run folders, such as checkpoints/demo_CUT_0")
-    parser.add_argument("--figures", nargs="+", metavar="NAME", help="metrics, such as PSNR or 'FID of G_ema'; default: all")
+    parser.add_argument(
+        "--figures", nargs="+", metavar="NAME", help="losses and metrics, such as NCE, PSNR or 'FID of G_ema'; default: all"
+    )
     parser.add_argument("--plot", type=Path, help="file of the plot")
     with exit_on_user_error():
         arguments = parser.parse_args()
-        groups = group_by_seed(arguments.runs)
-        known = list(dict.fromkeys(name for metrics in groups.values() for name in metrics))
+        check_names(arguments.runs)
+        metrics = group_by_seed(arguments.runs, read_metric_curves)
+        losses = group_by_seed(arguments.runs, read_loss_curves)
+        known = [*find_names(losses), *find_names(metrics)]
+        if not known or not (metrics or arguments.plot):
+            flags = ", ".join(f"--{key}" for key in METRICS)
+            raise UserError(
+                f"{arguments.runs[0]}: no metrics. Train the run with at least one of {flags}, "
+                "or plot its losses with --plot FILE."
+            )
         for name in set(arguments.figures or []) - set(known):
-            raise UserError(f"--figures {name}: no run has this metric. Choose from {', '.join(known)}.")
+            raise UserError(f"--figures {name}: no run has this loss or metric. Choose from {', '.join(known)}.")
         names = arguments.figures or known
-        chosen = {title: {name: metrics[name] for name in names if name in metrics} for title, metrics in groups.items()}
-        print(table(chosen))
-        for line in differing_conditions(chosen):
+        metrics = {title: {name: group[name] for name in names if name in group} for title, group in metrics.items()}
+        losses = {title: {name: group[name] for name in names if name in group} for title, group in losses.items()}
+        if find_names(metrics):
+            print(table(metrics))
+        for line in differing_conditions(metrics):
             print(line)
         if arguments.plot:
-            plot(chosen, names, arguments.plot)
+            plot(losses, metrics, arguments.plot)
 
 
 if __name__ == "__main__":

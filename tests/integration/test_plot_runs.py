@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from scripts.plot_runs import smooth
 from util.loggers.base import TrainingPosition
 from util.train_log import MetricsLog
 
@@ -66,6 +67,30 @@ def test_last_and_best_over_seeds(tmp_path: Path) -> None:
         assert plotted.width > 3 * plotted.height
 
 
+def test_losses_and_metrics_three_panels_in_a_row(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    runs = [evaluated(tmp_path / name, Values(10, 50, 40), Values(12, 30, 30)) for name in ("cut", "other")]
+    done = plot(*runs, "--plot", str(tmp_path / "curves.png"))
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "curves.png") as plotted:
+        assert 2 < plotted.width / plotted.height < 3  # G, PSNR and FID in one row, FID of G_ema in the next
+
+
+def test_losses_of_a_run_without_metrics(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    log = MetricsLog(tmp_path / "run/metrics.jsonl")
+    log.add(TrainingPosition(epoch=1, epochs_done=1, images=100), {"losses": {"G": 1.0}})
+    done = plot(str(tmp_path / "run"), "--plot", str(tmp_path / "curves.png"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "curves.png").is_file()
+    assert plot(str(tmp_path / "run")).stderr.startswith(f"error: {tmp_path / 'run'}: no metrics. ")
+
+
+def test_moving_average_has_no_bias_to_the_first_value() -> None:
+    assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    assert smooth([0.0, 1.0])[-1] == pytest.approx(0.05 / (0.05 + 0.95 * 0.05))
+
+
 def test_metrics_under_different_conditions_are_named(tmp_path: Path) -> None:
     """They are those of every evaluation, not those of the first one or the first run."""
     runs = [
@@ -86,7 +111,10 @@ def test_missing_data_is_an_error(tmp_path: Path) -> None:
         ([str(tmp_path)], f"error: {tmp_path}: no metrics. "),
         ([run, run], "error: cut: two runs have this name. "),
         ([run, "--plot", "x.foo"], "error: --plot x.foo: "),
-        ([run, "--figures", "KID"], "error: --figures KID: no run has this metric. Choose from PSNR, FID, FID of G_ema."),
+        (
+            [run, "--figures", "KID"],
+            "error: --figures KID: no run has this loss or metric. Choose from G, PSNR, ",
+        ),
     ):
         done = plot(*arguments)
         assert done.returncode == 2
