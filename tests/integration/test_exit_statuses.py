@@ -55,7 +55,7 @@ def test_a_run_whose_terminal_goes_is_saved(tmp_path: Path, prepare: str, epochs
         os.chdir(tmp_path)
         os.execvpe(line[0], line, ENVIRONMENT)
     told = b""
-    while b"(epoch: 1, " not in told:
+    while b"epoch 1 image " not in told:
         told += os.read(terminal, 65536)  # OSError if the run ended before
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(training, 0)[1]) == status
