@@ -81,9 +81,10 @@ def check_run_exists(opt: Namespace) -> None:
     """Raise UserError if there are runs, but none is named `opt.name`."""
     checkpoints_dir = Path(opt.checkpoints_dir)
     if not (checkpoints_dir / opt.name).is_dir() and list_runs(checkpoints_dir):
-        given = f"--name {opt.name}: no such run"
-        missing = f"--name: missing, and no run has the default name {opt.name}"
-        raise UserError(f"{given if 'name' in opt.explicit else missing}. {suggest_run(checkpoints_dir, opt.name)}")
+        suggestion = suggest_run(checkpoints_dir, opt.name)
+        if "name" in opt.explicit:
+            raise UserError(f"--name {opt.name}: no such run. {suggestion}")
+        raise UserError(f"--name: missing, and no run has the default name {opt.name}. {suggestion}")
 
 
 def saved_architecture_args(opt: Namespace) -> list[str]:

@@ -109,8 +109,10 @@ def test_training_cut_leaves_weights_options_a_log_and_a_page(trained: tuple[Pat
 
     page = read_page(run_dir / "web" / "index.html")
     assert page.text_of("h1") == [NAME]
-    assert page.text_of("h2") == ["epoch 3", "epoch 2", "epoch 1"]
-    assert len(shown(run_dir / "web" / "index.html")) == 3 * len(("real_A", "fake_B", "real_B", "idt_B"))
+    assert [text for text in page.text_of("h2") if text.startswith("epoch ")] == ["epoch 3", "epoch 2", "epoch 1"]
+    assert len([path for path in shown(run_dir / "web" / "index.html") if path.parent.name == "images"]) == 3 * len(
+        ("real_A", "fake_B", "real_B", "idt_B")
+    )
 
 
 def test_a_lone_weights_file_is_enough_to_test(trained: tuple[Path, str]) -> None:
@@ -164,7 +166,7 @@ def test_cycle_gan_both_ways_or_one(tmp_path: Path) -> None:
         f"latest_net_{network}.pth" for network in ("G_A", "G_B", "D_A", "D_B")
     }
     assert logged(run_dir) == []
-    assert len(shown(run_dir / "web" / "index.html")) == 8
+    assert len([path for path in shown(run_dir / "web" / "index.html") if path.parent.name == "images"]) == 8
 
     shutil.rmtree(data / "trainB")
     known += ["--phase", "train", "--crop_size", "32"]
