@@ -13,6 +13,7 @@ from util.train_log import format_losses, format_losses_short, format_short
 BAR_FORMAT = "{desc} {percentage:.0f}% {remaining} left {rate_noinv_fmt}"
 WIDE_FORMAT = "{desc} |{bar:16}| {percentage:.0f}% {remaining} left {rate_noinv_fmt}"
 WIDE = 100  # columns
+DEFAULT_WIDTH = 80
 NOTABLE_DATA_SHARE = 0.1  # of the time of a step
 
 
@@ -73,11 +74,18 @@ class Progress:
         On a terminal, a line that is too long is broken between words.
         """
         if self.is_terminal:
-            width = os.get_terminal_size(sys.stdout.fileno()).columns  # 0 on some serial consoles
-            line = fill(line, width or 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            line = fill(line, _terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         tqdm.write(line)
         sys.stdout.flush()  # for `tail -f` on a file
 
     def close(self) -> None:
         """Close the bar and leave it on the terminal."""
         self.bar.close()
+
+
+def _terminal_width() -> int:
+    """Return the columns of standard output; 80 on a serial console without a size, and if the terminal has gone."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_WIDTH
+    except OSError:  # a connection is broken, and nohup lets the run go on
+        return DEFAULT_WIDTH

@@ -36,7 +36,7 @@ def main() -> None:
     parser = CLIParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="generator architecture")
     parser.add_argument("--size", type=image_size, default=256, help="side of the JPEG images in pixels")
-    parser.add_argument("--pictures", type=positive_int, default=8, help="images per round")
+    parser.add_argument("--images", type=positive_int, default=8, help="images per round")
     parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds")
     parser.add_argument("--batch_size", type=positive_int, default=1, help="images per forward pass")
     parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1 for the CPU; auto: a GPU if there is one")
@@ -51,7 +51,7 @@ def main() -> None:
         )
     translator = Translator(generator, device=select_device(arguments.gpu_ids))
     with TemporaryDirectory() as folder:
-        jobs = make_images(Path(folder), arguments.pictures, arguments.size)
+        jobs = make_images(Path(folder), arguments.images, arguments.size)
         tensors = [to_tensor(read_array(str(job.source)), 3) for job in jobs]
         batches = torch.stack(tensors).split(arguments.batch_size)
 
@@ -67,7 +67,7 @@ def main() -> None:
         translator.noise.set_full_view(arguments.size, arguments.size)
         rounds = [(timed(run_generator), timed(run_pipeline)) for _ in tqdm(range(arguments.rounds), disable=None)]
     wall, cpu = zip(*((alone.wall / files.wall, alone.cpu / files.cpu) for alone, files in rounds), strict=True)
-    rate = arguments.pictures / median(files.wall for _, files in rounds)
+    rate = arguments.images / median(files.wall for _, files in rounds)
     print(f"{describe_device(translator.device)}: {rate:.2f} images per second from file to file")
     print(f"throughput, relative to the generator alone: {median(wall):.3f} ({min(wall):.3f} to {max(wall):.3f})")
     print(f"the same by CPU time, without overlap: {median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f})")

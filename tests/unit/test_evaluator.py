@@ -92,3 +92,8 @@ def test_the_direction_comes_from_the_registry(monkeypatch: pytest.MonkeyPatch) 
     assert [(result.name, result.lower_is_better) for result in results] == [("bright", False), ("dark (x)", True)]
     lines = metric_table({"run": results}, {"results": {"run": 5}}).splitlines()
     assert [line[:10].strip() for line in lines] == ["", "results", "bright ↑", "dark (x) ↓"]
+
+    folder = "results/" + 70 * "x"
+    lines = metric_table({"input": results, folder: results}, {"results": {"input": 5, folder: 5}}).splitlines()
+    assert lines[:2] == ["(1) input", f"(2) {folder}"]
+    assert lines[2].split() == ["(1)", "(2)"] and max(map(len, lines[2:])) <= 80

@@ -23,6 +23,7 @@ METRICS: dict[str, MetricSpec] = {  # option name -> spec, in the order of table
     "lpips": paired.LPIPS_SPEC,
     "faithfulness": faithfulness.FAITHFULNESS_SPEC,
 }
+TERMINAL_WIDTH = 80  # columns
 
 
 class MetricEvaluator:
@@ -131,14 +132,27 @@ def format_metric(result: MetricResult) -> str:
 def metric_table(results: Mapping[str, Sequence[MetricResult]], counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return a text table with one row per metric and one column per title; an arrow shows the better direction.
 
+    If the titles make it wider than 80 columns, numbers take their place, and lines above the table explain the numbers.
+
     Args:
         results: the metrics of each title, the same for all.
         counts: further rows above the metrics, by their headings: a number for each title.
     """
     names = [f"{result.name} {'↓' if result.lower_is_better else '↑'}" for result in next(iter(results.values()))]
-    columns = [["", *counts, *names]]
+    headings = ["", *counts, *names]
+    columns: dict[str, list[str]] = {}
     for title, row in results.items():
-        columns.append([title, *(str(count[title]) for count in counts.values()), *map(format_metric, row)])
+        columns[title] = [*(str(count[title]) for count in counts.values()), *map(format_metric, row)]
+    lines = _align([headings, *([title, *cells] for title, cells in columns.items())])
+    if max(map(len, lines)) > TERMINAL_WIDTH:
+        numbers = {title: f"({number})" for number, title in enumerate(columns, 1)}
+        lines = [f"{number} {title}" for title, number in numbers.items()]
+        lines += _align([headings, *([numbers[title], *cells] for title, cells in columns.items())])
+    return "\n".join(lines)
+
+
+def _align(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: the first column is aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)
-    return "\n".join("   ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+    return ["   ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
