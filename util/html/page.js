@@ -1,5 +1,6 @@
-// Interactive features of a page: filter, image size, theme, chart values under the pointer, epochs of the fixed samples, reload
-// while a program runs, and a viewer that compares two images of a card across a divider. Without the script, every image is shown and links to its file.
+// Interactive features of a page: filter, image size, theme, chart values under the pointer, epochs of the fixed samples,
+// reload while a program runs, and a viewer that compares two images of a card across a divider. Without the script, every
+// image is shown and links to its file.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
