@@ -112,7 +112,7 @@ def test_images_that_are_too_small_are_refused_in_one_line(program: str) -> None
 
 
 def test_the_pipeline_of_translations_is_compared_with_the_generator() -> None:
-    arguments = ("--netG", "resnet_4blocks", "--size", "16", "--pictures", "1", "--rounds", "1")
+    arguments = ("--netG", "resnet_4blocks", "--size", "16", "--images", "1", "--rounds", "1")
     done = run_benchmark("benchmark_translate.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "images per second from file to file" in done.stdout

@@ -109,14 +109,14 @@ def test_a_run_trained_on_crops_translates_whole_images(
 ) -> None:
     save_options(TrainOptions().parse([*run, "--preprocess", "crop", *SIZES]), tmp_path / "checkpoints" / "run")
     metrics_of_test(tmp_path, run)
-    assert "\ntested on whole images, trained on crops of 32 px\n" in capsys.readouterr().out
+    assert "\nsize:     tested on whole images, trained on crops of 32 px\n" in capsys.readouterr().out
     sizes = [Image.open(path).size for path in sorted((tmp_path / "results").rglob("fake_B/*.png"))]
     assert sizes == [(52, 48), (48, 60), (72, 48)]  # multiples of 4
 
 
 def test_a_crop_given_to_a_test_is_the_center(tmp_path: Path, run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     metrics_of_test(tmp_path, run, "--preprocess", "crop", *SIZES)
-    assert "\ntested on the central 32 px\n" in capsys.readouterr().out
+    assert "\nsize:     tested on the central 32 px\n" in capsys.readouterr().out
     for number, box in enumerate([(10, 8, 42, 40), (8, 14, 40, 46), (19, 8, 51, 40)]):
         saved = tmp_path / "results" / "run" / "test_latest" / "images" / "fake_B" / f"{number}.png"
         with Image.open(tmp_path / "data" / "testA" / f"{number}.png") as source, Image.open(saved) as result:
