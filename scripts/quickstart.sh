@@ -20,3 +20,10 @@ echo
 .venv/bin/python scripts/evaluate.py --results "results/$NAME/test_latest" --dataroot datasets/demo --paired
 echo "results:  $PWD/results/$NAME/test_latest/index.html"
 echo "training: $PWD/checkpoints/$NAME/web/index.html"
+cat <<NEXT
+
+To try next, after: source .venv/bin/activate
+  python scripts/translate.py --checkpoint checkpoints/$NAME --input YOUR_IMAGES --output translated
+  python scripts/app.py
+  python train.py --dataroot_A YOUR_DOMAIN_A --dataroot_B YOUR_DOMAIN_B --name mine
+NEXT
