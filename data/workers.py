@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
-from multiprocessing.util import register_after_fork
 from typing import Any
 
 import numpy as np
@@ -133,9 +132,7 @@ class _Worker:
 
     def __init__(self, source: Dataset, context: Any) -> None:
         self.connection, worker_connection = context.Pipe()
-        # Without this, workers would inherit the pipes of each other and outlive this process.
-        register_after_fork(self.connection, Connection.close)
-        self.process = context.Process(target=_run_worker, args=(source, worker_connection), daemon=True)
+        self.process = context.Process(target=_run_worker, args=(source, worker_connection, self.connection), daemon=True)
         self.process.start()
         weakref.finalize(self, self.process.kill)  # also at exit, where Python would send SIGTERM, which workers ignore
         worker_connection.close()  # so that the pipe closes when the worker dies
@@ -173,8 +170,13 @@ def _receive_messages(connection: Connection, messages: queue.SimpleQueue[bytes 
         messages.put(None)
 
 
-def _run_worker(source: Dataset, connection: Connection) -> None:
-    """Read items until the main process closes the pipe or ends."""
+def _run_worker(source: Dataset, connection: Connection, parent_connection: Connection) -> None:
+    """Read items until the main process closes the pipe or ends.
+
+    A forked worker inherits the main process's end of its own pipe and of the pipes of earlier workers. It closes its own.
+    When the main process ends, the last worker's pipe is therefore closed, then that of the worker before it, and so on.
+    """
+    parent_connection.close()
     for number in STOP_SIGNALS:  # handled by the main process; terminals and schedulers send them to workers as well
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

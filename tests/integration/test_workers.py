@@ -1,9 +1,12 @@
 """Data loader workers: no shared memory, errors and deaths, and no effect on the end of the program."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -62,15 +65,32 @@ def test_a_dead_worker_is_reported_and_replaced() -> None:
     workers.close()
 
 
+def test_new_workers_outlive_the_pipes_of_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close_slowly(self: Connection) -> None:  # as when another thread takes over between two instructions
+        os.close(self._handle)
+        time.sleep(0.003)
+
+    monkeypatch.setattr(Connection, "_close", close_slowly)
+    for _ in range(60):
+        workers = Workers(Squares(), 2)
+        items = workers.read(range(3))
+        next(items)
+        items.close()
+        assert len(list(workers.read(range(2)))) == 2
+        workers.close()
+
+
 def test_workers_end_with_a_program_that_is_killed() -> None:
     reader, writer = os.pipe()  # closes when all processes that can write have ended
     program = os.fork()
     if program == 0:
-        next(Workers(Squares(), 3).read(range(9)))
+        readers = [Workers(Squares(), 3).read(range(9)) for _ in range(2)]
+        for items in readers:
+            next(items)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(program, 0)
     os.close(writer)
-    assert os.read(reader, 1) == b""
+    assert select.select([reader], [], [], 60)[0], "a worker is still alive"
     os.close(reader)
 
 
