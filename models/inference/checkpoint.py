@@ -17,7 +17,7 @@ from models.networks.factory import dry_build_on_meta, generator_config
 from models.networks.stylegan2 import num_generator_channels
 from util.errors import UserError, is_out_of_memory
 from util.runtime.missing_weights import list_runs
-from util.runtime.weights import SAFETENSORS, load_state, read_safetensors, read_state
+from util.runtime.weights import SAFETENSORS, check_is_generator, load_state, read_safetensors, read_state
 
 Options = dict[str, Any]  # netG, ngf, normG …, by the names of the command-line options
 
@@ -175,7 +175,7 @@ def _read_options(folder: Path) -> Mapping[str, Any]:
 
 
 def resolve_architecture(
-    state: Mapping[str, Tensor], saved_options: Mapping[str, Any], overrides: Mapping[str, Any], path: object
+    state: Mapping[str, Tensor], saved_options: Mapping[str, Any], overrides: Mapping[str, Any], path: Path
 ) -> Namespace:
     """Return the options to build the generator of a state dict.
 
@@ -188,6 +188,7 @@ def resolve_architecture(
     if inferred is not None and _has_same_width(inferred, {**inferred, **saved}):
         inferred |= {name: saved[name] for name in ("ngf", "net_size") if name in saved}
     if inferred is None and "netG" not in {**saved, **overrides}:
+        check_is_generator(state, path)
         raise UserError(
             f"{path}: unknown architecture, and there is no train_opt.json beside it. Give the options of the training run: "
             "--netG, --ngf, --input_nc, --no_antialias ..."

@@ -3,20 +3,25 @@
 import io
 import json
 import pickle
+import re
 import resource
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import OWN_GOLDEN
+from generators import generator
 from hostile_files import Payload, small_network
 from torch import Tensor, nn
 
 from models import create_model
+from models.inference.checkpoint import load_generator
+from models.networks import DISCRIMINATORS, DiscriminatorConfig
 from options import TestOptions, TrainOptions
 from util.errors import UserError
 from util.runtime.weights import load_weights, save_weights
@@ -186,9 +191,21 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     assert difference(small_network(), small_network(nn.InstanceNorm2d)) == "1.weight is unexpected"
 
 
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_a_discriminator_is_named_where_a_generator_is_expected(tmp_path: Path, name: str) -> None:
+    config = DiscriminatorConfig(3, ndf=2, n_layers=1, norm="instance", antialias=True, size=32, patch_size=16)
+    save_weights(DISCRIMINATORS[name](config), tmp_path / NAME)
+    expected = f"{tmp_path / NAME}: the file holds a discriminator, not a generator. Give a generator, such as"
+    assert refused(tmp_path / NAME, generator("resnet_4blocks", ngf=1)).startswith(expected)
+    with pytest.raises(UserError, match=re.escape(expected)):
+        load_generator(tmp_path / NAME)
+    wider = DISCRIMINATORS[name](replace(config, ndf=3))
+    assert "weights of another network" in refused(tmp_path / NAME, wider)
+
+
 def test_a_missing_file_is_reported_with_the_existing_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "run" / "40_net_G.pth"
-    assert "Check --name and --checkpoints_dir, or train first." in refused(path)
+    assert f"{tmp_path} has no runs. Check --checkpoints_dir, or train first." in refused(path)
     path.parent.mkdir()
     assert "Check --name and --checkpoints_dir, or train first." in refused(path)
     for label in ("latest", "20"):

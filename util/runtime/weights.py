@@ -28,6 +28,8 @@ NUMBERED = re.compile(r"\d+|iter_\d+")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 # Keys of instance norms without parameters, in checkpoints of old PyTorch releases.
 NORM_LEFTOVERS = ("running_mean", "running_var", "num_batches_tracked")
+# First keys of the networks beside the generators.
+OTHER_NETWORKS = {"model.0.": "a discriminator", "net.0.": "a discriminator", "convs.0.": "a discriminator", "mlp_0.": "F"}
 
 
 def cpu_state_dict(network: nn.Module) -> dict[str, Tensor]:
@@ -145,6 +147,8 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     state = _without_leftovers(state, expected)
     difference = _difference(expected, state)
     if difference:
+        if describe_other(expected) != describe_other(state):
+            check_is_generator(state, path)
         raise UserError(
             f"{path}: weights of another network: {difference}. Use the architecture options that it was trained with "
             "(--netG, --ngf, --input_nc, --no_antialias ...; see train_opt.txt beside it)."
@@ -156,6 +160,17 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
             "checkpoint with --epoch."
         )
     network.load_state_dict({key: state[_without_prefixes(key)] for key in network.state_dict()})
+
+
+def check_is_generator(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError, which names `path`, if the keys are those of a discriminator or of F."""
+    if kind := describe_other(state):
+        raise UserError(f"{path}: the file holds {kind}, not a generator. Give a generator, such as latest_net_G.pth.")
+
+
+def describe_other(state: Mapping[str, Tensor]) -> str | None:
+    """Return which network has these keys, "a discriminator" or "F"; None: a generator, or unknown."""
+    return next((kind for prefix, kind in OTHER_NETWORKS.items() if next(iter(state), "").startswith(prefix)), None)
 
 
 def read_values(path: Path) -> Any:
