@@ -24,7 +24,7 @@ from util.errors import UserError
 from util.files import atomic_write
 from util.loggers import logger_option_names
 from util.runtime.ema import EMA_SUFFIX
-from util.runtime.missing_weights import list_runs, suggest_run
+from util.runtime.missing_weights import suggest_run
 from util.version import program_version
 
 TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
@@ -78,13 +78,14 @@ def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
 
 
 def check_run_exists(opt: Namespace) -> None:
-    """Raise UserError if there are runs, but none is named `opt.name`."""
+    """Raise UserError if there is no run `opt.name`."""
     checkpoints_dir = Path(opt.checkpoints_dir)
-    if not (checkpoints_dir / opt.name).is_dir() and list_runs(checkpoints_dir):
-        suggestion = suggest_run(checkpoints_dir, opt.name)
-        if "name" in opt.explicit:
-            raise UserError(f"--name {opt.name}: no such run. {suggestion}")
-        raise UserError(f"--name: missing, and no run has the default name {opt.name}. {suggestion}")
+    if (checkpoints_dir / opt.name).is_dir():
+        return
+    suggestion = suggest_run(checkpoints_dir, opt.name)
+    if "name" in opt.explicit:
+        raise UserError(f"--name {opt.name}: no such run. {suggestion}")
+    raise UserError(f"--name: missing, and no run has the default name {opt.name}. {suggestion}")
 
 
 def saved_architecture_args(opt: Namespace) -> list[str]:

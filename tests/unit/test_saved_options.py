@@ -41,7 +41,8 @@ def options_of_training(folder: Path, *arguments: str) -> Namespace:
 
 
 def options_of_test(folder: Path, *arguments: str) -> Namespace:
-    """Return the options of a test of that run."""
+    """Return the options of a test of that run, which has no saved options if it was not trained."""
+    (folder / "run").mkdir(exist_ok=True)
     return parse_with_saved_options(["--checkpoints_dir", str(folder), "--name", "run", "--gpu_ids", "-1", *arguments])
 
 

@@ -37,7 +37,7 @@ def suggest_run(checkpoints_dir: Path, name: str) -> str:
     """Return what to do if there is no run `name`: the most similar run, or the runs that exist."""
     runs = list_runs(checkpoints_dir)
     if not runs:
-        return NO_WEIGHTS
+        return f"{checkpoints_dir} has no runs. Check --checkpoints_dir, or train first."
     similar = difflib.get_close_matches(name, runs, n=1)
     question = f"Did you mean --name {similar[0]}? " if similar else ""
     return f"{question}{checkpoints_dir} has the runs {_listed(runs)}."
