@@ -50,6 +50,7 @@ from util.html.results_page import ResultsPage, remove_leftovers
 from util.images import AsyncImageWriter
 from util.runtime.ema import EMA_SUFFIX
 from util.signals import DeferredInterrupt
+from util.terminal import print_line
 from util.version import program_version
 
 PHASES = ("train", "val", "test")
@@ -61,13 +62,13 @@ def parse_with_saved_options(arguments: list[str]) -> Namespace:
     requested = TestOptions().parse(arguments, is_complete=False)
     check_run_exists(requested)
     for line in conflicts_with_training(requested):
-        print(f"note: {line}")
+        print_line(f"note: {line}")
     architecture = saved_architecture_args(requested) or inferred_architecture_args(requested)
     opt = TestOptions().parse([*architecture, *saved_data_args(requested), *arguments])
     opt.explicit = requested.explicit
     if opt.model == "test" and opt.model_suffix.startswith("_B") and "direction" not in opt.explicit:
         opt.direction = "BtoA" if opt.direction == "AtoB" else "AtoB"
-        print(f"--model_suffix {opt.model_suffix}: this generator translates back, --direction {opt.direction}")
+        print_line(f"--model_suffix {opt.model_suffix}: this generator translates back, --direction {opt.direction}")
     return opt
 
 
@@ -89,7 +90,7 @@ def test(opt: Namespace) -> None:
 
     results_dir = results_folder(opt, Path(dataset.source_folder))
     if older := describe_results(results_dir):
-        print(f"at its end, this test replaces {results_dir}: {older}")
+        print_line(f"at its end, this test replaces {results_dir}: {older}")
     with lock_dir(results_dir, "--results_dir and --name") as alone:
         remove_leftovers(results_dir, alone)
         with ResultsPage(

@@ -47,6 +47,7 @@ from util.runtime.image_counter import ImageCounter
 from util.runtime.monitor import DivergenceMonitor, TrainingDiagnostics
 from util.runtime.rng import step_seed
 from util.signals import DeferredInterrupt
+from util.terminal import print_line
 from util.visualizer import Visualizer
 
 
@@ -68,11 +69,11 @@ def train(opt: Namespace) -> None:
         checkpointer.resume_or_load(opt)
         if opt.continue_train and opt.pretrained_name is None and is_main_process():
             for change in diff_options(opt):
-                print(f"note: {change}")
+                print_line(f"note: {change}")
 
         last_epoch = opt.n_epochs + opt.n_epochs_decay
         if counter.epoch > last_epoch:
-            print(f"nothing left to train: the last epoch is {last_epoch}. Raise --n_epochs or --n_epochs_decay.")
+            print_line(f"nothing left to train: the last epoch is {last_epoch}. Raise --n_epochs or --n_epochs_decay.")
             return
 
         view = ChannelView(parse_channels(opt.show_channels), dataset.has_wide_range)

@@ -12,6 +12,7 @@ from data.image_array import ImageError
 from data.image_folder import TwoStageTransform
 from data.workers import WorkerDiedError, Workers
 from util.errors import EnvironmentFailure
+from util.terminal import print_line
 
 GIGABYTE = 1_000_000_000
 
@@ -76,14 +77,14 @@ class ImageCache:
         self._filled_for = transforms
         count = sum(map(len, cached))
         if is_full:
-            tqdm.write(
+            print_line(
                 f"cache: full with {count} of {len(keys)} images in {self.gigabytes:g} GB; the other images are read from "
                 f"disk in every epoch (--cache GB sets the size)"
             )
         else:
             seconds = time.monotonic() - start
             dtypes = " and ".join(sorted({str(pixels.dtype) for arrays in cached for pixels in arrays.values()}))
-            tqdm.write(
+            print_line(
                 f"cache: {count} images ({dtypes}) in {used / GIGABYTE:.3g} GB of memory, read in {seconds:.0f} seconds"
             )
 

@@ -13,6 +13,7 @@ from data.image_reader import max_pixels, split_page
 from data.pillow_reader import is_srgb
 from data.value_range import Percentiles, ValueRange, parse_value_range
 from util.errors import UserError
+from util.terminal import print_line
 
 CHECKED_IMAGES = 16  # of each domain
 PERCENTILE_IMAGES = 1000  # of each domain
@@ -59,7 +60,7 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> str:
     _complete_ranges(opt, samples)
     for domain, found in samples.items():
         for line in _report(found, value_range_of(opt, domain)):
-            print(f"note: {_folder(files[domain])}: {line}")
+            print_line(f"note: {_folder(files[domain])}: {line}")
     return _describe(files, samples) if files else ""
 
 
@@ -93,7 +94,7 @@ def _take_over_channels(opt: Namespace, domain: str, path: str, array: ImageArra
     if name in opt.explicit or array.fits(getattr(opt, name)):
         return
     setattr(opt, name, array.bands)
-    print(f"note: --{name} {array.bands}, the number of bands of {path!r}. Set --{name} to use another number.")
+    print_line(f"note: --{name} {array.bands}, the number of bands of {path!r}. Set --{name} to use another number.")
 
 
 def _compute_percentiles(opt: Namespace, files: Mapping[str, Sequence[str]]) -> None:
@@ -110,7 +111,7 @@ def _compute_percentiles(opt: Namespace, files: Mapping[str, Sequence[str]]) -> 
         except ValueError as error:
             raise UserError(f"--{name}={text}: {error}.") from None
         setattr(opt, name, str(computed))
-        print(f"note: --{name}={computed}, computed from {text} of {len(chosen)} training images")
+        print_line(f"note: --{name}={computed}, computed from {text} of {len(chosen)} training images")
 
 
 def _complete_ranges(opt: Namespace, samples: Mapping[str, Sequence[tuple[str, ImageArray]]]) -> None:

@@ -25,6 +25,7 @@ from util.channel_view import ChannelView, parse_channels
 from util.errors import UserError
 from util.images import describe_skipped, tensor2float, tensor2im, to_rgb
 from util.pairs import describe_matches, match_pairs
+from util.terminal import print_line
 
 Skipped = dict[str, str]  # path -> reason
 GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")  # of Pillow
@@ -51,7 +52,9 @@ def image_format(images: ImageFiles) -> tuple[Size | None, bool, int | None]:
         except ImageError as error:
             raise UserError(f"{path!r}: cannot be evaluated: {error}. Remove the file.") from None
     if 0 < gray < len(images):
-        print(f"warning: {images.root}: {gray} of {len(images)} images are grayscale. The real images keep their colors.")
+        print_line(
+            f"warning: {images.root}: {gray} of {len(images)} images are grayscale. The real images keep their colors."
+        )
     return next(iter(sizes)) if len(sizes) == 1 else None, gray == len(images), bands
 
 

@@ -19,6 +19,7 @@ from data.transforms import ImageTooSmallError
 from data.value_range import found_range
 from util.errors import UserError
 from util.html.page_record import check_no_page, is_output_folder
+from util.terminal import print_line
 
 DATAROOT_UNSET = "placeholder"  # the published default of --dataroot
 # Systems and archivers put thumbnails and deleted files into these.
@@ -73,19 +74,18 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
             f"{', '.join(outputs[:MAX_LISTED])}{', …' if len(outputs) > MAX_LISTED else ''}"
         )
     if not images:
-        raise UserError(f"{folder}: no images, only {len(files)} other files. Use names that end in {' '.join(EXTENSIONS)}.")
+        others = f", only files of other types ({count_by_ending(files)})" if files else ""
+        raise UserError(f"{folder}: no images{others}. Use names that end in {' '.join(EXTENSIONS)}.")
     if len(images) < len(files):
-        _print_once(
-            f"{folder}: {describe_others(set(files) - set(images))} are not read, their names do not end as images do"
-        )
+        _print_once(f"{folder}: ignored files of other types: {count_by_ending(set(files) - set(images))}")
     return images[:limit]
 
 
-def describe_others(files: Iterable[str]) -> str:
-    """Return the number of files by ending, such as "7 other files (6 .txt, 1 without an ending)"."""
+def count_by_ending(files: Iterable[str]) -> str:
+    """Return the number of files by ending, such as "6 .txt, 1 without an ending"."""
     counts = Counter(Path(file).suffix.lower() or "without an ending" for file in sorted(files))
     listed = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(MAX_LISTED))
-    return f"{sum(counts.values())} other files ({listed}{', …' if len(counts) > MAX_LISTED else ''})"
+    return f"{listed}{', …' if len(counts) > MAX_LISTED else ''}"
 
 
 def _images_among(files: Sequence[str]) -> list[str]:
@@ -94,7 +94,7 @@ def _images_among(files: Sequence[str]) -> list[str]:
 
 @cache
 def _print_once(line: str) -> None:
-    print(line)
+    print_line(line)
 
 
 def _walk(folder: str, outputs: list[str] | None = None) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from data.base_dataset import BaseDataset, Sample, SampleIndex
 from data.cache import ImageCache
@@ -19,6 +18,7 @@ from data.rng import RngStream, make_rng
 from data.workers import WorkerDiedError, Workers
 from util.errors import EnvironmentFailure, UserError
 from util.runtime.distributed import local_shard
+from util.terminal import print_line
 
 MAX_WORKER_RESTARTS = 3  # in a row, without a result in between
 
@@ -209,12 +209,12 @@ class ImageDataLoader:
         if is_other or found == saved:
             return
         added, removed = count_missing(found, saved), count_missing(saved, found)
-        print(
+        print_line(
             f"note: dataset changed since the run started ({added} added, {removed} removed); "
             f"continuing with the original file list"
         )
         if added:
-            print(
+            print_line(
                 f"note: to train on the {added} added images as well, add --epoch_count with the next epoch. "
                 f"The run then starts from its weights alone, with new optimizers."
             )
@@ -253,7 +253,7 @@ class ImageDataLoader:
                         f"--num_threads {self._num_threads}: data loader workers died {deaths} times in a row, probably "
                         f"because memory ran out. Lower --num_threads (0: no workers) or --batch_size."
                     ) from None
-                tqdm.write("a data loader worker died; starting new workers", file=sys.stderr)
+                print_line("a data loader worker died; starting new workers", file=sys.stderr)
 
     def _read_results(self) -> Iterator[WorkerResult]:
         """Return the results of the epoch, from the workers of the previous epoch if possible."""
@@ -268,7 +268,7 @@ class ImageDataLoader:
             if path not in self.skipped:
                 self.skipped[path] = reason
                 line = f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)"
-                tqdm.write(line, file=sys.stderr)  # above a progress bar
+                print_line(line, file=sys.stderr)  # above a progress bar
 
 
 def count_missing(paths: list[list[str]], others: list[list[str]]) -> int:

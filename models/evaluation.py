@@ -14,6 +14,7 @@ from util.html.fixed_samples import FixedSamples
 from util.metrics.evaluator import create_evaluator
 from util.metrics.validation import Validator
 from util.runtime.distributed import is_main_process
+from util.terminal import print_line
 
 SAMPLES = 4  # source images that the training page shows in every epoch
 
@@ -34,14 +35,14 @@ def create_validator(opt: Namespace, config: Mapping[str, Any], model: BaseModel
     if not is_main_process():
         return None
     evaluator = create_evaluator(
-        config, opt.seed, model.device, lambda error: print(f"warning: metric skipped, training continues: {error}")
+        config, opt.seed, model.device, lambda error: print_line(f"warning: metric skipped, training continues: {error}")
     )
     if opt.best_by is not None and (evaluator.metrics or not config):
         evaluator.check_computes(opt.best_by)
     if not evaluator.metrics:
         return None
     if opt.best_by is None and not (evaluator.needs("distribution") or evaluator.needs("paired")):
-        print(
+        print_line(
             "warning: all metrics compare outputs with inputs, so best_net_*.pth are the weights that change the least. "
             "Add --inception or --features."
         )
@@ -54,7 +55,7 @@ def create_validator(opt: Namespace, config: Mapping[str, Any], model: BaseModel
     dataset = EvalDataset(opt, any_size=GENERATORS[opt.netG].network.accepts_any_size)
     validator = Validator(evaluator, dataset, generators, save_best, model.device, opt.best_by)
     for line in validator.check():
-        print(line)
+        print_line(line)
     return validator
 
 

@@ -18,6 +18,7 @@ from models.networks.base import Generator
 from util.errors import UserError
 from util.runtime.device import on_gpu, tune_malloc
 from util.runtime.distributed import is_main_process, launched_world_size, wrap_ddp
+from util.terminal import print_line
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -68,7 +69,7 @@ def resolve_performance_config(
 
 def _note(message: str) -> None:
     if is_main_process():
-        print(f"note: {message}")
+        print_line(f"note: {message}")
 
 
 def incompatibility(opt: Namespace, config: PerformanceConfig) -> str | None:

@@ -16,6 +16,7 @@ from util.channel_view import ChannelView
 from util.runtime.checkpoint import STATE_FILE
 from util.runtime.device import describe_device
 from util.runtime.distributed import describe_group
+from util.terminal import print_line
 
 WIDTH = 80  # columns of the narrowest usual terminal
 LABEL = 10  # columns of "networks: "
@@ -44,7 +45,7 @@ def print_training_summary(
     print_display(opt, view)
     print_given_options(opt, f"all: {run_dir / TEXT}")
     if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
-        print("note: --gan_mode wgangp is unstable without a gradient penalty, as published. Use --lambda_gp 10.")
+        print_line("note: --gan_mode wgangp is unstable without a gradient penalty, as published. Use --lambda_gp 10.")
     if not opt.no_html:
         print_entry("page", str(run_dir / "web" / "index.html"))
 

@@ -50,6 +50,7 @@ from util.metrics.evaluator import METRICS, create_evaluator, metric_table
 from util.metrics.feature_extractors import ReferenceSet
 from util.pairs import describe_matches
 from util.runtime.device import AUTO, describe_device, select_device
+from util.terminal import print_line
 from util.version import program_version
 
 IDENTITY_BASELINE = "input left as it is"  # value in evaluation.json, which users' scripts read
@@ -86,7 +87,7 @@ class ResultSet:
             names = [without_result_suffix(name) for name in names]
         paths = find_targets(names, real, has_extension=self.sources is None)
         matched = sum(path is not None for path in paths)
-        print(f"{self.title}: {describe_matches(matched, len(names))}")
+        print_line(f"{self.title}: {describe_matches(matched, len(names))}")
         return GroundTruth(real, paths, skipped)
 
 
@@ -126,7 +127,9 @@ def find_results(folders: Sequence[Path], visual: str, limit: int | None) -> lis
         found.append(ResultSet(str(folder), folder, images, sources, record))
     datasets = {result_set.record["source"]: None for result_set in found if result_set.record}
     if len(datasets) > 1:
-        print(f"warning: the results have different inputs ({', '.join(datasets)}), so their metrics cannot be compared.")
+        print_line(
+            f"warning: the results have different inputs ({', '.join(datasets)}), so their metrics cannot be compared."
+        )
     return found
 
 
@@ -240,7 +243,7 @@ def evaluate(opt: Namespace) -> None:
     device = select_device(opt.gpu_ids)
     evaluator = create_evaluator(config, opt.seed, device)
 
-    print(f"against {len(real)} images of {real.root}, on {describe_device(device)}")
+    print_line(f"against {len(real)} images of {real.root}, on {describe_device(device)}")
     results: dict[str, list[MetricResult]] = {}
     skipped: Skipped = {}
     real_sets: dict[ImageFiles, ReferenceSet] = {}
@@ -278,14 +281,14 @@ def evaluate(opt: Namespace) -> None:
             )
         results[result_set.title] = evaluator.evaluate(images, split=real.root.name)
     if skipped:
-        print(f"warning: {describe_skipped(skipped)}", file=sys.stderr)
+        print_line(f"warning: {describe_skipped(skipped)}", file=sys.stderr)
     counts = {result_set.title: len(result_set.images) for result_set in result_sets}
     print(metric_table(results, {"results": counts, "real images": dict.fromkeys(counts, len(real))}))
     for line in sorted(described):
-        print(line)
+        print_line(line)
     differing = sorted({count for count in counts.values() if count != len(real)})
     if evaluator.needs("distribution") and differing:
-        print(
+        print_line(
             f"warning: {' and '.join(map(str, differing))} results, but {len(real)} real images. "
             f"FID depends on both numbers. --max_images {min(*differing, len(real))} makes them equal."
         )

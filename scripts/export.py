@@ -24,6 +24,7 @@ from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
 from util.runtime.weights import save_weights, write_safetensors
+from util.terminal import print_line
 from util.train_log import read_metrics
 
 # The values of --format that are weights only.
@@ -77,7 +78,7 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
     if format not in EXPORTERS and (arguments.uint8 or arguments.check or arguments.raw_io):
         flag = "--uint8" if arguments.uint8 else "--raw_io" if arguments.raw_io else "--check"
         raise UserError(f"{flag}: incompatible with --format {format}. Use --format {', '.join(EXPORTERS)}.")
-    print(loaded.describe())
+    print_line(loaded.describe())
 
     if format == HUB:
         metrics = latest_metrics(read_metrics(loaded.path.parent / "metrics.jsonl"))
@@ -97,10 +98,10 @@ def _export_program(
     metadata = range_metadata(*ranges)
     difference = export_generator(generator, loaded.options.input_nc, output, format, uint8, check, raw, metadata)
     multiple, smallest = generator.size_multiple, min_multiples(generator) * generator.size_multiple
-    print(f"input: any batch size; sides that are multiples of {multiple} pixels, at least {smallest}")
+    print_line(f"input: any batch size; sides that are multiples of {multiple} pixels, at least {smallest}")
     if check:
         unit = "gray levels" if uint8 else "in [-1, 1]" if raw is None else "in sample values"
-        print(f"check passed at several sizes: largest difference {difference:.2g} {unit}")
+        print_line(f"check passed at several sizes: largest difference {difference:.2g} {unit}")
 
 
 def main() -> None:
@@ -111,7 +112,7 @@ def main() -> None:
         try:
             export(arguments, parse_architecture_overrides(rest, parser))
         except ExportMismatchError as error:
-            print(f"error: {error}. Nothing was written.", file=sys.stderr)
+            print_line(f"error: {error}. Nothing was written.", file=sys.stderr)
             sys.exit(FAILURE_STATUS)
 
 

@@ -21,6 +21,7 @@ from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
 from util.metrics.evaluator import METRICS
 from util.plotting import figure_to_file
+from util.terminal import print_line
 from util.train_log import metric_results, read_metrics
 
 PANELS_PER_ROW = 3
@@ -82,8 +83,11 @@ def read_loss_curves(run: Path) -> dict[str, Curve]:
     return curves
 
 
-def check_names(runs: Sequence[Path]) -> None:
-    """Raise UserError if two runs have the same name."""
+def check_runs(runs: Sequence[Path]) -> None:
+    """Raise UserError if a run does not exist, or if two runs have the same name."""
+    for run in runs:
+        if not run.is_dir():
+            raise UserError(f"{run}: no such folder. Check the path.")
     names = [run.resolve().name for run in runs]
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{duplicates[0]}: two runs have this name. Give each run once, and rename one of two folders.")
@@ -170,7 +174,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="file of the plot")
     with exit_on_user_error():
         arguments = parser.parse_args()
-        check_names(arguments.runs)
+        check_runs(arguments.runs)
         metrics = group_by_seed(arguments.runs, read_metric_curves)
         losses = group_by_seed(arguments.runs, read_loss_curves)
         known = [*find_names(losses), *find_names(metrics)]
@@ -188,9 +192,10 @@ def main() -> None:
         if find_names(metrics):
             print(table(metrics))
         for line in differing_conditions(metrics):
-            print(line)
+            print_line(line)
         if arguments.plot:
             plot(losses, metrics, arguments.plot)
+            print(f"written: {arguments.plot}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from util.cli import CLIParser, configure_stdio, image_size, positive_float, pos
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error, stop_status
 from util.files import prepare_output_dir, remove_stale_temp_files
 from util.runtime.device import AUTO, describe_device
+from util.terminal import print_line
 
 GPU_BATCH_SIZE = 8
 GIGABYTE = 10**9  # unit of --memory
@@ -128,7 +129,7 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
         jobs = plan_inputs(arguments.input, arguments.output, suffix, all_pages=arguments.tiff_pages == "all")
     pending = pending_jobs(jobs, arguments.resume, arguments.overwrite)
     translator = load_translator(arguments, architecture)
-    print(f"{translator.source}, on {describe_device(translator.device)}")
+    print_line(f"{translator.source}, on {describe_device(translator.device)}")
     prepare_output_dir(jobs[0].target.parent, "--output")
     if arguments.scratch is not None:
         prepare_output_dir(arguments.scratch, "--scratch")
@@ -158,10 +159,10 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
             on_start=lambda job: bar.set_postfix_str(job.source.name),
         )
     for failure in failures:
-        print(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
+        print_line(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
     skipped = f", {len(jobs) - len(pending)} skipped" if len(pending) < len(jobs) else ""
     failed = f", {len(failures)} failed" if failures else ""
-    print(f"{len(pending) - len(failures)} of {len(jobs)} images translated{skipped}{failed}: {arguments.output}")
+    print_line(f"{len(pending) - len(failures)} of {len(jobs)} images translated{skipped}{failed}: {arguments.output}")
     return not failures
 
 
@@ -175,14 +176,14 @@ def translate_one_video(translator: Translator, job: Job, batch_size: int, smoot
         try:
             stats = translate_video(translator, job.source, job.target, batch_size, smoothing, lambda: bar.update())
         except VideoError as error:
-            print(f"{job.source}: {error}", file=sys.stderr)
+            print_line(f"{job.source}: {error}", file=sys.stderr)
             return False
-    print(f"{stats.frames} frames translated: {job.target}")
+    print_line(f"{stats.frames} frames translated: {job.target}")
     if math.isnan(stats.flicker):
-        print("flicker: unknown, because no pixel of the source is static")
+        print_line("flicker: unknown, because no pixel of the source is static")
         return True
     smoothed = f", {stats.smoothed_flicker:.2f} with --smooth {smoothing:g}" if smoothing else ""
-    print(f"flicker where the source is static, in gray levels (0 to 255) per frame: {stats.flicker:.2f}{smoothed}")
+    print_line(f"flicker where the source is static, in gray levels (0 to 255) per frame: {stats.flicker:.2f}{smoothed}")
     return True
 
 
@@ -200,7 +201,7 @@ def load_translator(arguments: Namespace, architecture: dict[str, object]) -> Tr
         short_side=arguments.short_side,
         seed=arguments.seed,
         tmp_dir=arguments.scratch,
-        log=tqdm.write,
+        log=print_line,
     )
 
 
@@ -213,7 +214,7 @@ def main() -> None:
             if not translate(arguments, parse_architecture_overrides(rest, parser)):
                 sys.exit(FAILURE_STATUS)
         except KeyboardInterrupt as interruption:
-            print("interrupted. Use --resume to continue.", file=sys.stderr)
+            print_line("interrupted. Use --resume to continue.", file=sys.stderr)
             sys.exit(stop_status(interruption))
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from util.cli_suggestions import suggest_options
 from util.errors import USAGE_STATUS
 from util.startup import clear_notice
+from util.terminal import print_line
 from util.version import format_version, program_version
 
 
@@ -125,7 +126,8 @@ class CLIParser(ArgumentParser):
                 [f for f in flags if f not in self._option_string_actions], self._option_string_actions
             )
             message = ". ".join(filter(None, [message, suggestion]))
-        self.exit(USAGE_STATUS, f"error: {message} (see {self.prog} --help)\n")
+        print_line(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
+        self.exit(USAGE_STATUS)
 
 
 class _VersionAction(Action):

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from util.errors import UserError
 from util.files import prepare_output_dir
+from util.terminal import print_line
 
 fcntl: ModuleType | None
 try:
@@ -47,7 +48,7 @@ def lock_dir(folder: Path, flags: str) -> Iterator[bool]:
         prepare_output_dir(folder, flags)
         descriptor = _open_locked(folder / LOCK_FILE, flags)
         if descriptor is None:
-            print(f"note: {folder}: this file system has no locks. Do not run two programs with this folder at a time.")
+            print_line(f"note: {folder}: this file system has no locks. Do not run two programs with this folder at a time.")
             yield False
             return
         try:

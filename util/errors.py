@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 from util.signals import Terminated, restore_sigint
+from util.terminal import print_line
 
 FAILURE_STATUS = 1
 USAGE_STATUS = 2
@@ -101,7 +102,7 @@ def stop_status(interruption: KeyboardInterrupt) -> int:
 
 def _end(status: int, message: str) -> NoReturn:
     with suppress(OSError):  # stderr may be closed; the status remains
-        print(message, file=sys.stderr)
+        print_line(message, file=sys.stderr)
     sys.exit(status)
 
 

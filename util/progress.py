@@ -1,26 +1,24 @@
 """Progress bar of a run on a terminal: epoch, remaining time, images per second, the latest losses."""
 
-import os
 import sys
 from collections.abc import Mapping
-from textwrap import fill
 
 from tqdm import tqdm
 
+from util.terminal import print_line
 from util.train_log import format_losses, format_losses_short, format_short
 
 # Always images per second: for slow runs, tqdm would switch to seconds per image. With the losses these are 80 columns.
 BAR_FORMAT = "{desc} {percentage:.0f}% {remaining} left {rate_noinv_fmt}"
 WIDE_FORMAT = "{desc} |{bar:16}| {percentage:.0f}% {remaining} left {rate_noinv_fmt}"
 WIDE = 100  # columns
-DEFAULT_WIDTH = 80
 NOTABLE_DATA_SHARE = 0.1  # of the time of a step
 
 
 class Progress:
     """Shows a bar over the images of all epochs of a run on standard error.
 
-    The bar is disabled unless standard error is a terminal. Unless standard output is one, `print` prints plain lines.
+    The bar is disabled unless standard error is a terminal. Lines of losses are short if standard output is a terminal.
     """
 
     def __init__(self, first_epoch: int, last_epoch: int, images_per_epoch: int) -> None:
@@ -61,31 +59,13 @@ class Progress:
         shown = format_losses_short(losses)
         self.bar.bar_format = f"{self.bar_format}  {shown}"
         if not self.is_terminal:
-            self.print(format_losses(epoch, iters, seconds_per_image, data_seconds_per_image, losses))
+            print_line(format_losses(epoch, iters, seconds_per_image, data_seconds_per_image, losses))
             return
         share = data_seconds_per_image / max(seconds_per_image + data_seconds_per_image, 1e-9)
         data = f" ({share:.0%} data)" if share > NOTABLE_DATA_SHARE else ""
         seconds = format_short(seconds_per_image + data_seconds_per_image)
-        self.print(f"epoch {epoch} image {iters}  {seconds} s{data}  {shown}")
-
-    def print(self, line: str) -> None:
-        """Print a line on standard output, above the bar. Can be called from any thread.
-
-        On a terminal, a line that is too long is broken between words.
-        """
-        if self.is_terminal:
-            line = fill(line, _terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        tqdm.write(line)
-        sys.stdout.flush()  # for `tail -f` on a file
+        print_line(f"epoch {epoch} image {iters}  {seconds} s{data}  {shown}")
 
     def close(self) -> None:
         """Close the bar and leave it on the terminal."""
         self.bar.close()
-
-
-def _terminal_width() -> int:
-    """Return the columns of standard output; 80 on a serial console without a size, and if the terminal has gone."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_WIDTH
-    except OSError:  # a connection is broken, and nohup lets the run go on
-        return DEFAULT_WIDTH

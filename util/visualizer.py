@@ -21,6 +21,7 @@ from util.progress import Progress
 from util.runtime.cpu_contention import CPUContention
 from util.runtime.distributed import is_main_process, world_size
 from util.runtime.image_counter import ImageCounter
+from util.terminal import print_line
 from util.timing import Pace, StepTimer, format_duration
 from util.train_log import LossLog, MetricsLog, format_losses, truncate_loss_log
 from util.version import ProgramVersion, program_version
@@ -276,7 +277,7 @@ class Visualizer:
     def print(self, line: str) -> None:
         """Print a line above the progress bar."""
         if self.is_main:
-            self.progress.print(line)
+            print_line(line)
 
     def _print_estimate(self, seconds_per_image: float) -> None:
         """Print once how long the run will take, unless the bar shows it."""

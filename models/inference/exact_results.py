@@ -17,6 +17,7 @@ from data.image_writer import WRITERS, write_array
 from data.value_range import ValueRange
 from models.inference.image_io import from_output
 from util.errors import UserError
+from util.terminal import print_line
 
 LOSSLESS = ("PNG", "TIFF", "NPY", "NPZ")
 
@@ -65,7 +66,7 @@ class ExactResults:
 
     def _note_alpha(self, file: str) -> None:
         if not self.is_alpha_noted:
-            print(f"note: {file}: its alpha is composited over white and not written. scripts/translate.py keeps it.")
+            print_line(f"note: {file}: its alpha is composited over white and not written. scripts/translate.py keeps it.")
         self.is_alpha_noted = True
 
     def _file(self, image: Tensor, source: ImageArray, value_range: ValueRange | None) -> ExactFile:

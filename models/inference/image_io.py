@@ -22,6 +22,7 @@ from data.value_range import ValueRange
 from util.errors import UserError
 from util.files import atomic_write
 from util.html.page_record import IMAGES, is_output_folder
+from util.terminal import print_line
 
 ORIENTATION = ExifTags.Base.Orientation
 MAX_LISTED = 3  # file names in an error message
@@ -258,7 +259,7 @@ def _without_outputs(files: Sequence[Path], root: Path) -> list[Path]:
     outputs = {folder for folder in folders if is_output_folder(folder, [entry.name for entry in folder.iterdir()])}
     kept = [file for file in files if outputs.isdisjoint(file.parents)]
     if len(kept) < len(files):
-        print(f"{root}: {len(files) - len(kept)} images are not read, because train.py or test.py wrote their folders")
+        print_line(f"{root}: {len(files) - len(kept)} images are not read, because train.py or test.py wrote their folders")
     return kept
 
 

@@ -62,6 +62,7 @@ def test_last_and_best_over_seeds(tmp_path: Path) -> None:
         "| other | 1 | PSNR ↑ | 9 | 9 |",
         "| other | 1 | FID ↓ | 1 | 1 |",
         "| other | 1 | FID of G_ema ↓ | 1 | 1 |",
+        f"written: {tmp_path / 'new' / 'curves.png'}",
     ]
     with Image.open(tmp_path / "new" / "curves.png") as plotted:
         assert plotted.width > 3 * plotted.height
@@ -81,7 +82,7 @@ def test_losses_of_a_run_without_metrics(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "run/metrics.jsonl")
     log.add(TrainingPosition(epoch=1, epochs_done=1, images=100), {"losses": {"G": 1.0}})
     done = plot(str(tmp_path / "run"), "--plot", str(tmp_path / "curves.png"))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"written: {tmp_path / 'curves.png'}\n", "")
     assert (tmp_path / "curves.png").is_file()
     assert plot(str(tmp_path / "run")).stderr.startswith(f"error: {tmp_path / 'run'}: no metrics. ")
 
@@ -109,6 +110,7 @@ def test_missing_data_is_an_error(tmp_path: Path) -> None:
     for arguments, message in (
         ([], "error: the following arguments are required: RUN_DIR (see plot_runs.py --help)"),
         ([str(tmp_path)], f"error: {tmp_path}: no metrics. "),
+        ([str(tmp_path / "cat")], f"error: {tmp_path / 'cat'}: no such folder. "),
         ([run, run], "error: cut: two runs have this name. "),
         ([run, "--plot", "x.foo"], "error: --plot x.foo: "),
         (

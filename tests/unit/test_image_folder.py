@@ -86,7 +86,7 @@ def test_empty_folder_counts_other_files(tmp_path: Path) -> None:
     for image in (tmp_path / "trainB").iterdir():
         image.rename(image.with_suffix(".pdf"))
     error = error_of(tmp_path)
-    assert error.startswith(f"{tmp_path}/trainB: no images, only 3 other files")
+    assert error.startswith(f"{tmp_path}/trainB: no images, only files of other types (3 .pdf).")
     assert ".jpeg" in error
 
 

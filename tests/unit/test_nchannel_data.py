@@ -222,7 +222,7 @@ def test_system_folders_are_left_out_and_other_files_counted(tmp_path: Path, cap
         (tmp_path / "trainA" / name).write_bytes(b"something")
     assert len(create_dataset(options(tmp_path))) == 3
     said = capsys.readouterr().out
-    assert "trainA: 4 other files (2 .jxl, 1 .mts, 1 without an ending) are not read" in said
+    assert "trainA: ignored files of other types: 2 .jxl, 1 .mts, 1 without an ending" in said
 
 
 def test_the_limit_of_pixels_can_be_set(tmp_path: Path) -> None:

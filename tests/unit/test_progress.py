@@ -21,6 +21,7 @@ RUN = f"""
 import time, warnings
 from util.cli import configure_stdio
 from util.progress import Progress
+from util.terminal import print_line
 configure_stdio()
 progress = Progress(first_epoch=3, last_epoch=4, images_per_epoch=6)
 for epoch, images in ((3, 5), (4, 6)):
@@ -107,7 +108,7 @@ def test_images_before_a_resume_do_not_count_for_the_rate() -> None:
 
 def test_a_narrow_terminal_cuts_the_bar_instead_of_wrapping_it() -> None:
     """Lines are broken between words."""
-    run = RUN.replace("progress.log_losses", "progress.print('one word after the other is printed') #")
+    run = RUN.replace("progress.log_losses", "print_line('one word after the other is printed') #")
     assert screen(on_terminal(columns=30, run=run))[:-1] == ["one word after the other is", "  printed"] * len(LINES)
 
 

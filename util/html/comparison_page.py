@@ -12,6 +12,7 @@ from util.html.page import PageImage, image_row, write_page
 from util.html.page_record import IMAGES, check_complete, check_one_page, read_record
 from util.html.results_page import VIEWS
 from util.pairs import describe_matches, match_pairs
+from util.terminal import print_line
 
 SOURCE, RESULT = "real_A", "fake_B"
 
@@ -54,7 +55,7 @@ def write_comparison(page: Path, runs: Mapping[str, Path], targets: Mapping[str,
         matches = match_pairs(stems, targets, has_extension=False)
         truths |= {f"{name}.png": targets[match] for name, match in matches.items()}
     if targets:
-        print(describe_matches(len(truths), len(names)))
+        print_line(describe_matches(len(truths), len(names)))
     if targets and not truths:
         raise UserError(
             f"--truth: no image belongs to a result such as {names[0]}. Give the folder of the ground truth images."
@@ -62,7 +63,7 @@ def write_comparison(page: Path, runs: Mapping[str, Path], targets: Mapping[str,
     ambiguous = [name for name in names if len(inputs[name]) > 1]
     if ambiguous:
         hidden = ", without ground truth" if truths else ""
-        print(
+        print_line(
             f"warning: {len(ambiguous)} names, such as {ambiguous[0]}, are those of different inputs. "
             f"Their results are in rows of their own{hidden}."
         )

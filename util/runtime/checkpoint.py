@@ -31,6 +31,7 @@ from util.runtime.weights import (
     read_values,
     write_files,
 )
+from util.terminal import print_line
 
 STATE_FILE = "training_state.pt"
 LABEL = re.compile(r"\w{1,64}")
@@ -138,7 +139,7 @@ class Checkpointer:
         if opt.pretrained_G is not None:
             (name, generator), *_ = self.model.generators.items()
             load_weights_file(generator, Path(opt.pretrained_G))
-            print(f"loaded the weights of {name} from {opt.pretrained_G}")
+            print_line(f"loaded the weights of {name} from {opt.pretrained_G}")
             warn_from_scratch(opt.pretrained_G, self.model.networks.keys() - {name}, opt.warm_up_D)
             return self.counter
         if not opt.continue_train:
@@ -147,14 +148,16 @@ class Checkpointer:
         self.resumed = exact and self.resume()
         if self.resumed:
             counter = self.counter
-            print(
+            print_line(
                 f"resumed in epoch {counter.epoch} after {counter.images_in_epoch} of its images "
                 f"({counter.total_images} in total)"
             )
         else:
             missing = self.model.load_networks(opt.epoch, opt.pretrained_name)
             warn_from_scratch(opt.pretrained_name, missing, opt.warm_up_D)
-            print(f"loaded the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimizers start from zero")
+            print_line(
+                f"loaded the weights of {opt.pretrained_name or opt.name}, {opt.epoch}; the optimizers start from zero"
+            )
         return self.counter
 
     def save(self, *labels: str) -> None:
@@ -282,7 +285,7 @@ def warn_from_scratch(source: str, names: Collection[str], warm_up_D: int) -> No
     warning = f"warning: no weights of {', '.join(sorted(names))} in {source}: they start from scratch"
     if any(name.startswith("D") for name in names) and not warm_up_D:
         warning += ", beside a trained generator. --warm_up_D N trains the discriminator alone for the first N images"
-    print(f"{warning}.")
+    print_line(f"{warning}.")
 
 
 def read_training_state(path: Path) -> Mapping[str, Any] | None:

@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import FAILURE_STATUS, SIGNALLED, UserError
 from util.signals import STOP_SIGNALS, is_free
+from util.terminal import print_line
 
 # Maximum wait of a process for the others: the main process may evaluate or save meanwhile.
 TIMEOUT = timedelta(minutes=30)
@@ -210,7 +211,7 @@ def launch_processes(count: int, program: Sequence[str]) -> int:
     except ChildFailedError as failed:
         for number, failure in failed.failures.items():
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # the launcher sends it to the others
-                print(f"error: process {number} of the run was killed by {failure.signal_name()}", file=sys.stderr)
+                print_line(f"error: process {number} of the run was killed by {failure.signal_name()}", file=sys.stderr)
                 return FAILURE_STATUS
         # The process that failed first has printed its error and has its status; the others have status 1.
         return max(FAILURE_STATUS, *(failure.exitcode for failure in failed.failures.values()))
