@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from tqdm import tqdm
@@ -29,7 +29,8 @@ from data.domain_folder import has_own_folders
 from models import create_model
 from models.base_model import BaseModel
 from models.inference.exact_results import ExactResults
-from models.networks.base import check_batch_independence
+from models.inference.memory import SizeCheck
+from models.networks.base import Generator, check_batch_independence
 from options import TestOptions
 from options.run_summary import print_test_summary
 from options.saved_options import (
@@ -107,8 +108,8 @@ def test(opt: Namespace) -> None:
         ) as page:
             with writer:
                 results = islice(run_inference(model, dataset), count)
-                for path, visuals in tqdm(results, "testing", count, unit=" images", disable=None):
-                    page.add(path, visuals, exact(path, visuals), view)
+                for paths, visuals in tqdm(results, "testing", count, unit=" images", disable=None):
+                    page.add(paths["A"], visuals, exact(paths, visuals), view)
             if not page.rows:
                 raise UserError(f"{dataset.source_folder}: no image could be translated. See the messages above.")
             with DeferredInterrupt():
@@ -166,7 +167,7 @@ def describe_test(opt: Namespace, dataset: ImageDataLoader, model: BaseModel) ->
         "images": len(dataset),
         # The model calls its source domain A, whatever the direction.
         "value_range": {"A": opt_range(opt, source), "B": opt_range(opt, target)},
-        "show_channels": opt.show_channels,
+        **{name: getattr(opt, name) for name in ("show_channels", "tiff_pages", "max_megapixels", "to_srgb")},
     }
 
 
@@ -176,14 +177,24 @@ def opt_range(opt: Namespace, domain: str) -> str | None:
     return None if found is None else str(found)
 
 
-def run_inference(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the path and the visuals of each image, in order: (1, C, H, W) tensors by their published names."""
+def run_inference(model: BaseModel, dataset: ImageDataLoader) -> Iterator[tuple[dict[str, str], dict[str, Tensor]]]:
+    """Yield the files and the visuals of each sample, in order: (1, C, H, W) tensors by their published names.
+
+    As in the visuals, the source domain is A, whatever the direction.
+    """
+    source, target = source_and_target(model.opt)
+    generator = cast(Generator, next(iter(model.generators.values())))
+    check_size = SizeCheck(generator, model.opt.input_nc, model.device)
     for batch in dataset:
         model.set_input(batch)
+        for images in (model.real_A, model.real_B)[: len(model.generators)]:  # CycleGAN translates B, too
+            check_size(images, model.image_paths[0])
         model.test()
         visuals = model.get_current_visuals()
-        for number, path in enumerate(model.image_paths):
-            yield path, {name: images[number : number + 1] for name, images in visuals.items()}
+        files: dict[str, Any] = {"A": batch[f"{source}_paths"], "B": batch.get(f"{target}_paths")}
+        for number in range(len(model.image_paths)):
+            paths = {domain: found[number] for domain, found in files.items() if found}
+            yield paths, {name: images[number : number + 1] for name, images in visuals.items()}
 
 
 def main() -> None:

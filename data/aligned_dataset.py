@@ -15,6 +15,7 @@ from data.base_dataset import BaseDataset, Sample, SampleIndex, list_paths, sour
 from data.image_array import ImageArray, ImageError
 from data.image_files import ImageFiles
 from data.image_folder import ImageFolder, resolve_phase
+from data.image_reader import ReadOptions
 from data.transforms import Transform, to_tensor
 
 ImageT = TypeVar("ImageT", Image.Image, ImageArray, Image.Image | ImageArray)
@@ -51,7 +52,8 @@ class AlignedDataset(BaseDataset):
         """Return the target half of each pair."""
         _, target = source_and_target(opt)
         folder = Path(opt.dataroot, resolve_phase(opt.dataroot, opt.phase))
-        return ImageFiles.from_dir(folder, opt.max_dataset_size, partial(half_of_pair, domain=target))
+        crop_fn = partial(half_of_pair, domain=target)
+        return ImageFiles.from_dir(folder, opt.max_dataset_size, crop_fn, ReadOptions.of(opt))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -15,7 +15,7 @@ from data.dataset_check import value_range_of
 from data.domain_folder import check_data_folders, domain_folder, domain_root
 from data.image_files import ImageFiles
 from data.image_folder import ImageFolder, TwoStageTransform, list_images
-from data.image_reader import ImageReader, max_pixels, with_pages
+from data.image_reader import ImageReader, ReadOptions
 from data.rng import RngStream, make_rng
 from data.transforms import create_transform
 
@@ -69,9 +69,7 @@ class BaseDataset(ABC):
         flags = {self.source: "--input_nc", self.target: "--output_nc"}
         ranges = {d: value_range_of(opt, d) for d in "AB"}
         self.transforms = {d: create_transform(opt, self.resample, channels[d], ranges[d]) for d in "AB"}
-        self.readers = {
-            d: ImageReader((channels[d],), ranges[d] is not None, max_pixels(opt), flags[d], opt.to_srgb) for d in "AB"
-        }
+        self.readers = {d: ImageReader((channels[d],), ranges[d] is not None, flags[d], ReadOptions.of(opt)) for d in "AB"}
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
@@ -111,7 +109,7 @@ class BaseDataset(ABC):
             UserError: there are none.
         """
         _, target = source_and_target(opt)
-        return ImageFiles.from_dir(domain_folder(opt, target), opt.max_dataset_size)
+        return ImageFiles.from_dir(domain_folder(opt, target), opt.max_dataset_size, options=ReadOptions.of(opt))
 
     @abstractmethod
     def __len__(self) -> int:
@@ -162,9 +160,7 @@ def list_paths(opt: Namespace, folder: Path) -> list[str]:
         UserError: `folder` is missing or has no images.
     """
     limit = None if opt.max_dataset_size == float("inf") else int(opt.max_dataset_size)
-    if opt.tiff_pages == "all":
-        return with_pages(list_images(str(folder)))[:limit]
-    return list_images(str(folder), limit)
+    return ReadOptions.of(opt).with_pages(list_images(str(folder)))[:limit]
 
 
 def source_and_target(opt: Namespace) -> tuple[str, str]:

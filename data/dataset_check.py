@@ -3,13 +3,13 @@
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from data.image_array import ImageArray, ImageError
-from data.image_io import read_array
-from data.image_reader import max_pixels, split_page
+from data.image_reader import ReadOptions, split_page
 from data.pillow_reader import is_srgb
 from data.value_range import Percentiles, ValueRange, parse_value_range
 from util.errors import UserError
@@ -79,13 +79,10 @@ def _describe(files: Mapping[str, Sequence[str]], samples: Mapping[str, Sequence
 
 def _read_some(paths: Sequence[str], count: int, opt: Namespace) -> list[tuple[str, ImageArray]]:
     """Return up to `count` evenly spaced readable images and their paths."""
-    found = []
+    found, options = [], ReadOptions.of(opt)
     for path in _evenly_spaced(paths, count):
-        try:
-            file, page = split_page(path)
-            found.append((path, read_array(file, page, max_pixels(opt), opt.to_srgb)))
-        except ImageError:
-            pass  # reported when its turn comes
+        with suppress(ImageError):  # reported when its turn comes
+            found.append((path, options.read_array(path)))
     return found
 
 
@@ -152,7 +149,10 @@ def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange |
     if counts["invisible"]:
         yield f"{counts['invisible']} {share} have an alpha of 0 everywhere; their colors are used"
     if counts["pages"]:
-        yield f"{counts['pages']} {share} have several pages; the largest is used (--tiff_pages all: each page is an image)"
+        yield (
+            f"{counts['pages']} {share} have several pages; the largest is used "
+            "(--tiff_pages all reads each as an image, --tiff_pages bands stacks them)"
+        )
     if counts["profile"]:
         yield f"{counts['profile']} {share} have a color profile other than sRGB, ignored (--to_srgb converts 8-bit images)"
     if clipped and max(clipped) > 0:

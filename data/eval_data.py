@@ -18,7 +18,8 @@ from data.base_dataset import BaseDataset, SampleIndex, source_and_target
 from data.dataset_check import value_range_of
 from data.geometry import describe_geometry, geometry_for_test
 from data.image_files import ExactFormat, ImageFiles, Size
-from data.image_io import ImageError, is_8_bit, open_exif_transposed, read_array
+from data.image_io import ImageError, open_exif_transposed
+from data.image_reader import ReadOptions
 from data.transforms import ImageTooSmallError, Transform, create_transform
 from data.value_range import ValueRange
 from util.channel_view import ChannelView, parse_channels
@@ -40,13 +41,13 @@ def image_format(images: ImageFiles) -> tuple[Size | None, bool, int | None]:
     sizes, gray, bands = set(), 0, None
     for path in images.paths:
         try:
-            if not is_8_bit(path):
-                array = read_array(path)
+            if not images.options.is_8_bit(path):
+                array = images.options.read_array(path)
                 sizes.add(array.size)
                 bands = bands if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array.bands
                 gray += array.bands == 1
                 continue
-            with open_exif_transposed(path) as image:
+            with open_exif_transposed(path, max_pixels=images.options.max_pixels) as image:
                 sizes.add(image.size)
                 gray += image.mode in GRAY_MODES
         except ImageError as error:
@@ -78,6 +79,22 @@ def exact_format_of_page(
     text = value_range or (record.get("value_range") or {}).get(visual[-1])
     view = ChannelView(parse_channels(show_channels or record.get("show_channels")))
     return ExactFormat(channels, tuple(view.order(channels)), None if text is None else ValueRange.parse(text))
+
+
+def read_options_of_page(record: Mapping[str, Any], given: Namespace) -> ReadOptions:
+    """Return how test.py read its files, from the record of its page. Options that are `given` take precedence.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    values = {"tiff_pages": "largest", "max_megapixels": None, "to_srgb": False}  # those of earlier releases
+    for name in values:
+        typed = getattr(given, name)
+        values[name] = record.get(name, values[name]) if typed is None else typed
+    try:
+        return ReadOptions.of(Namespace(**values))
+    except TypeError as error:
+        raise UserError(f"page.json: damaged ({error!r}). Run test.py again.") from None
 
 
 def transform_of_page(record: Mapping[str, Any], channels: int) -> Transform | None:
@@ -209,7 +226,7 @@ class EvalDataset:
         unreadable: Skipped = {}
         for path in [*self._source_paths, *self.real_files.paths]:
             try:
-                is_8_bit(path)
+                self.target_files.options.is_8_bit(path)
             except ImageError as error:
                 unreadable[path] = str(error)
         if unreadable:

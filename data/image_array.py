@@ -26,7 +26,9 @@ class BandCountError(ImageError):
 
     def __init__(self, bands: int, expected: int, pages: int = 1) -> None:
         plural, where = "s" if bands > 1 else "", f" in each of {pages} pages" if pages > 1 else ""
-        super().__init__(f"has {bands} band{plural}{where}, expected {expected}")
+        #: The option that stacks the pages, if that gives the expected number.
+        self.remedy = "Use --tiff_pages bands" if pages > 1 and bands * pages == expected else None
+        super().__init__(f"has {bands} band{plural}{where}, expected {expected}{f'. {self.remedy}' if self.remedy else ''}")
         self.bands, self.expected = bands, expected
 
 

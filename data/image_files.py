@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from data.image_array import ImageError
+from data.image_array import ImageArray, ImageError
 from data.image_folder import TwoStageTransform, list_images
-from data.image_io import read_array, read_image
+from data.image_reader import DEFAULT_READING, ReadOptions
 from data.plane_resize import PlaneStack
 from data.transforms import ImageTooSmallError, to_tensor
 from data.value_range import ValueRange
@@ -31,12 +31,8 @@ class ExactFormat:
     order: tuple[int, ...]
     value_range: ValueRange | None = None  # None: the full range of uint8 or uint16
 
-    def read(
-        self, path: str, crop_fn: Callable[[Any], Any] | None, transform: TwoStageTransform | None, size: Size | None
-    ) -> np.ndarray:
-        """Return the float32 pixels (H, W, C) in [0, 255] of a file. Raise ImageError if it does not fit."""
-        array = read_array(path)
-        array = array if crop_fn is None else crop_fn(array)
+    def convert(self, array: ImageArray, transform: TwoStageTransform | None, size: Size | None) -> np.ndarray:
+        """Return the float32 pixels (H, W, C) in [0, 255] of an image. Raise ImageError if it does not fit."""
         if transform is None:
             planes = PlaneStack(array.with_channels(self.channels).transpose(2, 0, 1))
         else:
@@ -57,6 +53,7 @@ class ImageFiles:
         root: the folder that names are relative to.
         paths: the files, below `root`.
         crop_fn: cuts the image out of the file's content, for example one half of a pair.
+        options: how files are read.
         transform: gives an image the geometry that a test gives to the images of its domain. None: whole images.
         size: resize to this width and height, as the resize of --preprocess does; None: keep the size.
         grayscale: convert to gray before resizing.
@@ -65,7 +62,8 @@ class ImageFiles:
 
     root: Path
     paths: tuple[str, ...]
-    crop_fn: Callable[[Image.Image], Image.Image] | None = None
+    crop_fn: Callable[[Any], Any] | None = None
+    options: ReadOptions = DEFAULT_READING
     transform: TwoStageTransform | None = None
     size: Size | None = None
     grayscale: bool = False
@@ -73,10 +71,15 @@ class ImageFiles:
 
     @classmethod
     def from_dir(
-        cls, root: Path, limit: int | None = None, crop_fn: Callable[[Image.Image], Image.Image] | None = None
+        cls,
+        root: Path,
+        limit: int | None = None,
+        crop_fn: Callable[[Any], Any] | None = None,
+        options: ReadOptions = DEFAULT_READING,
     ) -> Self:
         """Return all images below `root`, sorted, at most the first `limit`. Raise UserError if there are none."""
-        return cls(root, tuple(list_images(str(root), limit)), crop_fn)
+        paths = options.with_pages(list_images(str(root)))
+        return cls(root, tuple(paths[:limit]), crop_fn, options)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -91,8 +94,8 @@ class ImageFiles:
     def read(self, path: str) -> np.ndarray:
         """Return the image of one file. Raise ImageError or ImageTooSmallError if it cannot be used."""
         if self.exact is not None:
-            return self.exact.read(path, self.crop_fn, self.transform, self.size)
-        image = read_image(path) if self.crop_fn is None else self.crop_fn(read_image(path))
+            return self.exact.convert(self._cropped(self.options.read_array(path)), self.transform, self.size)
+        image = self._cropped(self.options.read_image(path))
         if self.transform is not None:
             pixels = self.transform.apply_deterministic(image).transpose(1, 2, 0)
             image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -101,6 +104,9 @@ class ImageFiles:
         if self.size is not None:
             image = image.resize(self.size, Resampling.BICUBIC)
         return np.asarray(image.convert("RGB"))
+
+    def _cropped(self, image: Any) -> Any:
+        return image if self.crop_fn is None else self.crop_fn(image)
 
     def with_format(
         self,

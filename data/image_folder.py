@@ -221,7 +221,8 @@ class ImageFolder:
         """Return the error that names the option if images need another one, else None."""
         path = self.paths[0]
         if isinstance(error, BandCountError):
-            return UserError(f"{self.read.flag} {error.expected}: {path!r} {error}. Use {self.read.flag} {error.bands}.")
+            remedy = f", or {self.read.flag} {error.bands}" if error.remedy else f". Use {self.read.flag} {error.bands}"
+            return UserError(f"{self.read.flag} {error.expected}: {path!r} {error}{remedy}.")
         if isinstance(error, UndefinedRangeError):
             some = self.paths[:PROPOSAL_IMAGES]
             arrays = [pixels_of(replace(self.read, has_range=True)(path)) for path in some if path in self.skipped]

@@ -43,7 +43,7 @@ class Reader:
     read: Callable[[BinaryIO, Page, int, bool], ImageArray]  # file, page, max_pixels, as_srgb
 
 
-def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS, as_srgb: bool = False) -> Image.Image:
     """Read an image as 8-bit RGB: the first frame, upright by its EXIF orientation.
 
     Transparent images are composited over white. 16-bit samples are scaled, 0…65535 to 0…255, and so are 12-bit ones.
@@ -52,6 +52,7 @@ def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Im
         path: an image of any kind in READERS.
         page: index of a TIFF's page; None for the largest; "bands" to stack all pages as the bands of one image.
         max_pixels: limit of width times height.
+        as_srgb: convert 8-bit images from their color profile to sRGB.
 
     Raises:
         ImageError: the file is gone, empty, damaged or too large, its samples have no defined range, or it has neither
@@ -62,13 +63,12 @@ def read_image(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Im
         if name not in _ARRAY_FORMATS:
             try:
                 with open_with_pillow(file, head, page, max_pixels) as image:
-                    ImageOps.exif_transpose(image, in_place=True)
-                    return to_8_bit(image).convert("RGB")
+                    return _pillow_to_rgb(image, as_srgb)
             except UnidentifiedImageError:
                 if name != "TIFF":
                     raise
             file.seek(0)
-        return _array_to_rgb(READERS[name].read(file, page, max_pixels, False))
+        return _array_to_rgb(READERS[name].read(file, page, max_pixels, as_srgb))
 
 
 def read_rgb_or_array(
@@ -83,8 +83,7 @@ def read_rgb_or_array(
         if name in _PILLOW_FORMATS and not is_color_png16(head):
             with open_with_pillow(file, head, page, max_pixels) as image:
                 if not (is_gray16(image) or is_color_ppm16(image)):
-                    ImageOps.exif_transpose(image, in_place=True)
-                    return to_8_bit(to_srgb(image) if as_srgb else image).convert("RGB")
+                    return _pillow_to_rgb(image, as_srgb)
             file.seek(0)
         array = READERS[name].read(file, page, max_pixels, as_srgb)
         return _array_to_rgb(array) if array.pixels.dtype == np.uint8 and array.bands in (1, 3) else array
@@ -93,14 +92,13 @@ def read_rgb_or_array(
 def read_array(path: str, page: Page = None, max_pixels: int = MAX_PIXELS, as_srgb: bool = False) -> ImageArray:
     """Read an image with the bands and the dtype that its file has: the first frame, upright by its EXIF orientation.
 
-    Args and errors are those of `read_image`, but any band count and any range of finite samples is read. `as_srgb` converts
-    images that Pillow reads as 8-bit from their color profile to sRGB.
+    Args and errors are those of `read_image`, but any band count and any range of finite samples is read.
     """
     with _open(path) as (file, head):
         return READERS[_find_reader(head)].read(file, page, max_pixels, as_srgb)
 
 
-def is_8_bit(path: str) -> bool:
+def is_8_bit(path: str, max_pixels: int = MAX_PIXELS) -> bool:
     """Return True if the header of a file shows that Pillow reads it as 8-bit, without loss.
 
     Raises:
@@ -109,7 +107,7 @@ def is_8_bit(path: str) -> bool:
     with _open(path) as (file, head):
         if _find_reader(head) not in _PILLOW_FORMATS or is_color_png16(head):
             return False
-        with open_with_pillow(file, head, None, MAX_PIXELS) as image:
+        with open_with_pillow(file, head, None, max_pixels) as image:
             return not (is_gray16(image) or is_color_ppm16(image)) and image.mode not in ("I", "F")
 
 
@@ -179,6 +177,11 @@ def _open(path: str) -> Iterator[tuple[BinaryIO, bytes]]:
 def _open_nonblocking(path: str, flags: int) -> int:
     """Open a pipe as well, which a file may have become meanwhile, instead of waiting for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _pillow_to_rgb(image: Image.Image, as_srgb: bool) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    return to_8_bit(to_srgb(image) if as_srgb else image).convert("RGB")
 
 
 def _array_to_rgb(array: ImageArray) -> Image.Image:

@@ -4,12 +4,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
 from data.image_array import MAX_PIXELS, BandCountError, ImageArray, ImageError, UndefinedRangeError
-from data.image_io import image_pages, read_array, read_rgb_or_array
+from data.image_io import image_pages, is_8_bit, read_array, read_image, read_rgb_or_array
+from data.tiff_reader import Page
 from data.value_range import ValueRange
 
 MEGAPIXEL = 1_000_000
@@ -19,20 +21,71 @@ ReadImage = Image.Image | ImageArray
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """Options of reading files: --tiff_pages, --max_megapixels and --to_srgb.
+
+    The methods read a path, which may name a page of a TIFF (`with_pages`), by the functions of their names in
+    `data.image_io`.
+
+    Attributes:
+        tiff_pages: "largest" page; "all": each page is an image; or "bands": the pages are the bands of one image.
+        max_pixels: limit of width times height.
+        to_srgb: convert 8-bit images with a color profile; deeper ones keep their samples.
+    """
+
+    tiff_pages: str = "largest"
+    max_pixels: int = MAX_PIXELS
+    to_srgb: bool = False
+
+    @classmethod
+    def of(cls, opt: Namespace) -> Self:
+        """Return what the options of a program say."""
+        max_pixels = MAX_PIXELS if opt.max_megapixels is None else round(opt.max_megapixels * MEGAPIXEL)
+        return cls(opt.tiff_pages, max_pixels, opt.to_srgb)
+
+    def with_pages(self, files: Sequence[str]) -> list[str]:
+        """Return the paths of the images in these files: a path per page if each page is an image."""
+        return with_pages(files) if self.tiff_pages == "all" else list(files)
+
+    def read_image(self, path: str) -> Image.Image:
+        """Return an 8-bit RGB image."""
+        return read_image(*self._located(path), self.max_pixels, self.to_srgb)
+
+    def read_rgb_or_array(self, path: str) -> ReadImage:
+        """Return an 8-bit RGB image for 8-bit samples of 1 or 3 bands, else an array."""
+        return read_rgb_or_array(*self._located(path), self.max_pixels, self.to_srgb)
+
+    def read_array(self, path: str) -> ImageArray:
+        """Return an image with the bands and the dtype that its file has."""
+        return read_array(*self._located(path), self.max_pixels, self.to_srgb)
+
+    def is_8_bit(self, path: str) -> bool:
+        """Return True if the header of a file shows that Pillow reads it as 8-bit, without loss."""
+        return is_8_bit(split_page(path)[0], self.max_pixels)
+
+    def _located(self, path: str) -> tuple[str, Page]:
+        file, page = split_page(path)
+        return file, "bands" if self.tiff_pages == "bands" else page
+
+
+DEFAULT_READING = ReadOptions()
+
+
+@dataclass(frozen=True)
 class ImageReader:
     """Read files for networks with these numbers of input channels, and refuse those that do not fit.
 
     Attributes:
         channels: numbers of channels that an image must be convertible to; two for the halves of a pair.
         has_range: a value range is set, so that samples of any dtype are defined.
-        max_pixels: limit of width times height.
+        flag: the option that sets the number of channels, for messages.
+        options: how files are read.
     """
 
     channels: tuple[int, ...] = (3,)
     has_range: bool = False
-    max_pixels: int = MAX_PIXELS
-    flag: str = "--input_nc"  # the option that sets the number of channels, for messages
-    to_srgb: bool = False  # convert 8-bit images with a color profile; deeper ones keep their samples
+    flag: str = "--input_nc"
+    options: ReadOptions = DEFAULT_READING
 
     def __call__(self, path: str) -> ReadImage:
         """Return an 8-bit RGB image for files of 8-bit samples and networks of 1 or 3 channels, else an array.
@@ -42,11 +95,8 @@ class ImageReader:
             BandCountError: it has another number of bands.
             UndefinedRangeError: it has signed or floating-point samples, and no range is set.
         """
-        file, page = split_page(path)
-        if set(self.channels) <= {1, 3}:
-            image = read_rgb_or_array(file, page, self.max_pixels, self.to_srgb)
-        else:
-            image = read_array(file, page, self.max_pixels, self.to_srgb)
+        is_published = set(self.channels) <= {1, 3}
+        image = self.options.read_rgb_or_array(path) if is_published else self.options.read_array(path)
         if isinstance(image, ImageArray):
             self._check(image)
         return image
@@ -83,8 +133,3 @@ def _page_paths(path: str) -> list[str]:
 def pixels_of(image: ReadImage) -> np.ndarray:
     """Return the (H, W, C) samples of an image, for statistics."""
     return image.pixels if isinstance(image, ImageArray) else np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def max_pixels(opt: Namespace) -> int:
-    """Return the limit of --max_megapixels in pixels."""
-    return MAX_PIXELS if opt.max_megapixels is None else round(opt.max_megapixels * MEGAPIXEL)

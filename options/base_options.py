@@ -15,6 +15,7 @@ from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INIT_FUNCTIONS, NORMS
 from options.performance_options import add_performance_arguments, validate_performance
+from options.reading_options import add_reading_arguments
 from util.channel_view import parse_channels
 from util.cli import (
     CLIParser,
@@ -274,19 +275,7 @@ class BaseOptions:
             default="resize_and_crop",
             help=f"operations joined by _and_, out of {', '.join(OPS)}; or none",
         )
-        group.add_argument(
-            "--tiff_pages",
-            choices=["largest", "all"],
-            default="largest",
-            help="pages of a TIFF to read: the largest, or all as an image each",
-        )
-        group.add_argument(
-            "--max_megapixels",
-            type=positive_float,
-            default=None,
-            help="maximum size of an image in megapixels, 179 by default: a larger one may be an attack on the memory",
-        )
-        group.add_argument("--to_srgb", action="store_true", help="convert 8-bit images with a color profile to sRGB")
+        add_reading_arguments(group)
         group.add_argument("--no_flip", action="store_true", help="no random horizontal flip")
         group.add_argument(
             "--random_scale_max", type=float_ge_1, default=3.0, help="maximum factor by which zoom shrinks an image"

@@ -35,12 +35,15 @@ from data.eval_data import (
     exact_format_of_page,
     find_targets,
     image_format,
+    read_options_of_page,
     transform_of_page,
 )
 from data.image_files import ImageFiles, relative_stem
 from data.image_folder import resolve_phase
+from data.image_reader import ReadOptions
 from options.base_options import shown_channels, value_range
 from options.metric_options import add_metric_arguments, metric_config
+from options.reading_options import add_reading_arguments
 from util.cli import CLIParser, configure_stdio, positive_int, seed
 from util.errors import UserError, exit_on_user_error
 from util.html.page_record import check_complete, check_one_page, is_results_page, read_record, without_result_suffix
@@ -188,6 +191,17 @@ def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
     return opt.dataroot / f"{resolve_phase(str(opt.dataroot), phase, domain)}{domain}"
 
 
+def read_options(opt: Namespace, result_sets: Sequence[ResultSet]) -> ReadOptions:
+    """Return how real images are read: as the test read its own. Raise UserError if the tests differ."""
+    found = {read_options_of_page(result_set.record, opt) for result_set in result_sets if result_set.record}
+    if len(found) > 1:
+        raise UserError(
+            "--results: their tests read images with different --tiff_pages, --max_megapixels or --to_srgb. "
+            "Evaluate them one by one, or give these options."
+        )
+    return next(iter(found), read_options_of_page({}, opt))
+
+
 def parse(arguments: list[str]) -> Namespace:
     """Parse the command line."""
     parser = CLIParser(
@@ -225,6 +239,8 @@ def parse(arguments: list[str]) -> Namespace:
         metavar="R,G,B",
         help="numbers of the channels, from 1, that metrics of three channels use; by default those of the test",
     )
+    add_reading_arguments(real_files := parser.add_argument_group("real images, read as by the test unless given"))
+    real_files.set_defaults(tiff_pages=None, to_srgb=None)
     parser.add_argument("--max_images", type=positive_int, help="maximum number of results per folder, and of real images")
     parser.add_argument("--seed", type=seed, default=0, help="random seed of KID's subsets")
     parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1: CPU; auto: a GPU if there is one")
@@ -238,7 +254,7 @@ def evaluate(opt: Namespace) -> None:
     if not config:
         raise UserError(f"{', '.join(f'--{key}' for key in METRICS)}: no metric requested. Add at least one.")
     result_sets = find_results(opt.results, opt.visual, opt.max_images)
-    all_real = ImageFiles.from_dir(real_folder(opt, result_sets))
+    all_real = ImageFiles.from_dir(real_folder(opt, result_sets), options=read_options(opt, result_sets))
     real = replace(all_real, paths=all_real.paths[: opt.max_images])
     device = select_device(opt.gpu_ids)
     evaluator = create_evaluator(config, opt.seed, device)

@@ -20,13 +20,14 @@ if __name__ == "__main__":
 
 # isort: split
 
-from data.image_reader import max_pixels
+from data.image_reader import ReadOptions
 from data.image_writer import WRITERS
 from models import Translator
 from models.inference.image_io import Job, pending_jobs, plan_inputs, plan_video
 from models.inference.pipeline import Existing, translate_files
 from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
+from options.reading_options import add_reading_arguments
 from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio, image_size, positive_float, positive_int, seed, unit_interval
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error, stop_status
@@ -80,19 +81,7 @@ def build_parser() -> CLIParser:
     parser.add_argument(
         "--bf16", action="store_true", help="bfloat16 precision: faster on hardware that supports it, but less exact"
     )
-    parser.add_argument(
-        "--max_megapixels",
-        type=positive_float,
-        default=None,
-        help="maximum size of an image in megapixels, 179 by default: a larger one may be an attack on the memory",
-    )
-    parser.add_argument(
-        "--tiff_pages",
-        choices=["largest", "all"],
-        default="largest",
-        help="pages of a TIFF to translate: the largest, or all to a file each",
-    )
-    parser.add_argument("--to_srgb", action="store_true", help="convert 8-bit images with a color profile to sRGB")
+    add_reading_arguments(parser)
     parser.add_argument(
         "--tile",
         type=image_size,
@@ -154,8 +143,7 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
             arguments.num_threads,
             count,
             existing=existing,
-            max_pixels=max_pixels(arguments),
-            to_srgb=arguments.to_srgb,
+            options=ReadOptions.of(arguments),
             on_start=lambda job: bar.set_postfix_str(job.source.name),
         )
     for failure in failures:

@@ -8,9 +8,8 @@ from typing import Literal, TypeVar
 
 import torch
 
-from data.image_array import MAX_PIXELS, ImageArray, ImageError
-from data.image_io import read_array
-from data.image_reader import split_page
+from data.image_array import ImageArray, ImageError
+from data.image_reader import DEFAULT_READING, ReadOptions
 from models.inference.image_io import Job, check_target, result_dtype, write_image_array
 from models.inference.translator import Translator
 from util.errors import FILESYSTEM_ERRNOS, EnvironmentFailure, UserError
@@ -44,8 +43,7 @@ def translate_files(
     threads: int,
     on_complete: Callable[[Job], None],
     existing: Existing = "replace",
-    max_pixels: int = MAX_PIXELS,
-    to_srgb: bool = False,
+    options: ReadOptions = DEFAULT_READING,
     on_start: Callable[[Job], None] = lambda job: None,
 ) -> list[Failure]:
     """Translate the image of every job. Return the failures; all other results are on disk.
@@ -58,8 +56,7 @@ def translate_files(
         on_complete: called once for every job, when its result is written or it has failed. Also called in other threads.
         existing: what to do if another program has written a result in the meantime: "replace" it, "keep" it, or "refuse",
             which makes the job fail.
-        max_pixels: size limit of an image.
-        to_srgb: convert 8-bit images with a color profile to sRGB.
+        options: how files are read.
         on_start: called with the first job of each batch before it is computed.
     Raises:
         OSError: the disk is full or read-only.
@@ -78,7 +75,7 @@ def translate_files(
                 yield job
 
     def read(job: Job) -> tuple[Job, ImageArray | str]:
-        return job, _read(job, translator, max_pixels, to_srgb)
+        return job, _read(job, translator, options)
 
     def write(result: tuple[Job, ImageArray]) -> tuple[Job, str | None]:
         job, array = result
@@ -116,10 +113,10 @@ def _prefetch(
         yield running.popleft().result()
 
 
-def _read(job: Job, translator: Translator, max_pixels: int, to_srgb: bool) -> ImageArray | str:
+def _read(job: Job, translator: Translator, options: ReadOptions) -> ImageArray | str:
     """Return the image of the job, or the reason if it cannot be read, translated or written."""
     try:
-        array = read_array(*split_page(str(job.source)), max_pixels, to_srgb)
+        array = options.read_array(str(job.source))
         translator.check(array)
         dtype = result_dtype(array.pixels.dtype, translator.output_range, translator.input_range)
         check_target(array, job.target, translator.output_nc, dtype)

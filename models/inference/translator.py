@@ -16,12 +16,12 @@ from data.image_writer import to_pil
 from data.value_range import ValueRange
 from models.inference.checkpoint import load_generator
 from models.inference.image_io import from_output, from_pil, resize, to_tensor
-from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, max_images, max_map_elements, probe_size
+from models.inference.memory import describe_excess, elements_per_pixel, max_images, max_map_elements
 from models.inference.noise import SeededNoise
 from models.inference.tiling import DEFAULT_TILE, Tiler
 from models.networks.base import Generator
 from util.errors import UserError
-from util.runtime.device import AUTO, format_gib, free_memory, select_device
+from util.runtime.device import AUTO, free_memory, select_device
 
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 
@@ -96,8 +96,6 @@ class Translator:
         self.log = log
         self.noise = SeededNoise(seed)
         self.generator.set_noise_source(self.noise)
-        size = probe_size(generator)
-        self.noise.set_full_view(size, size)
         self.elements_per_pixel = elements_per_pixel(self.generator, input_nc)
         self.max_map_elements = max_map_elements(self.device)
 
@@ -252,11 +250,7 @@ class Translator:
         if max_batch_size:
             return None
         elements = height * width * self.elements_per_pixel
-        if elements > self.max_map_elements:
-            reason = f"need a feature map of {elements:.2g} elements, too many for GPU kernels"
-        else:
-            needed, usable = format_gib(elements * BYTES_PER_ELEMENT), format_gib(self._usable_memory())
-            reason = f"need about {needed} of memory, but only {usable} can be used"
+        reason = describe_excess(elements, self._usable_memory(), self.max_map_elements)
         self.log(f"{width}x{height} pixels {reason}; computing in tiles of {DEFAULT_TILE} pixels")
         return DEFAULT_TILE
 

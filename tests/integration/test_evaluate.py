@@ -362,6 +362,21 @@ def test_an_unreadable_real_image_is_skipped_and_counted(
     assert "warning: skipped 1 unreadable image, " in capsys.readouterr().err
 
 
+def test_real_images_are_read_as_the_test_read_its_own(page: Path, thumbnail: Path) -> None:
+    """By default as page.json says: here each page of a TIFF is an image."""
+    real = page / "data" / "testB"
+    first, *others = [Image.open(path) for path in sorted(real.iterdir())]
+    first.save(real / "stack.tif", save_all=True, append_images=others)
+    for path in real.glob("*.png"):
+        path.unlink()
+    record = {"direction": "AtoB", "phase": "test", "dataroot": str(page / "data"), "source": "testA", "target": None}
+    (page / "results" / "page.json").write_text(json.dumps(record | {"results": 6, "inputs": {}, "tiff_pages": "all"}))
+    found = evaluated(page, "--features", str(thumbnail))[str(page / "results")]
+    assert found["FID (thumbnail)"]["real_pictures"] == 6
+    with pytest.raises(UserError, match="real images: 1 image"):
+        evaluated(page, "--features", str(thumbnail), "--tiff_pages", "largest")
+
+
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"preprocess": 1}', '{"preprocess": "krop", "load_size": 1, "crop_size": 1}']
 )

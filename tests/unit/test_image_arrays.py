@@ -117,8 +117,11 @@ def test_16_bit_colors_of_a_png(bands: int, tmp_path: Path) -> None:
 def test_another_band_count_is_named() -> None:
     with pytest.raises(ImageError, match=r"^has 4 bands, expected 3$"):
         ImageArray(noise(4, 4, 4)).with_channels(3)
-    with pytest.raises(ImageError, match=r"^has 1 band in each of 5 pages, expected 5$"):
-        ImageArray(noise(4, 4, 1), info=FileInfo("TIFF", pages=5)).with_channels(5)
+    pages = ImageArray(noise(4, 4, 1), info=FileInfo("TIFF", pages=5))
+    with pytest.raises(ImageError, match=r"^has 1 band in each of 5 pages, expected 4$"):
+        pages.with_channels(4)
+    with pytest.raises(ImageError, match=r"^has 1 band in each of 5 pages, expected 5\. Use --tiff_pages bands$"):
+        pages.with_channels(5)
 
 
 @pytest.mark.parametrize("ending", [".avif", ".heic"])

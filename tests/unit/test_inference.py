@@ -17,9 +17,10 @@ from torch import nn
 
 from data.image_io import read_array
 from models import Translator
+from models.inference import memory
 from models.inference.checkpoint import infer_architecture
 from models.inference.image_io import ORIENTATION, from_pil
-from models.inference.memory import BYTES_PER_ELEMENT, elements_per_pixel, max_images, max_map_elements
+from models.inference.memory import BYTES_PER_ELEMENT, SizeCheck, elements_per_pixel, max_images, max_map_elements
 from models.inference.tiling import PROGRESS_BAR, Tiler
 from models.networks import GENERATORS, GeneratorSpec
 from models.networks.base import Generator
@@ -297,6 +298,32 @@ def test_images_too_large_for_gpu_kernels_are_tiled_with_a_message() -> None:
     assert line.startswith("100x120 pixels need a feature map of ")
     assert "too many for GPU kernels" in line
     assert (tiled - whole).abs().max() < 1e-4
+
+
+def test_images_of_a_test_that_are_too_large_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = generator("resnet_9blocks", ngf=64)
+    check = SizeCheck(network, 3, torch.device("cuda"))
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**30)
+    check(torch.empty(1, 3, 64, 64, device="meta"), "a.png")
+    assert "elements_per_pixel" not in vars(check)
+    for _ in range(2):
+        check(torch.empty(1, 3, 2048, 1024, device="meta"), "a.png")
+    said = capsys.readouterr().out
+    assert said.count("note: a.png: 1024x2048 pixels need about 4.") == 1 and "only 1.0 GiB can be used" in said
+    with pytest.raises(UserError, match=r"^a\.png: 4096x4096 pixels need .* too many for GPU kernels.*translate\.py"):
+        check(torch.empty(1, 3, 4096, 4096, device="meta"), "a.png")
+    with pytest.raises(UserError, match=r"^a\.png: 16 images of 1024x1024 pixels need"):
+        check(torch.empty(16, 3, 1024, 1024, device="meta"), "a.png")
+
+
+def test_measuring_feature_maps_samples_no_noise() -> None:
+    network = generator("stylegan2", ngf=1, size=64)
+    rng = torch.Generator().manual_seed(1)
+    network.set_rng(rng)
+    assert elements_per_pixel(network, 3) > 0
+    assert torch.equal(rng.get_state(), torch.Generator().manual_seed(1).get_state())
 
 
 def test_a_batch_is_split_to_fit() -> None:

@@ -1,5 +1,6 @@
 """Images of any band count and dtype through datasets, loader and cache, in their full precision."""
 
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from image_factory import options, two_domains
 from PIL import Image, ImageCms
 
 from data import create_dataset
+from data.eval_data import EvalDataset
 from data.image_io import read_array
 from data.loader import Batch
 from data.pillow_reader import is_srgb
@@ -173,6 +175,28 @@ def test_all_pages_are_images_if_asked_for(tmp_path: Path, capsys: pytest.Captur
     pages = batches(options(tmp_path, tiff_pages="all", input_nc=1, output_nc=1, preprocess="none"))
     assert sorted(Path(batch["A_paths"][0]).name for batch in pages) == [f"page_{number:04}" for number in range(4)]
     assert sorted(round((float(batch["A"].mean()) + 1) / 2 * 65535) for batch in pages) == [0, 100, 200, 300]
+    with pytest.raises(UserError, match=r"--input_nc 4: .* Use --tiff_pages bands, or --input_nc 1\.$"):
+        create_dataset(options(tmp_path, input_nc=4, output_nc=4, explicit=frozenset({"input_nc", "output_nc"})))
+    (stacked,) = batches(options(tmp_path, tiff_pages="bands", preprocess="none"))  # 4 channels are taken over
+    assert [round((float(band.mean()) + 1) / 2 * 65535) for band in stacked["A"][0]] == [0, 100, 200, 300]
+
+
+@pytest.mark.parametrize("tiff_pages", ["all", "bands"])
+def test_evaluation_in_training_reads_pages_as_training_does(tiff_pages: str, tmp_path: Path) -> None:
+    nc = 4 if tiff_pages == "bands" else 1
+    for domain in "AB":
+        (tmp_path / f"test{domain}").mkdir()
+        pages = np.broadcast_to(np.arange(4, dtype=np.uint16)[:, None, None] * 1000, (4, 16, 16))
+        tifffile.imwrite(tmp_path / f"test{domain}" / "stack.tif", pages, photometric="minisblack")
+    opt = options(tmp_path, tiff_pages=tiff_pages, input_nc=nc, output_nc=nc, preprocess="none")
+    opt.evaluation_phase, opt.evaluation_pictures = "test", 9
+    dataset = EvalDataset(opt)
+    assert not any("warning" in line for line in dataset.check(needs_pairs=True))
+    inputs = list(dataset.inputs())
+    assert len(inputs) == len(dataset.real_images(None)) == 4 // nc
+    for (image, _), target in zip(inputs, dataset.targets([name for _, name in inputs], None), strict=True):
+        assert target is not None
+        np.testing.assert_allclose(dataset.to_pixels(image), target, atol=1e-4)
 
 
 def test_images_that_may_surprise_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,6 +235,12 @@ def test_color_profiles_are_counted_and_converted_if_asked_for(tmp_path: Path, c
         assert array.info.format == {"A": "PNG", "B": "TIFF"}[domain]
         assert array.info.icc_profile is not None
         assert is_srgb(array.info.icc_profile)
+    shutil.copytree(tmp_path / "trainB", tmp_path / "testB")
+    shutil.copytree(tmp_path / "trainA", tmp_path / "testA")
+    opt = options(tmp_path, to_srgb=True, preprocess="none", evaluation_phase="test", evaluation_pictures=1)
+    (real,) = EvalDataset(opt).real_images(None)
+    expected = ((converted["B"][0, :, 0, 0] + 1) * 127.5).numpy()
+    np.testing.assert_allclose(real[0, 0], expected, atol=0.01)
 
 
 def test_system_folders_are_left_out_and_other_files_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

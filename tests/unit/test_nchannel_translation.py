@@ -198,5 +198,35 @@ def test_results_of_a_test_note_alpha_that_they_lack(tmp_path: Path, capsys: pyt
     for channels, notes in ((3, 1), (4, 0)):
         exact = ExactResults(options(tmp_path, input_nc=channels, output_nc=channels))
         for _ in range(2):
-            assert list(exact(str(tmp_path / "a.tif"), {"fake_B": torch.zeros(1, channels, 8, 8)})) == ["fake_B"]
+            assert list(exact({"A": str(tmp_path / "a.tif")}, {"fake_B": torch.zeros(1, channels, 8, 8)})) == ["fake_B"]
         assert capsys.readouterr().out.count("its alpha is composited over white and not written") == notes
+
+
+def test_images_of_a_test_keep_the_type_of_the_file_that_they_are_made_of(tmp_path: Path) -> None:
+    """A is 16-bit TIFF, B is 8-bit PNG; then the other way round."""
+    deep, shallow = noise(8, 8, 1, np.uint16), noise(8, 8, 3)
+    tifffile.imwrite(tmp_path / "deep.tif", deep)
+    Image.fromarray(shallow).save(tmp_path / "shallow.png")
+    names = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
+    visuals = {name: torch.zeros(1, 3, 8, 8) for name in names}
+    exact = ExactResults(options(tmp_path))
+    for first, second, expected in (("deep.tif", "shallow.png", names[:3]), ("shallow.png", "deep.tif", names[3:])):
+        files = exact({"A": str(tmp_path / first), "B": str(tmp_path / second)}, visuals)
+        assert {name: file.suffix for name, file in files.items()} == dict.fromkeys(expected, ".tif")
+
+
+def test_ranges_of_two_domains_stay_with_their_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", noise(8, 8, 1, np.int16))
+    tifffile.imwrite(tmp_path / "b.tif", noise(8, 8, 1, np.uint16))
+    exact = ExactResults(options(tmp_path, input_nc=1, output_nc=1, value_range_A="-1000,1000", value_range_B="0,4095"))
+    paths = {"A": str(tmp_path / "a.npy"), "B": str(tmp_path / "b.tif")}
+    found = {}
+    for name, file in exact(paths, {name: torch.ones(1, 1, 8, 8) for name in ("real_A", "fake_B", "real_B")}).items():
+        file.write(tmp_path / f"{name}{file.suffix}")
+        pixels = read_array(str(tmp_path / f"{name}{file.suffix}")).pixels
+        found[name] = (file.suffix, str(pixels.dtype), int(pixels.max()))
+    assert found == {
+        "real_A": (".npy", "int16", 1000),
+        "fake_B": (".npy", "int16", 4095),
+        "real_B": (".tif", "uint16", 4095),
+    }
