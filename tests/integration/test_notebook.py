@@ -29,7 +29,7 @@ def test_the_notebook_trains_tests_and_translates(tmp_path: Path, monkeypatch: p
     for name, value in SHORT.items():
         settings.source, count = re.subn(rf"^{name} = [^#]*", f"{name} = {value!r}  ", settings.source, flags=re.MULTILINE)
         assert count == 1
-    nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(project)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(project / "notebooks")}}).execute()
 
     *_, evaluation, grid, own = (cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     assert "PSNR" in "".join(output.get("text", "") for output in evaluation)
