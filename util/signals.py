@@ -71,8 +71,8 @@ GROUP_TIMEOUT = 20.0  # a process that stops alone breaks the step of the others
 class DeferredInterrupt:
     """Context manager that defers a stop signal until `raise_if_requested`, because a step must not end in the middle.
 
-    A second Ctrl-C raises at once, unless `ignore_repeats`. Any other further signal is ignored. It must be entered in the
-    main thread.
+    A second Ctrl-C raises at once, unless `ignore_repeats` or the exception of the first is on its way. Any other further
+    signal is ignored. It must be entered in the main thread.
 
     Args:
         ignore_repeats: ignore a second Ctrl-C as well. Each process of a group receives several.
@@ -80,7 +80,7 @@ class DeferredInterrupt:
 
     Attributes:
         requested: a stop signal has arrived.
-        forced: a second Ctrl-C has interrupted the step.
+        forced: a second Ctrl-C has arrived before the end.
     """
 
     def __init__(self, ignore_repeats: bool = False, announces: bool = False) -> None:
@@ -88,6 +88,7 @@ class DeferredInterrupt:
         self.ignore_repeats = ignore_repeats
         self.requested = False
         self.forced = False
+        self._is_raised = False
         self._number: int = signal.SIGINT
         self._requested_at = 0.0
         self._timeout = GROUP_TIMEOUT if ignore_repeats else TIMEOUT
@@ -117,6 +118,7 @@ class DeferredInterrupt:
 
     def stop(self) -> NoReturn:
         """Raise as `raise_if_requested`, even if only another process has received a signal."""
+        self._is_raised = True
         raise KeyboardInterrupt if self._number == signal.SIGINT else Terminated(self._number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -127,7 +129,8 @@ class DeferredInterrupt:
                 self._announce()
         elif self._ctrl_c_count > 1 and number == signal.SIGINT and not self.ignore_repeats:
             self.forced = True
-            self.stop()
+            if not self._is_raised:  # generators are being closed then, in which Python prints exceptions and ignores them
+                self.stop()
 
     def _announce(self) -> None:
         """Print what the signal does. Write to the file itself: the signal may interrupt a print."""

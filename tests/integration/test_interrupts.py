@@ -44,6 +44,19 @@ def test_a_second_interrupt_does_not_wait() -> None:
     assert not done
 
 
+def test_a_second_interrupt_does_not_disturb_the_end() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupt() as interrupt:
+        press_ctrl_c()
+        try:
+            interrupt.raise_if_requested()
+        finally:
+            press_ctrl_c()
+            done = True
+    assert done
+    assert interrupt.forced
+
+
 def test_more_interrupts_are_ignored_where_several_processes_are_asked_again_and_again() -> None:
     done = False
     with pytest.raises(KeyboardInterrupt), DeferredInterrupt(ignore_repeats=True) as interrupt:
