@@ -11,7 +11,7 @@ from data import ImageDataLoader
 from data.domain_folder import DATAROOT_FLAGS, describe_roots, has_own_folders
 from data.geometry import describe_training_geometry
 from models.base_model import BaseModel
-from options.saved_options import RUNTIME_ONLY, TEXT, describe_options, describe_test_geometry
+from options.saved_options import NOT_RESTORED, TEXT, describe_options, describe_test_geometry
 from util.channel_view import ChannelView
 from util.runtime.checkpoint import STATE_FILE
 from util.runtime.device import describe_device
@@ -120,7 +120,7 @@ def print_entry(label: str, text: str) -> None:
 def resume_command(opt: Namespace) -> str:
     """Return the command that resumes the run on the same machine, with the options that are not saved with it."""
     return _command(
-        "train", ["--continue_train", "--name", opt.name, *format_flags(opt, opt.explicit & RUNTIME_ONLY - START)]
+        "train", ["--continue_train", "--name", opt.name, *format_flags(opt, opt.explicit & NOT_RESTORED - START)]
     )
 
 

@@ -34,16 +34,16 @@ VALUE_RANGES = ("value_range", "value_range_A", "value_range_B")
 INTERNAL = ("explicit", "isTrain")  # attributes that are not options
 PROGRAM = "program"  # version of the program that saved the options
 GEOMETRY = ("preprocess", "load_size", "crop_size")
-# Options that may differ when a run resumes: they do not change what is computed, or say how to resume.
-RUNTIME_ONLY = frozenset(
+# Options that a resumed run does not take over: they say how to resume, or belong to the machine or to one command.
+NOT_RESTORED = frozenset(
     [
         *("continue_train", "overwrite", "epoch", "epoch_count", "pretrained_name", "pretrained_G"),
         *("name", "suffix", "checkpoints_dir"),
-        *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label"),
-        *("print_freq", "update_html_freq", "no_html", "open"),
-        *logger_option_names(),
+        *("gpu_ids", "num_threads", "prefetch_factor", "cache", "verbose", "easy_label", "open"),
     ]
 )
+# Options that may differ when a run resumes: they do not change what is computed.
+RUNTIME_ONLY = NOT_RESTORED | {"print_freq", "update_html_freq", "no_html"} | logger_option_names()
 
 
 def describe_options(opt: Namespace) -> str:
@@ -121,7 +121,7 @@ def inferred_architecture_args(opt: Namespace) -> list[str]:
 def parse_training(arguments: Sequence[str]) -> Namespace:
     """Parse the command line of train.py. With --continue_train, options that it lacks are those saved with the run.
 
-    Options in RUNTIME_ONLY are not restored, and with --pretrained_name none is. `explicit` in the result contains the
+    Options in NOT_RESTORED are not restored, and with --pretrained_name none is. `explicit` in the result contains the
     options that were set when the run started, or are set now.
 
     Raises:
@@ -138,7 +138,7 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
     method_args = _saved_args(requested, methods, saved)
     parser = TrainOptions().parser([*method_args, *arguments])
     typed = explicit_options(parser, arguments)
-    kept = RUNTIME_ONLY | {"help"} | (set() if typed.isdisjoint(DATAROOT_FLAGS) else set(DATAROOT_FLAGS))
+    kept = NOT_RESTORED | {"help"} | (set() if typed.isdisjoint(DATAROOT_FLAGS) else set(DATAROOT_FLAGS))
     restored = [action for action in parser._actions if action.dest not in kept]
     opt = TrainOptions().parse([*_saved_args(requested, restored, saved), *arguments])
     opt.explicit = typed | _saved_explicit(requested) & {action.dest for action in restored}
