@@ -7,7 +7,7 @@ from util.openmp import configure_openmp
 from util.signals import quiet_sigint_during_import
 
 NOTICE = "importing PyTorch ..."
-EXITS_AT_ONCE = {"-h", "--help", "--version"}
+PRINTS_ONLY = {"-h", "--help", "--version"}  # often into a pager, which shares the terminal
 
 _notice_shown = False
 
@@ -18,7 +18,8 @@ def prepare_import() -> None:
     quiet_sigint_during_import()
     configure_openmp()
     is_first_process = os.environ.get("RANK", "0") == "0"  # torchrun sets it
-    if sys.stderr is not None and sys.stderr.isatty() and is_first_process and EXITS_AT_ONCE.isdisjoint(sys.argv):
+    streams = [sys.stderr] if PRINTS_ONLY.isdisjoint(sys.argv) else [sys.stderr, sys.stdout]
+    if is_first_process and all(stream is not None and stream.isatty() for stream in streams):
         print(NOTICE, end="", file=sys.stderr, flush=True)
         _notice_shown = True
 
