@@ -46,6 +46,7 @@ from util.cli import configure_stdio
 from util.dir_lock import lock_dir
 from util.errors import UserError, exit_on_user_error
 from util.files import sha256
+from util.html.page import captions
 from util.html.page_record import describe_results
 from util.html.results_page import ResultsPage, remove_leftovers
 from util.images import AsyncImageWriter
@@ -98,13 +99,14 @@ def test(opt: Namespace) -> None:
             results_dir,
             title=opt.easy_label if "easy_label" in opt.explicit else opt.name,
             source_root=Path(dataset.source_folder),
-            facts={"phase": opt.phase, "epoch": opt.epoch}
+            facts={"data": str(dataset.source_folder), "epoch": opt.epoch}
+            | ({} if opt.direction == "AtoB" else {"direction": opt.direction})
             | ({"weights": "moving average"} if opt.ema else {})
             | ({"display": view.describe(opt.output_nc)} if view.changes(opt.output_nc) else {}),
             image_width=opt.display_winsize,
             save_image=(writer := AsyncImageWriter(opt.num_threads)).save,
             record=describe_test(opt, dataset, model),
-            paired=opt.dataset_mode == "aligned",
+            captions=captions(opt.direction[-1], paired=opt.dataset_mode == "aligned"),
         ) as page:
             with writer:
                 results = islice(run_inference(model, dataset), count)

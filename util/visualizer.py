@@ -14,6 +14,7 @@ from util.browser import open_page
 from util.channel_view import ChannelView
 from util.errors import UserError, is_out_of_memory
 from util.html.fixed_samples import FixedSamples, SampleSection
+from util.html.page import captions
 from util.html.training_page import RUNNING, TrainingPage, describe_end
 from util.loggers import create_loggers
 from util.loggers.base import LoggerGroup, TrainingPosition
@@ -121,8 +122,9 @@ class Visualizer:
             facts={
                 "method": opt.CUT_mode if opt.model == "cut" else opt.model,
                 "data": f"{roots}, {images_per_epoch} images per epoch",
+                **({} if opt.direction == "AtoB" else {"direction": opt.direction}),
             },
-            paired=opt.dataset_mode == "aligned",
+            captions=captions(opt.direction[-1], paired=opt.dataset_mode == "aligned"),
         )
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ from hostile_files import HOSTILE_NAMES
 from page_reader import Page, facts_of, linked_file, read_page
 from PIL import Image
 
+from util.html.page import captions as page_captions
 from util.html.results_page import ResultsPage
 from util.html.training_page import TrainingPage
 
@@ -249,13 +250,18 @@ def test_the_training_page_exists_before_the_first_images_and_reloads_until_the_
 
 
 def test_the_real_image_of_a_pair_is_the_ground_truth(tmp_path) -> None:
-    page = TrainingPage(tmp_path / "web", "maps", 1, 2, paired=True)
+    page = TrainingPage(tmp_path / "web", "maps", 1, 2, captions=page_captions(paired=True))
     update(page, 1)
-    results_page = ResultsPage(tmp_path / "results", "maps", Path("/data"), {}, paired=True)
+    results_page = ResultsPage(tmp_path / "results", "maps", Path("/data"), {}, captions=page_captions(paired=True))
     results_page.add("/data/1.jpg", visuals())
     results_page.save()
     for folder in ("web", "results"):
         assert captions(read_page(tmp_path / folder / "index.html"))[2] == ("ground truth", "real_B")
+
+
+def test_captions_name_the_domain_of_the_published_real_b() -> None:
+    backward = page_captions("A")
+    assert (backward["real_B"], backward["fake_A"]) == ("a real A (unpaired)", "translation to B")
 
 
 def test_an_epoch_has_one_row_with_its_latest_images(tmp_path) -> None:

@@ -12,7 +12,7 @@ from dominate import tags
 from torch import Tensor, nn
 
 from util.channel_view import ChannelView
-from util.html.page import PageImage, caption_of, cards, image_row
+from util.html.page import CAPTIONS, PageImage, cards, image_row
 from util.images import save_image
 from util.runtime.ema import EMA_SUFFIX
 from util.runtime.rng import fork_rng_seeded
@@ -122,10 +122,10 @@ class SampleSection:
 
     def _images(self, number: int, epochs: list[int]) -> list[PageImage]:
         height, width = list(self.samples.images.values())[number - 1].shape[2:]
-        images = [PageImage("real_A", f"{self.folder}/input_{number}.png", width, height, caption=caption_of("real_A"))]
+        images = [PageImage("real_A", f"{self.folder}/input_{number}.png", width, height, caption=CAPTIONS["real_A"])]
         for name in self.samples.generators if epochs else ():
             is_average = name.endswith(EMA_SUFFIX)
-            visual, caption = (name, "moving average") if is_average else ("fake_B", caption_of("fake_B"))
+            visual, caption = (name, "moving average") if is_average else ("fake_B", CAPTIONS["fake_B"])
             images.append(PageImage(visual, self._file(epochs[-1], number, name), width, height, caption=caption))
         return images
 

@@ -66,6 +66,7 @@ function filter(main) {
     byId("count").value = `${shown.length} of ${cards.length}`;
   };
   byId("filter").oninput = apply;
+  byId("filter").hidden = byId("count").hidden = !cards.length;
   apply(); // a reloaded page keeps the filter text
   return () => shown;
 }

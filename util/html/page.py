@@ -28,17 +28,6 @@ PIXELATE_BELOW = 128  # pixels; a smaller image is enlarged without blur
 MAX_COLUMNS = 4  # images side by side in a row
 # Seconds after which the script loads the page of a running program again, and a browser without scripts does.
 RELOAD_SECONDS, RELOAD_SECONDS_WITHOUT_SCRIPT = 15, 60
-# Published names of images in plain words. Other names are shown as they are.
-CAPTIONS = {
-    "real_A": "input",
-    "fake_B": "translation",
-    "real_B": "a real B (unpaired)",
-    "idt_A": "identity",
-    "idt_B": "identity",
-    "rec_A": "input, there and back",
-    "fake_A": "translation to A",
-    "rec_B": "B, there and back",
-}
 
 
 @dataclass(frozen=True)
@@ -81,9 +70,27 @@ class dialog(tags.html_tag):  # noqa: N801
     """HTML element `<dialog>`, which dominate lacks."""
 
 
-def caption_of(visual: str, paired: bool = False) -> str | None:
-    """Return the caption of an image by its published name. `paired`: the real B is the ground truth of the input."""
-    return "ground truth" if paired and visual == "real_B" else CAPTIONS.get(visual)
+def captions(target: str = "B", paired: bool = False) -> dict[str, str]:
+    """Return captions in plain words by the published names of images. Other names are shown as they are.
+
+    Args:
+        target: domain of the translations. The published names call it B also with --direction BtoA.
+        paired: the real image is the ground truth of the input.
+    """
+    source = "A" if target == "B" else "B"
+    return {
+        "real_A": "input",
+        "fake_B": "translation",
+        "real_B": "ground truth" if paired else f"a real {target} (unpaired)",
+        "idt_A": "identity",
+        "idt_B": "identity",
+        "rec_A": "input, there and back",
+        "fake_A": f"translation to {source}",
+        "rec_B": f"{target}, there and back",
+    }
+
+
+CAPTIONS = captions()
 
 
 def image_row(heading: str, images: Sequence[PageImage]) -> str:

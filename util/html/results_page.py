@@ -15,7 +15,7 @@ import torch
 
 from util.channel_view import ChannelView
 from util.files import hidden_temp_path, replace, sha256, stale_temp_files
-from util.html.page import PageImage, caption_of, image_row, write_page
+from util.html.page import CAPTIONS, PageImage, image_row, write_page
 from util.html.page_record import IMAGES, PAGE, RECORD, linked_images
 from util.images import save_image
 from util.pairs import portable_folder, portable_name
@@ -93,7 +93,7 @@ class ResultsPage:
         image_width: approximate displayed width of an image in pixels.
         save_image: saves an image to a file, now or later, but before `save` is called.
         record: what `page.json` says about the test; sizes, counts and inputs are added. None: no `page.json`.
-        paired: the real B is the ground truth of its input.
+        captions: captions of images by their published names; by default `page.CAPTIONS`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ResultsPage:
         image_width: int = 256,
         save_image: Callable[[torch.Tensor, Path], None] = save_image,
         record: Mapping[str, Any] | None = None,
-        paired: bool = False,
+        captions: Mapping[str, str] = CAPTIONS,
     ) -> None:
         self.directory = directory
         self.title = title
@@ -113,7 +113,7 @@ class ResultsPage:
         self.image_width = image_width
         self.save_image = save_image
         self.record = record
-        self.paired = paired
+        self.captions = captions
         self.namer = OutputNamer(source_root)
         self.rows: list[str] = []
         self.files: set[str] = set()
@@ -157,7 +157,7 @@ class ResultsPage:
                 tensor = (view or ChannelView()).tensor(tensor)
             self.save_image(tensor, self._stage / file)
             self.files.add(file)
-            caption = caption_of(visual, self.paired)
+            caption = self.captions.get(visual)
             images.append(PageImage(visual, file, tensor.shape[3], tensor.shape[2], exact_file, caption))
         self.rows.append(image_row(self.namer.label(source_path), images))
         self.most_visuals = max(self.most_visuals, len(images))

@@ -12,7 +12,7 @@ from PIL import Image
 from util.errors import DivergedError
 from util.html.charts import run_charts
 from util.html.fixed_samples import SampleSection
-from util.html.page import CAPTIONS, PageImage, RunStatus, caption_of, charts_section, image_row, write_page
+from util.html.page import CAPTIONS, PageImage, RunStatus, charts_section, image_row, write_page
 from util.images import save_image, tensor2im
 from util.train_log import Row
 
@@ -36,7 +36,7 @@ class TrainingPage:
         image_width: approximate displayed width of an image in pixels.
         facts: names and values shown under the title, after those that every update has.
         samples: section of the fixed samples; None: there are none.
-        paired: the images of B are the ground truth of those of A.
+        captions: captions of images by their published names, in the order of the images.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class TrainingPage:
         image_width: int = 256,
         facts: Mapping[str, str] | None = None,
         samples: SampleSection | None = None,
-        paired: bool = False,
+        captions: Mapping[str, str] = CAPTIONS,
     ) -> None:
         self.web_dir = web_dir
         self.path = web_dir / "index.html"
@@ -58,9 +58,9 @@ class TrainingPage:
         self.image_width = image_width
         self.facts = facts or {}
         self.samples = samples
-        self.paired = paired
+        self.captions = captions
         self.has_images = False  # of this start of the run
-        self.visuals = tuple(CAPTIONS)
+        self.visuals = tuple(captions)
         self.image_rows = self._earlier_rows()
         self._written_at: float | None = None
         self._longest_gap = self._cost = 0.0  # seconds
@@ -125,7 +125,7 @@ class TrainingPage:
         self._cost = self._written_at - started
 
     def _image(self, visual: str, file: str, width: int, height: int) -> PageImage:
-        return PageImage(visual, file, width, height, caption=caption_of(visual, self.paired))
+        return PageImage(visual, file, width, height, caption=self.captions.get(visual))
 
     def _earlier_rows(self) -> dict[int, str]:
         """Return the rows of the epochs before the first one from the images on disk, in the order of `visuals`."""
