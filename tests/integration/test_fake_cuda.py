@@ -1,7 +1,8 @@
-"""Training steps on a fake GPU: devices, waits, CPU-only layers, and the number of operations of a step.
+"""Training steps on a fake GPU: devices, waits, CPU-only layers, and the number of kernels of a step.
 
 The last is a budget, because a step at batch size 1 is bound by kernel launches. tests/integration/launch_budget.json holds
-the ATen operations of a step of each method at the published size. If a change needs more, state why and raise the budget.
+the kernels of a step of each method at the published size, as `StepCheck` counts them. If a change needs more, state why and
+raise the budget.
 """
 
 import json
