@@ -30,9 +30,11 @@ class InstanceNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if on_gpu(features.device):
-            if torch.compiler.is_compiling() or not features.requires_grad:
+            if torch.compiler.is_compiling():
                 return torch.instance_norm(features, None, None, None, None, True, 0.0, self.eps, False)
-            return _GPUInstanceNorm.apply(features, self.eps)
+            if features.requires_grad:
+                return _GPUInstanceNorm.apply(features, self.eps)
+            return _gpu_norm(features.contiguous(), self.eps)[0]
         return F.group_norm(features, self.channels, eps=self.eps)
 
     def fused_relu(self, features: Tensor) -> Tensor:
@@ -60,14 +62,7 @@ class _GPUInstanceNorm(Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, eps: float) -> Tensor:
         features = features.contiguous()
-        normalized = torch.empty_like(features)
-        statistics = [features.new_empty(0, dtype=torch.promote_types(features.dtype, torch.float32)) for _ in range(2)]
-        _, mean, rstd = torch.ops.aten.native_batch_norm.out(
-            *(_as_rows(features), None, None, None, None, True, 0.0, eps),
-            out=_as_rows(normalized),
-            save_mean=statistics[0],
-            save_invstd=statistics[1],
-        )
+        normalized, mean, rstd = _gpu_norm(features, eps)
         ctx.save_for_backward(features, mean, rstd)
         ctx.eps = eps
         return normalized
@@ -109,6 +104,17 @@ class _NormReLU(Function):
 def _as_rows(features: Tensor) -> Tensor:
     """View (N, C, H, W) as one image of N * C channels."""
     return features.flatten(0, 1)[None]
+
+
+def _gpu_norm(features: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the normalized features, and mean and 1 / standard deviation of every channel of every image.
+
+    These are the operations of `nn.SyncBatchNorm`. Other batch norms launch a third kernel, for the square root.
+    """
+    normalized = torch.empty_like(features)
+    mean, rstd = torch.batch_norm_stats(_as_rows(features), eps)
+    torch.batch_norm_elemt(_as_rows(features), None, None, mean, rstd, eps, out=_as_rows(normalized))
+    return normalized, mean, rstd
 
 
 def _gpu_norm_backward(gradient: Tensor, features: Tensor, mean: Tensor, rstd: Tensor, eps: float) -> Tensor:

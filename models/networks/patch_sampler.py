@@ -6,6 +6,7 @@ A patch is one position of a feature map. Its id is the row-major index into H*W
 On a GPU, all layers and all sources are processed at once (see `on_gpu`).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.runtime.device import on_gpu
+
+# `torch.topk` launches one kernel for at most 200 rows of this length.
+TOPK_CHUNK = 4096
 
 
 def sample_patch_ids(features: Tensor, num_patches: int, generator: torch.Generator) -> Tensor:
@@ -35,16 +39,29 @@ def sample_patch_ids_at_once(
     sampled = [layer for layer, size in enumerate(sizes) if size > num_patches]
     patch_ids = {}
     if sampled:
-        shape = (len(sampled), num_sources, max(sizes))
+        shape = (len(sampled), num_sources, math.ceil(max(sizes) / TOPK_CHUNK), min(max(sizes), TOPK_CHUNK))
         largest = torch.iinfo(torch.int32).max
         keys = torch.randint(largest, shape, dtype=torch.int32, generator=generator, device=generator.device)
-        for row, layer in enumerate(sampled):
-            keys[row, :, sizes[layer] :].fill_(-1)
-        patch_ids = dict(zip(sampled, keys.topk(num_patches, sorted=False).indices.unbind(), strict=True))
+        for layer, layer_keys in zip(sampled, keys.flatten(2), strict=True):
+            layer_keys[:, sizes[layer] :].fill_(-1)
+        patch_ids = dict(zip(sampled, largest_ids(keys, num_patches).unbind(), strict=True))
     return [
         patch_ids[layer] if layer in patch_ids else torch.arange(size, device=generator.device).expand(num_sources, -1)
         for layer, size in enumerate(sizes)
     ]
+
+
+def largest_ids(keys: Tensor, count: int) -> Tensor:
+    """Return the positions of the `count` largest keys of each row (..., chunks, length), as ids of the flattened row.
+
+    The second round selects from the largest keys of every chunk. One `torch.topk` of whole rows launches 21 kernels.
+    """
+    chunks, length = keys.shape[-2:]
+    candidates, ids = keys.topk(min(count, length), sorted=False)
+    if chunks == 1:
+        return ids.squeeze(-2)
+    ids += torch.arange(0, chunks * length, length, device=keys.device)[:, None]
+    return ids.flatten(-2).gather(-1, candidates.flatten(-2).topk(count, sorted=False).indices)
 
 
 def gather_positions(features: Tensor, ids: Tensor) -> Tensor:

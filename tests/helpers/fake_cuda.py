@@ -72,6 +72,20 @@ SEVERAL_KERNELS = {
 }
 
 
+# Operations whose results PyTorch cannot predict for fake tensors.
+shapes_of_results = torch.library.Library("aten", "IMPL", "Meta")
+
+
+def norm_stats(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return tensors like the mean and 1 / standard deviation of every channel."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    return features.new_empty(features.shape[1], dtype=dtype), features.new_empty(features.shape[1], dtype=dtype)
+
+
+shapes_of_results.impl("batch_norm_stats", norm_stats)
+shapes_of_results.impl("batch_norm_elemt.out", lambda *_, out: out)
+
+
 class GPUError(Exception):
     """An operation that fails on a GPU, or lets the program wait for it."""
 

@@ -10,12 +10,24 @@ from torch import Tensor, nn
 
 from models.networks import patch_sampler
 from models.networks.layers import InstanceNorm, conv_before_norm
-from models.networks.patch_sampler import gather_positions, sample_patch_ids_at_once
+from models.networks.patch_sampler import gather_positions, largest_ids, sample_patch_ids_at_once
 from models.networks.winograd import Conv3x3
 from models.performance import fill_missing_gradients
 
 STEPS = [case for case in find_cases([OWN_GOLDEN, SHARED_GOLDEN]) if case.info["kind"] == "training_steps"]
 USERS_OF_ON_GPU = ("networks.layers", "networks.patch_sampler", "losses.patch_nce", "performance")
+
+
+def norm_stats(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Replace `torch.batch_norm_stats`, which PyTorch has for GPUs only."""
+    variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
+    return mean, (variance + eps).rsqrt()
+
+
+def norm_elemt(features: Tensor, _weight: None, _bias: None, mean: Tensor, rstd: Tensor, _eps: float, out: Tensor) -> None:
+    """Replace `torch.batch_norm_elemt`, which PyTorch has for GPUs only."""
+    mean, rstd = (statistic.view(1, -1, 1, 1) for statistic in (mean, rstd))
+    torch.mul(features - mean, rstd, out=out)
 
 
 @pytest.fixture
@@ -30,6 +42,8 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in USERS_OF_ON_GPU:
         monkeypatch.setattr(f"models.{module}.on_gpu", lambda device: True)
     monkeypatch.setattr(patch_sampler, "sample_patch_ids_at_once", sample)
+    monkeypatch.setattr(torch, "batch_norm_stats", norm_stats)
+    monkeypatch.setattr(torch, "batch_norm_elemt", norm_elemt)
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -128,7 +142,9 @@ def test_missing_gradients_are_filled_with_the_same_zeros() -> None:
 
 
 class TestPatchIds:
-    def test_are_distinct_and_cover_the_map(self) -> None:
+    @pytest.mark.parametrize("chunk", [64, 11])
+    def test_are_distinct_and_cover_the_map(self, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(patch_sampler, "TOPK_CHUNK", chunk)
         rng = torch.Generator().manual_seed(0)
         seen: list[set[int]] = [set(), set(), set()]
         for _ in range(60):
@@ -138,6 +154,11 @@ class TestPatchIds:
                 assert all(len(set(row)) == len(row) for row in ids.tolist())
                 values.update(ids.flatten().tolist())
         assert seen == [set(range(64)), set(range(20)), set(range(5))]
+
+    def test_are_those_of_the_largest_keys(self) -> None:
+        keys = torch.randperm(2 * 3 * 40, generator=torch.Generator().manual_seed(0)).view(2, 3, 5, 8)
+        found, expected = largest_ids(keys, 12), keys.flatten(2).topk(12).indices
+        assert torch.equal(found.sort().values, expected.sort().values)
 
     def test_differ_between_sources_and_layers(self) -> None:
         first, second = sample_patch_ids_at_once([4096, 4096], 16, 2, torch.Generator().manual_seed(0))
