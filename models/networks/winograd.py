@@ -1,9 +1,9 @@
 """3x3 convolutions by Winograd's minimal filtering, with a quarter of the multiplications.
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), F(4x4, 3x3): feature maps are cut into 6x6 tiles
-that overlap by 2, and each tile gives 4x4 results. With small matrices B, G and A for both axes at once,
+that overlap by 2, and each tile gives 4x4 results. With small matrices B, G and A,
 
-    results = A [(G kernel) * (B tile)],
+    results = A [(G kernel G^T) * (B tile B^T)] A^T,
 
 where * is an elementwise product summed over the channels: one matrix product for each of the 36 elements of a tile. The
 gradients are the adjoints of the same products. cuDNN has this algorithm, PyTorch's CPU backend does not.
@@ -60,7 +60,7 @@ class Conv3x3(nn.Conv2d):
 
 
 class Transforms(NamedTuple):
-    """B, G and A for both axes at once, acting on flattened tiles, kernels and results: (36, 36), (36, 9) and (16, 36)."""
+    """B, G and A along one axis: (6, 6), (6, 3) and (4, 6)."""
 
     tile: Tensor
     kernel: Tensor
@@ -78,7 +78,7 @@ def transforms(dtype: torch.dtype) -> Transforms:
     scale = [np.prod([point - other for other in roots]) for point, roots in zip(POINTS, others, strict=True)]
     kernel = np.vstack((np.vander(POINTS, KERNEL, increasing=True) / np.array(scale)[:, None], np.eye(KERNEL)[-1]))
     result = np.vstack((np.vander(POINTS, OUT, increasing=True), np.eye(OUT)[-1])).T
-    return Transforms(*(torch.from_numpy(np.kron(matrix, matrix)).to(dtype) for matrix in (tile, kernel, result)))
+    return Transforms(*(torch.from_numpy(matrix).to(dtype) for matrix in (tile, kernel, result)))
 
 
 class _WinogradConvolution(Function):
@@ -87,15 +87,14 @@ class _WinogradConvolution(Function):
         ctx.save_for_backward(features, weight)
         ctx.has_bias, ctx.padding = bias is not None, padding
         matrices = transforms(features.dtype)
-        kernels = _transform_kernels(weight, matrices)
+        kernels = _transform_kernels(weight, matrices.kernel)
 
         height, width = (side + 2 * padding - KERNEL + 1 for side in features.shape[2:])
         output = features.new_empty(len(features), len(weight), height, width)
-        for chunk in _row_chunks(features.shape, output.shape, padding):
-            results = torch.bmm(kernels, _transform_tiles(chunk.padded_rows(features), matrices))
-            results = (matrices.result @ results.flatten(1)).unflatten(0, (OUT, OUT))
-            grid = _tile_view(output[:, :, chunk.results])
-            grid.copy_(results.view(grid.shape))
+        for chunk in _chunks(features.shape, output.shape, padding):
+            results = torch.bmm(kernels, _transform_tiles(chunk.padded(features), matrices.tile))
+            grid = _tile_view(output[chunk.results])
+            grid.copy_(_transform_both_axes(matrices.result, results).view(grid.shape))
         return output if bias is None else output.add_(bias[:, None, None])
 
     @staticmethod
@@ -103,38 +102,44 @@ class _WinogradConvolution(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         features, weight = ctx.saved_tensors
         matrices = transforms(features.dtype)
-        kernels = _transform_kernels(weight, matrices)
+        kernels = _transform_kernels(weight, matrices.kernel)
 
-        kernels_gradient: Tensor | None = None
+        kernels_gradient = torch.zeros_like(kernels)
         features_gradient = torch.zeros_like(features)
-        for chunk in _row_chunks(features.shape, gradient.shape, ctx.padding):
-            source = chunk.padded_rows(features)
-            results = matrices.result.T @ _tile_view(gradient[:, :, chunk.results]).reshape(OUT * OUT, -1)
-            results = results.unflatten(1, (len(weight), -1))
-            partial = torch.bmm(results, _transform_tiles(source, matrices).transpose(1, 2))
-            kernels_gradient = partial if kernels_gradient is None else kernels_gradient.add_(partial)
-            tiles = matrices.tile.T @ torch.bmm(kernels.transpose(1, 2), results).flatten(1)
+        for chunk in _chunks(features.shape, gradient.shape, ctx.padding):
+            source = chunk.padded(features)
+            results = _transform_tiles(gradient[chunk.results], matrices.result.T)
+            kernels_gradient.baddbmm_(results, _transform_tiles(source, matrices.tile).transpose(1, 2))
+            tiles = _transform_both_axes(matrices.tile.T, torch.bmm(kernels.transpose(1, 2), results))
             chunk.accumulate(features_gradient, _scatter_add_tiles(tiles, source.shape))
-        assert kernels_gradient is not None  # there is at least one chunk
-        weight_gradient = (matrices.kernel.T @ kernels_gradient.flatten(1)).T.reshape(weight.shape)
+        weight_gradient = torch.kron(matrices.kernel, matrices.kernel).T @ kernels_gradient.flatten(1)
         bias_gradient = gradient.sum((0, 2, 3)) if ctx.has_bias else None
-        return features_gradient, weight_gradient, bias_gradient, None
+        return features_gradient, weight_gradient.T.reshape(weight.shape), bias_gradient, None
 
 
-def _transform_kernels(weight: Tensor, matrices: Transforms) -> Tensor:
+def _transform_kernels(weight: Tensor, matrix: Tensor) -> Tensor:
     """Transform kernels (C', C, 3, 3) to (36, C', C)."""
-    return (matrices.kernel @ weight.flatten(2).flatten(0, 1).T).unflatten(1, weight.shape[:2])
+    return (torch.kron(matrix, matrix) @ weight.flatten(2).flatten(0, 1).T).unflatten(1, weight.shape[:2])
 
 
-def _transform_tiles(features: Tensor, matrices: Transforms) -> Tensor:
-    """Cut feature maps (N, C, H, W) into tiles and transform them to (36, C, tiles)."""
-    rows = features.unfold(2, TILE, OUT).permute(4, 1, 0, 2, 3).contiguous()  # two steps take half the time of one
-    tiles = rows.unfold(4, TILE, OUT).permute(0, 5, 1, 2, 3, 4)
-    return (matrices.tile @ tiles.reshape(TILE**2, -1)).unflatten(1, (features.shape[1], -1))
+def _transform_tiles(maps: Tensor, matrix: Tensor) -> Tensor:
+    """Cut maps (N, C, H, W) into tiles, a step of 4 apart, and transform them by `matrix` (6, side) to (36, C, tiles).
+
+    A convolution of each channel with stride 4 does both at once.
+    """
+    kernels = torch.kron(matrix, matrix).view(-1, 1, matrix.shape[1], matrix.shape[1])
+    tiles = F.conv2d(maps.flatten(0, 1)[:, None], kernels, stride=OUT)
+    return tiles.unflatten(0, maps.shape[:2]).permute(2, 1, 0, 3, 4).flatten(2)
+
+
+def _transform_both_axes(matrix: Tensor, tiles: Tensor) -> Tensor:
+    """Transform tiles (36, C, tiles) by `matrix` (side, 6) along both axes to (side, side, C * tiles)."""
+    rows = (matrix @ tiles.reshape(TILE, -1)).view(len(matrix), TILE, -1)
+    return torch.matmul(matrix, rows)
 
 
 def _scatter_add_tiles(tiles: Tensor, shape: torch.Size) -> Tensor:
-    """Put tiles (36, C * tiles) in their places, added up where they overlap: (N, C, H, W) = `shape`."""
+    """Put tiles (6, 6, C * tiles) in their places, added up where they overlap: (N, C, H, W) = `shape`."""
     batch, channels, height, width = shape
     rows, columns = (height - KERNEL + 1) // OUT, (width - KERNEL + 1) // OUT
     tiles = tiles.view(TILE, TILE, channels, batch, rows, columns)
@@ -151,34 +156,37 @@ def _tile_view(results: Tensor) -> Tensor:
     return results.unflatten(3, (-1, OUT)).unflatten(2, (-1, OUT)).permute(3, 5, 1, 0, 2, 4)
 
 
-class RowChunk(NamedTuple):
-    """Rows of the results, the rows of the features (N, C, H, W) that they depend on, and the zero padding around those.
+class Chunk(NamedTuple):
+    """Images and rows of the results, those of the features (N, C, H, W) that they depend on, and zero padding.
 
-    The padding is in the order of `F.pad`: left, right, above, below.
+    The slices are indices of the first three axes. The padding is in the order of `F.pad`: left, right, above, below.
     """
 
-    results: slice
-    features: slice
+    results: tuple[slice, slice, slice]
+    features: tuple[slice, slice, slice]
     padding: tuple[int, int, int, int]
 
-    def padded_rows(self, features: Tensor) -> Tensor:
+    def padded(self, features: Tensor) -> Tensor:
         """Return the padded rows of the features."""
-        rows = features[:, :, self.features]
+        rows = features[self.features]
         return F.pad(rows, self.padding) if any(self.padding) else rows
 
     def accumulate(self, gradient: Tensor, partial: Tensor) -> None:
         """Add the gradient of the padded rows to the gradient of the features, without the padding."""
         left, _, above, _ = self.padding
-        rows = gradient[:, :, self.features]
+        rows = gradient[self.features]
         rows += partial[:, :, above : above + rows.shape[2], left : left + rows.shape[3]]
 
 
-def _row_chunks(features: torch.Size, results: torch.Size, padding: int) -> Iterator[RowChunk]:
+def _chunks(features: torch.Size, results: torch.Size, padding: int) -> Iterator[Chunk]:
     """Yield chunks of some `CHUNK_TILES` tiles for features and results of these shapes, (N, C, H, W)."""
     batch, _, height, width = results
-    rows = OUT * max(1, CHUNK_TILES * OUT // (width * batch))
-    for top in range(0, height, rows):
+    images = max(1, CHUNK_TILES * OUT**2 // (height * width))
+    rows = OUT * max(1, CHUNK_TILES * OUT // width)
+    for first_image, top in product(range(0, batch, images), range(0, height, rows)):
+        chosen = slice(first_image, first_image + images), slice(None)
         bottom = min(height, top + rows)
         first, last = top - padding, bottom + KERNEL - 1 - padding
         inside = slice(max(first, 0), min(last, features[2]))
-        yield RowChunk(slice(top, bottom), inside, (padding, padding, inside.start - first, last - inside.stop))
+        margins = (padding, padding, inside.start - first, last - inside.stop)
+        yield Chunk((*chosen, slice(top, bottom)), (*chosen, inside), margins)
