@@ -5,7 +5,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from textwrap import wrap
 
 from data import ImageDataLoader
 from data.domain_folder import DATAROOT_FLAGS, describe_roots, has_own_folders
@@ -16,11 +15,12 @@ from util.channel_view import ChannelView
 from util.runtime.checkpoint import STATE_FILE
 from util.runtime.device import describe_device
 from util.runtime.distributed import describe_group
-from util.terminal import print_line
+from util.terminal import print_line, wrap_words
 
 WIDTH = 80  # columns of the narrowest usual terminal
 LABEL = 10  # columns of "networks: "
 MAX_LINES = 3  # of one entry
+MORE = " ..."  # after the last one
 # Not repeated among the options: other entries show them, or they only say what to do with the run.
 SHOWN_ELSEWHERE = {*DATAROOT_FLAGS, "name", "model", "CUT_mode", "load_size", "crop_size", "preprocess", "batch_size"}
 SHOWN_ELSEWHERE |= {"continue_train", "overwrite", "verbose"}
@@ -105,15 +105,10 @@ def describe_training_end(opt: Namespace, run_dir: Path, is_saved: bool, is_fini
 
 def print_entry(label: str, text: str) -> None:
     """Print a labelled text in lines of at most WIDTH columns. Paths are not broken, so that they can be copied."""
-    lines = wrap(
-        text,
-        WIDTH - LABEL,
-        break_long_words=False,
-        break_on_hyphens=False,
-        max_lines=MAX_LINES,
-        placeholder=" ...",
-    )
-    for number, line in enumerate(lines or [""]):
+    lines = wrap_words(text, WIDTH - LABEL)
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [wrap_words(lines[MAX_LINES - 1], WIDTH - LABEL - len(MORE))[0] + MORE]
+    for number, line in enumerate(lines):
         print(f"{'' if number else f'{label}: ':<{LABEL}}{line}")
 
 

@@ -9,6 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from util.startup import prepare_import
+
+    prepare_import()
+
+# isort: split
+
 from data.image_folder import list_images
 from util.browser import open_page
 from util.cli import CLIParser, configure_stdio

@@ -17,6 +17,13 @@ from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from util.startup import prepare_import
+
+    prepare_import()
+
+# isort: split
+
 from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
 from util.metrics.evaluator import METRICS
@@ -148,7 +155,8 @@ def plot(losses: Mapping[str, Group[Curve]], metrics: Mapping[str, Group[MetricC
             panel = figure.add_subplot(rows, min(len(names), PANELS_PER_ROW), position)
             for title, curves in groups.items():
                 for seed, curve in enumerate(curves.get(name, [])):
-                    values, style = (smooth(curve.values), "-") if groups is losses else (curve.values, ".-")
+                    is_line = groups is losses and len(curve.values) > 1
+                    values, style = (smooth(curve.values), "-") if is_line else (curve.values, ".-")
                     panel.plot(curve.images, values, style, color=colors[title], label=None if seed else title)
             panel.set_title(name)
             panel.set_xlabel("images")

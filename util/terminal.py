@@ -1,11 +1,12 @@
 """Lines on a terminal: broken between words, and above a progress bar."""
 
 import os
+import re
 import sys
-from textwrap import fill
 from typing import TextIO
 
 from tqdm import tqdm
+from tqdm.utils import disp_len
 
 DEFAULT_WIDTH = 80  # columns
 
@@ -24,8 +25,27 @@ def break_line(line: str, stream: TextIO) -> str:
     """Return the line, broken between words if `stream` is a terminal and narrower."""
     if not stream.isatty():
         return line
-    width = _width(stream)
-    return fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n  ".join(wrap_words(line, _width(stream), indent=2))
+
+
+def wrap_words(text: str, width: int, indent: int = 0) -> list[str]:
+    """Return lines of at most `width` columns. Words are not broken, so that paths can be copied.
+
+    Unlike textwrap, it counts two columns for a Chinese character.
+
+    Args:
+        text: the words; spaces inside a line are kept.
+        width: columns of a terminal.
+        indent: columns that the caller adds before all lines but the first.
+    """
+    lines = [""]
+    for word in re.findall(r"\s*\S+", text.expandtabs()):
+        before = indent if len(lines) > 1 else 0
+        if lines[-1] and before + disp_len(lines[-1] + word) > width:
+            lines.append(word.lstrip())
+        else:
+            lines[-1] += word
+    return lines
 
 
 def _width(terminal: TextIO) -> int:

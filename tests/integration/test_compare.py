@@ -13,6 +13,7 @@ from page_reader import linked_file, read_page
 from PIL import Image
 from programs import opened_pages, recording_browser
 
+from util.html.comparison_page import write_comparison
 from util.html.results_page import ResultsPage
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/compare.py"
@@ -152,6 +153,17 @@ def test_results_at_other_sizes_are_of_the_same_input(tmp_path: Path) -> None:
     write_results(tmp_path / "y/test_1", photos, 0.0, side=8)
     assert "warning" not in compare(tmp_path, "x/test_1", "y/test_1").stdout
     assert list(rows(tmp_path / "results/comparison/index.html")) == ["a.png"]
+
+
+def test_runs_without_a_common_input_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results(tmp_path / "x", {"a.jpg": 0})
+    results(tmp_path / "y", {"b.jpg": 0})
+    for runs, note in (
+        ("x", ""),
+        ("xy", "warning: no two runs have an input in common. Compare tests of the same images.\n"),
+    ):
+        write_comparison(tmp_path / "index.html", {name: tmp_path / name for name in runs}, {})
+        assert capsys.readouterr().out == note
 
 
 def test_an_incomplete_page_is_an_error(tmp_path: Path) -> None:

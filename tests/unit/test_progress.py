@@ -106,10 +106,13 @@ def test_images_before_a_resume_do_not_count_for_the_rate() -> None:
     assert rates and max(rates) < 1000
 
 
-def test_a_narrow_terminal_cuts_the_bar_instead_of_wrapping_it() -> None:
+@pytest.mark.parametrize(
+    "lines", [("one word after the other is", "printed"), ("馬馬馬馬馬馬馬 馬馬馬馬馬馬馬", "x")], ids=["words", "wide"]
+)
+def test_a_narrow_terminal_cuts_the_bar_instead_of_wrapping_it(lines: tuple[str, str]) -> None:
     """Lines are broken between words."""
-    run = RUN.replace("progress.log_losses", "print_line('one word after the other is printed') #")
-    assert screen(on_terminal(columns=30, run=run))[:-1] == ["one word after the other is", "  printed"] * len(LINES)
+    run = RUN.replace("progress.log_losses", f"print_line({' '.join(lines)!r}) #")
+    assert screen(on_terminal(columns=30, run=run))[:-1] == [lines[0], f"  {lines[1]}"] * len(LINES)
 
 
 def test_files_contain_plain_lines_only(tmp_path) -> None:

@@ -67,6 +67,8 @@ def write_comparison(page: Path, runs: Mapping[str, Path], targets: Mapping[str,
             f"warning: {len(ambiguous)} names, such as {ambiguous[0]}, are those of different inputs. "
             f"Their results are in rows of their own{hidden}."
         )
+    if len(runs) > 1 and all(len(version.results) == 1 for versions in inputs.values() for version in versions):
+        print_line("warning: no two runs have an input in common. Compare tests of the same images.")
     rows = []
     for name, versions in inputs.items():
         for version in versions:
