@@ -44,8 +44,9 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> str:
 
     Return a text about the images, such as "A 120, B 120 images of 256x256"; empty if there are no `files`.
 
-    --input_nc and --output_nc, if not given, are taken over from images that are neither gray nor RGB. Percentiles of
-    --value_range become numbers, which are saved with the run.
+    --input_nc and --output_nc, if not given, are taken over from images that are neither gray nor RGB. Gray images of more
+    than 8 bits are taken over, too, if both domains have them. Percentiles of --value_range become numbers, which are saved
+    with the run.
 
     Args:
         files: the images of each domain, "A" and "B".
@@ -53,9 +54,10 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> str:
         UserError: a value range cannot be computed.
     """
     samples = {domain: _read_some(paths, CHECKED_IMAGES, opt) for domain, paths in files.items()}
+    keeps_gray = _chooses_channels(opt) and all(found and _is_deep_gray(found[0][1]) for found in samples.values())
     for domain, found in samples.items():
         if found:
-            _take_over_channels(opt, domain, *found[0])
+            _take_over_channels(opt, domain, *found[0], keeps_gray)
     _compute_percentiles(opt, files)
     _complete_ranges(opt, samples)
     for domain, found in samples.items():
@@ -86,9 +88,19 @@ def _read_some(paths: Sequence[str], count: int, opt: Namespace) -> list[tuple[s
     return found
 
 
-def _take_over_channels(opt: Namespace, domain: str, path: str, array: ImageArray) -> None:
+def _chooses_channels(opt: Namespace) -> bool:
+    """Return True if neither options nor weights determine the numbers of channels."""
+    is_given = not opt.explicit.isdisjoint({"input_nc", "output_nc"})
+    return not (is_given or any(getattr(opt, name, None) for name in ("continue_train", "pretrained_name", "pretrained_G")))
+
+
+def _is_deep_gray(array: ImageArray) -> bool:
+    return array.bands == 1 and array.pixels.dtype != np.uint8
+
+
+def _take_over_channels(opt: Namespace, domain: str, path: str, array: ImageArray, keeps_gray: bool) -> None:
     name = "input_nc" if (domain == "A") == (opt.direction == "AtoB") else "output_nc"
-    if name in opt.explicit or array.fits(getattr(opt, name)):
+    if name in opt.explicit or array.bands == getattr(opt, name) or (array.fits(getattr(opt, name)) and not keeps_gray):
         return
     setattr(opt, name, array.bands)
     print_line(f"note: --{name} {array.bands}, the number of bands of {path!r}. Set --{name} to use another number.")

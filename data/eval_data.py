@@ -19,7 +19,6 @@ from data.dataset_check import value_range_of
 from data.geometry import describe_geometry, geometry_for_test
 from data.image_files import ExactFormat, ImageFiles, Size
 from data.image_io import ImageError, open_exif_transposed
-from data.image_reader import ReadOptions
 from data.transforms import ImageTooSmallError, Transform, create_transform
 from data.value_range import ValueRange
 from util.channel_view import ChannelView, parse_channels
@@ -79,22 +78,6 @@ def exact_format_of_page(
     text = value_range or (record.get("value_range") or {}).get(visual[-1])
     view = ChannelView(parse_channels(show_channels or record.get("show_channels")))
     return ExactFormat(channels, tuple(view.order(channels)), None if text is None else ValueRange.parse(text))
-
-
-def read_options_of_page(record: Mapping[str, Any], given: Namespace) -> ReadOptions:
-    """Return how test.py read its files, from the record of its page. Options that are `given` take precedence.
-
-    Raises:
-        UserError: the record is damaged.
-    """
-    values = {"tiff_pages": "largest", "max_megapixels": None, "to_srgb": False}  # those of earlier releases
-    for name in values:
-        typed = getattr(given, name)
-        values[name] = record.get(name, values[name]) if typed is None else typed
-    try:
-        return ReadOptions.of(Namespace(**values))
-    except TypeError as error:
-        raise UserError(f"page.json: damaged ({error!r}). Run test.py again.") from None
 
 
 def transform_of_page(record: Mapping[str, Any], channels: int) -> Transform | None:

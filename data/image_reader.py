@@ -1,10 +1,11 @@
 """Reading of a domain's files as its networks take them: any band count and dtype, 8-bit RGB as a PIL image."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -38,10 +39,12 @@ class ReadOptions:
     to_srgb: bool = False
 
     @classmethod
-    def of(cls, opt: Namespace) -> Self:
-        """Return what the options of a program say."""
-        max_pixels = MAX_PIXELS if opt.max_megapixels is None else round(opt.max_megapixels * MEGAPIXEL)
-        return cls(opt.tiff_pages, max_pixels, opt.to_srgb)
+    def of(cls, opt: Namespace, saved: Mapping[str, Any] = MappingProxyType({})) -> Self:
+        """Return what the options of a program say. Those that are not set are taken from `saved`, if it has them."""
+        names = ("tiff_pages", "max_megapixels", "to_srgb")
+        pages, limit, to_srgb = (saved.get(name) if (value := getattr(opt, name, None)) is None else value for name in names)
+        max_pixels = round(limit * MEGAPIXEL) if isinstance(limit, int | float) else MAX_PIXELS
+        return cls(str(pages or "largest"), max_pixels, bool(to_srgb))
 
     def with_pages(self, files: Sequence[str]) -> list[str]:
         """Return the paths of the images in these files: a path per page if each page is an image."""

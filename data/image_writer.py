@@ -102,7 +102,7 @@ def _holds_8_bit_opaque(dtype: np.dtype, bands: int, has_alpha: bool) -> bool:
 
 
 def _holds_netpbm(dtype: np.dtype, bands: int, has_alpha: bool) -> bool:
-    return not has_alpha and (_holds_8_bit(dtype, bands, has_alpha) or (dtype == np.uint16 and bands == 1))
+    return not has_alpha and dtype in (np.uint8, np.uint16) and bands in (1, 3)
 
 
 def _holds_png(dtype: np.dtype, bands: int, has_alpha: bool) -> bool:
@@ -142,6 +142,14 @@ def _write_png(image: ImageArray, path: Path) -> None:
     encoded = png_encode(_with_alpha_band(image))
     profile = b"" if image.info.icc_profile is None else _iccp_chunk(image.info.icc_profile)
     path.write_bytes(encoded[:PNG_HEADER_BYTES] + profile + encoded[PNG_HEADER_BYTES:])
+
+
+def _write_netpbm(image: ImageArray, path: Path) -> None:
+    if image.pixels.dtype == np.uint8 or image.bands == 1:
+        _pillow("PPM")(image, path)
+        return
+    width, height = image.size
+    path.write_bytes(f"P6\n{width} {height}\n65535\n".encode() + image.pixels.astype(">u2").tobytes())
 
 
 def _iccp_chunk(profile: bytes) -> bytes:
@@ -211,5 +219,5 @@ WRITERS: dict[str, Writer] = {
     "HEIF": Writer((".heic", ".heif", ".hif"), _holds_8_bit, _write_heif),
     "BMP": Writer((".bmp",), _holds_8_bit_opaque, _pillow("BMP")),
     "GIF": Writer((".gif",), _holds_8_bit, _pillow("GIF")),
-    "PPM": Writer((".ppm", ".pgm"), _holds_netpbm, _pillow("PPM"), "8-bit images of 1 or 3 bands, or 16-bit gray"),
+    "PPM": Writer((".ppm", ".pgm"), _holds_netpbm, _write_netpbm, "8- and 16-bit images of 1 or 3 bands"),
 }

@@ -35,7 +35,6 @@ from data.eval_data import (
     exact_format_of_page,
     find_targets,
     image_format,
-    read_options_of_page,
     transform_of_page,
 )
 from data.image_files import ImageFiles, relative_stem
@@ -193,13 +192,13 @@ def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
 
 def read_options(opt: Namespace, result_sets: Sequence[ResultSet]) -> ReadOptions:
     """Return how real images are read: as the test read its own. Raise UserError if the tests differ."""
-    found = {read_options_of_page(result_set.record, opt) for result_set in result_sets if result_set.record}
+    found = {ReadOptions.of(opt, result_set.record) for result_set in result_sets if result_set.record}
     if len(found) > 1:
         raise UserError(
             "--results: their tests read images with different --tiff_pages, --max_megapixels or --to_srgb. "
             "Evaluate them one by one, or give these options."
         )
-    return next(iter(found), read_options_of_page({}, opt))
+    return next(iter(found), ReadOptions.of(opt))
 
 
 def parse(arguments: list[str]) -> Namespace:
@@ -239,8 +238,7 @@ def parse(arguments: list[str]) -> Namespace:
         metavar="R,G,B",
         help="numbers of the channels, from 1, that metrics of three channels use; by default those of the test",
     )
-    add_reading_arguments(real_files := parser.add_argument_group("real images, read as by the test unless given"))
-    real_files.set_defaults(tiff_pages=None, to_srgb=None)
+    add_reading_arguments(parser.add_argument_group("reading of real images, by default as in the test"), has_saved=True)
     parser.add_argument("--max_images", type=positive_int, help="maximum number of results per folder, and of real images")
     parser.add_argument("--seed", type=seed, default=0, help="random seed of KID's subsets")
     parser.add_argument("--gpu_ids", default=AUTO, help="GPU index; -1: CPU; auto: a GPU if there is one")
@@ -293,7 +291,9 @@ def evaluate(opt: Namespace) -> None:
         )
         if images.channels:
             described.add(
-                "PSNR and SSIM use {all} channels, other metrics {shown}; range {value_range}".format(**images.channels)
+                "PSNR and SSIM use {all} channels, other metrics {shown}; value range: {value_range}".format(
+                    **images.channels
+                )
             )
         results[result_set.title] = evaluator.evaluate(images, split=real.root.name)
     if skipped:

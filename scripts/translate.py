@@ -81,7 +81,7 @@ def build_parser() -> CLIParser:
     parser.add_argument(
         "--bf16", action="store_true", help="bfloat16 precision: faster on hardware that supports it, but less exact"
     )
-    add_reading_arguments(parser)
+    add_reading_arguments(parser.add_argument_group("reading of images, by default as in training"), has_saved=True)
     parser.add_argument(
         "--tile",
         type=image_size,
@@ -119,6 +119,9 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     pending = pending_jobs(jobs, arguments.resume, arguments.overwrite)
     translator = load_translator(arguments, architecture)
     print_line(f"{translator.source}, on {describe_device(translator.device)}")
+    options = ReadOptions.of(arguments, translator.saved_options)
+    if taken_over := saved_reading(arguments, options):
+        print(f"as in training: {taken_over}")
     prepare_output_dir(jobs[0].target.parent, "--output")
     if arguments.scratch is not None:
         prepare_output_dir(arguments.scratch, "--scratch")
@@ -143,7 +146,7 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
             arguments.num_threads,
             count,
             existing=existing,
-            options=ReadOptions.of(arguments),
+            options=options,
             on_start=lambda job: bar.set_postfix_str(job.source.name),
         )
     for failure in failures:
@@ -152,6 +155,13 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     failed = f", {len(failures)} failed" if failures else ""
     print_line(f"{len(pending) - len(failures)} of {len(jobs)} images translated{skipped}{failed}: {arguments.output}")
     return not failures
+
+
+def saved_reading(arguments: Namespace, options: ReadOptions) -> str:
+    """Return the flags that change what the generator sees and that the command line leaves to the training run."""
+    bands = options.tiff_pages == "bands" and arguments.tiff_pages is None
+    srgb = options.to_srgb and arguments.to_srgb is None
+    return " ".join(["--tiff_pages bands"] * bands + ["--to_srgb"] * srgb)
 
 
 def is_video(path: Path) -> bool:

@@ -16,7 +16,7 @@ MODEL_CARD = "README.md"
 PUBLIC_OPTIONS = (
     *("model", "CUT_mode", "direction", "dataset_mode", "seed", "program"),
     *("preprocess", "load_size", "crop_size", "no_flip", "random_scale_max", "max_dataset_size"),
-    *("value_range", "value_range_A", "value_range_B", HUB_INPUT_RANGE, HUB_OUTPUT_RANGE),
+    *("value_range", "value_range_A", "value_range_B", HUB_INPUT_RANGE, HUB_OUTPUT_RANGE, "tiff_pages", "to_srgb"),
     *("batch_size", "accumulate", "n_epochs", "n_epochs_decay", "steps_per_epoch", "ema", "precision"),
     *("lr", "lr_policy", "lr_decay_iters", "beta1", "beta2", "pool_size", "init_type", "init_gain"),
     *("gan_mode", "lambda_gp", "netD", "ndf", "normD", "n_layers_D", "D_patch_size"),

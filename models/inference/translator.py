@@ -75,9 +75,11 @@ class Translator:
         """
         #: Description of the checkpoint, for messages.
         self.source = type(generator).__name__
+        #: Options of the training run; empty if unknown.
+        self.saved_options: Mapping[str, Any] = {}
         if isinstance(generator, str | PathLike):
             loaded = load_generator(Path(generator))
-            generator, self.source = loaded.network, loaded.describe()
+            generator, self.source, self.saved_options = loaded.network, loaded.describe(), loaded.saved_options
             input_nc, output_nc = loaded.options.input_nc, loaded.options.output_nc
             input_range, output_range = input_range or loaded.input_range, output_range or loaded.output_range
         if not isinstance(generator, Generator):
@@ -130,7 +132,7 @@ class Translator:
             **settings,
         }
         translator = cls(loaded.network, loaded.options.input_nc, select_device(gpu_ids), **settings)
-        translator.source = loaded.describe()
+        translator.source, translator.saved_options = loaded.describe(), loaded.saved_options
         return translator
 
     def __repr__(self) -> str:

@@ -6,8 +6,10 @@ one static page and images derived from the upload.
 
 import asyncio
 import io
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +25,7 @@ from starlette.routing import Route
 from torch import nn
 
 from data.image_array import ImageArray, ImageError
-from data.image_io import read_array
+from data.image_reader import ReadOptions
 from data.image_writer import WRITERS, to_pil
 from models.inference.translator import Translator
 from util.channel_view import ChannelView
@@ -75,18 +77,21 @@ def create_app(
     names = list(checkpoints)
     policy = CONTENT_SECURITY_POLICY.format(ancestors=embed_in or "'none'")
     load = lru_cache(MAX_CACHED_TRANSLATORS)(lambda name: checkpoints[name]())
-    generator_lock, view = Lock(), ChannelView(channels)
+    load_lock, generator_lock, view = Lock(), Lock(), ChannelView(channels)
+    preview_options = ReadOptions(max_pixels=max_pixels)
     html = PAGE.read_text(encoding="utf-8").replace("/* page.css */", STYLE)
 
     def translate(upload: bytes, canceled: Event, name: str, short_side: int | None) -> bytes:
-        array = _read(upload, max_pixels)
+        with load_lock:
+            translator = load(name)
+        as_trained = ReadOptions.of(Namespace(), translator.saved_options)
+        array = _read(upload, replace(as_trained, max_pixels=max_pixels))
         width, height = array.size
         if short_side is not None and width * height * (short_side / min(width, height)) ** 2 > max_pixels:
             raise UploadRefusedError(413, f"the result would have more than {max_pixels / 10**6:g} megapixels")
         with generator_lock:
             if canceled.is_set():  # while others were served
                 raise CanceledError
-            translator = load(name)
             translator.short_side = short_side
             try:
                 with _stop_if(canceled, translator.generator):
@@ -101,7 +106,7 @@ def create_app(
         return JSONResponse({"checkpoints": names, "max_bytes": max_bytes, "sizes": SIZES}, headers=HEADERS)
 
     async def preview(request: Request) -> Response:
-        return await _respond(request, max_bytes, lambda upload, _: to_png(_read(upload, max_pixels), view))
+        return await _respond(request, max_bytes, lambda upload, _: to_png(_read(upload, preview_options), view))
 
     async def translation(request: Request) -> Response:
         index = request.query_params.get("checkpoint", "")
@@ -175,12 +180,12 @@ async def _receive(request: Request, max_bytes: int) -> bytes:
     return bytes(upload)
 
 
-def _read(upload: bytes, max_pixels: int) -> ImageArray:
+def _read(upload: bytes, options: ReadOptions) -> ImageArray:
     with TemporaryDirectory() as folder:  # Windows cannot open a NamedTemporaryFile twice
         file = Path(folder, "upload")
         file.write_bytes(upload)
         try:
-            return read_array(str(file), max_pixels=max_pixels)
+            return options.read_array(str(file))
         except ImageError as error:
             raise UploadRefusedError(415, f"this file cannot be translated: {error}") from None
 

@@ -58,6 +58,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path
     folder = tmp_path_factory.mktemp("runs")
     checkpoint(folder / "cat")
     checkpoint(folder / "dog", norm="batch")
+    (folder / "dog" / "train_opt.json").write_text('{"tiff_pages": "bands"}')
     with serving(folder, *LIMITS) as port:
         yield port, folder
 
@@ -181,6 +182,18 @@ PIXELS_SHOWN = """
     context.drawImage(image, 0, 0);
     return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
 """
+
+
+def test_files_are_read_as_in_the_training_run(served: tuple[int, Path]) -> None:
+    port, folder = served
+    bands, stack = np.array(ramp(32, 24)), io.BytesIO()
+    first, *others = (Image.fromarray(band) for band in bands.transpose(2, 0, 1))
+    first.save(stack, "TIFF", save_all=True, append_images=others)
+    for index, (run, image) in enumerate({"cat": bands[:, :, :1], "dog": bands}.items()):
+        status, content = send_request(port, "POST", f"/translate?checkpoint={index}", stack.getvalue())
+        assert status == 200
+        expected = Translator.from_checkpoint(folder / run)(image)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), expected)
 
 
 def test_files_of_the_machine_cannot_be_read(served: tuple[int, Path]) -> None:

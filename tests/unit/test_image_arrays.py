@@ -255,8 +255,8 @@ LOSSLESS = [
     (name, dtype, bands)
     for dtype in (np.uint8, np.uint16, np.int16, np.int32, np.float16, np.float32, np.float64)
     for bands in (1, 2, 3, 4, 5, 12)
-    for name in ("a.tif", "a.npy", "a.npz", "a.png")
-    if name != "a.png" or (bands in (1, 3) and dtype in (np.uint8, np.uint16))
+    for name in ("a.tif", "a.npy", "a.npz", "a.png", "a.ppm")
+    if name not in ("a.png", "a.ppm") or (bands in (1, 3) and dtype in (np.uint8, np.uint16))
 ]
 
 

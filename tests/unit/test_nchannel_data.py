@@ -164,6 +164,26 @@ def test_a_single_pair_of_images(tmp_path: Path) -> None:
     assert {tuple(batch["A"].shape) for batch in batches(opt)} == {(1, 5, 16, 16)}
 
 
+@pytest.mark.parametrize(
+    ("dtype_A", "dtype_B", "changes", "channels"),
+    [
+        (np.uint16, np.float32, {}, (1, 1)),
+        (np.uint16, np.uint8, {}, (3, 3)),
+        (np.uint16, np.uint16, {"input_nc": 3, "explicit": frozenset({"input_nc"})}, (3, 3)),
+        (np.uint16, np.uint16, {"continue_train": True}, (3, 3)),
+        (np.uint16, np.uint16, {"pretrained_G": "latest_net_G.pth"}, (3, 3)),
+    ],
+)
+def test_gray_images_of_more_than_8_bits_keep_one_channel(
+    dtype_A: type, dtype_B: type, changes: dict[str, object], channels: tuple[int, int], tmp_path: Path
+) -> None:
+    write(tmp_path / "trainA", [noise(24, 20, 1, dtype_A)])
+    write(tmp_path / "trainB", [noise(24, 20, 1, dtype_B)])
+    opt = options(tmp_path, value_range="0,1000", **changes)
+    create_dataset(opt)
+    assert (opt.input_nc, opt.output_nc) == channels
+
+
 def test_all_pages_are_images_if_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for domain in "AB":
         (tmp_path / f"train{domain}").mkdir()

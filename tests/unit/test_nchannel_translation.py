@@ -21,6 +21,7 @@ from models.inference.image_io import Job, plan_inputs, plan_jobs
 from models.inference.pipeline import translate_files
 from models.inference.web import to_png
 from models.networks.base import Generator
+from scripts.translate import build_parser, translate
 from util.channel_view import ChannelView
 from util.errors import UserError
 
@@ -191,6 +192,21 @@ def test_the_app_shows_the_chosen_channels() -> None:
     bands = np.arange(5, dtype=np.uint8) * 50
     shown = Image.open(io.BytesIO(to_png(ImageArray(np.broadcast_to(bands, (4, 4, 5))), ChannelView((5, 4, 1)))))
     assert shown.getpixel((0, 0)) == (200, 150, 0)
+
+
+def test_files_are_read_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    checkpoint(tmp_path / "run", input_nc=5, output_nc=5)
+    (tmp_path / "run" / "train_opt.json").write_text('{"tiff_pages": "bands", "to_srgb": true}')
+    tifffile.imwrite(tmp_path / "a.tif", noise(5, 24, 20, np.uint16), photometric="minisblack")
+    known = ["--checkpoint", str(tmp_path / "run"), "--input", str(tmp_path / "a.tif"), "--gpu_ids", "-1"]
+    for arguments, succeeds in ([], True), (["--tiff_pages", "largest"], False):
+        output = ["--output", str(tmp_path / f"out{succeeds}")]
+        assert translate(build_parser().parse_args([*known, *arguments, *output]), {}) == succeeds
+    said, complained = capsys.readouterr()
+    assert "as in training: --tiff_pages bands --to_srgb\n" in said and "as in training: --to_srgb\n" in said
+    assert "has 1 band in each of 5 pages, expected 5. Use --tiff_pages bands" in complained
+    assert read_array(str(tmp_path / "outTrue" / "a.tif")).bands == 5
 
 
 def test_results_of_a_test_note_alpha_that_they_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
