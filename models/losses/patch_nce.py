@@ -156,18 +156,27 @@ class PatchNCELoss:
         return on_gpu(self.rng.device) and not other_ranks
 
     def _losses(self, query_patches: Sequence[Tensor], keys: SampledKeys) -> Tensor:
-        with torch.no_grad():
-            projected_keys = self.netF(keys.patches)
-        queries = self.netF(query_patches)
+        queries, projected_keys = self._project(query_patches, keys.patches)
         num_groups = keys.num_sources if self.all_negatives else len(query_patches[0])
         if can_stack(queries):
             losses = patch_nce(torch.cat(queries), torch.cat(projected_keys), len(queries) * num_groups, self.temperature)
-            per_layer = losses.view(len(queries), keys.num_sources, -1).mean(2)
-        else:
-            pairs = zip(queries, projected_keys, strict=True)
-            layer_losses = [self._layer_losses(layer_queries, layer_keys, num_groups) for layer_queries, layer_keys in pairs]
-            per_layer = torch.stack([losses.view(keys.num_sources, -1).mean(1) for losses in layer_losses])
-        return per_layer.mean(0)
+            return losses.view(len(queries), keys.num_sources, -1).mean((0, 2))
+        pairs = zip(queries, projected_keys, strict=True)
+        layer_losses = [self._layer_losses(layer_queries, layer_keys, num_groups) for layer_queries, layer_keys in pairs]
+        return torch.stack([losses.view(keys.num_sources, -1).mean(1) for losses in layer_losses]).mean(0)
+
+    def _project(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
+        """Return the unit vectors of queries and keys. On a GPU they share a pass, in which the keys get zero gradients."""
+        if not on_gpu(self.rng.device):
+            with torch.no_grad():
+                keys = self.netF(key_patches)
+            return self.netF(query_patches), keys
+        pairs = zip(query_patches, key_patches, strict=True)
+        by_position = [torch.cat([patches.transpose(1, 2) for patches in pair]) for pair in pairs]
+        projected = self.netF([patches.transpose(1, 2) for patches in by_position])
+        if can_stack(projected):
+            return tuple(list(part) for part in torch.stack(projected).chunk(2, dim=1))
+        return tuple(map(list, zip(*(vectors.chunk(2) for vectors in projected), strict=True)))
 
     def _layer_losses(self, queries: Tensor, keys: Tensor, num_groups: int) -> Tensor:
         if self.all_negatives:

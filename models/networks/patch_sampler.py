@@ -8,6 +8,7 @@ On a GPU, all layers and all sources are processed at once (see `on_gpu`).
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -145,9 +146,14 @@ class PatchSampler(nn.Module):
         """Project and normalize patches (N, C_l, S_l) to unit vectors (N * S_l, nc), image by image."""
         vectors = [patch.transpose(1, 2).flatten(0, 1) for patch in patches]
         if self.use_mlp:
-            vectors = [self.get_submodule(f"mlp_{index}")(vector) for index, vector in enumerate(vectors)]
-        if can_stack(vectors):
-            return list(normalize(torch.stack(vectors)).unbind())
+            mlps: list[Any] = [self.get_submodule(f"mlp_{index}") for index in range(len(vectors))]
+            vectors = [mlp[0](vector) for mlp, vector in zip(mlps, vectors, strict=True)]
+            if can_stack(vectors):
+                weight, bias = torch.stack([mlp[2].weight for mlp in mlps]), torch.stack([mlp[2].bias for mlp in mlps])
+                hidden = torch.stack(vectors).relu_()
+                projected = torch.baddbmm(bias[:, :, None], weight, hidden.transpose(1, 2))  # (layers, nc, N * S)
+                return list(normalize(projected.transpose(1, 2)).unbind())
+            vectors = [mlp[1:](vector) for mlp, vector in zip(mlps, vectors, strict=True)]
         return [normalize(vector) for vector in vectors]
 
 
