@@ -212,7 +212,13 @@ class BaseOptions:
         group.add_argument("--ngf", type=positive_int, default=64, help="number of generator filters in the first layer")
         group.add_argument("--ndf", type=positive_int, default=64, help="number of discriminator filters in the first layer")
         group.add_argument("--netD", choices=list(DISCRIMINATORS), default="basic", help="discriminator architecture")
-        group.add_argument("--netG", choices=list(GENERATORS), default="resnet_9blocks", help="generator architecture")
+        group.add_argument(
+            "--netG",
+            choices=list(GENERATORS),
+            default="resnet_9blocks",
+            metavar="NAME",  # all names are wider than a terminal
+            help=f"generator architecture: {', '.join(GENERATORS)}",
+        )
         group.add_argument(
             "--n_layers_D", type=num_downsampling, default=3, help="number of downsampling layers of --netD n_layers"
         )

@@ -38,6 +38,9 @@ class OptionFormatter(ArgumentDefaultsHelpFormatter):
         value = self._format_args(action, self._get_default_metavar_for_optional(action))
         return f"{', '.join(action.option_strings)} {value}"
 
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        return "YES/NO" if action.type is boolean else super()._get_default_metavar_for_optional(action)
+
 
 class ConciseDefaultsFormatter(OptionFormatter):
     """Help formatter that prints the defaults of options, but not those of switches or of options without one."""

@@ -281,12 +281,16 @@ def test_the_load_size_of_a_test_is_the_crop_size_unless_it_is_set(arguments: st
 
 
 @pytest.mark.parametrize("case", MODES, ids=" ".join)
-def test_help_lists_the_options_with_their_defaults(capsys: pytest.CaptureFixture[str], case: tuple[str, ...]) -> None:
+def test_help_lists_the_options_with_their_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     command, *arguments = case
     with pytest.raises(SystemExit) as stop:
         parse(command, *arguments, "--help")
     said = capsys.readouterr()
     assert (stop.value.code, said.err) == (0, "")
+    assert max(map(len, said.out.splitlines())) <= 80
     entries = {entry.split()[0]: "".join(entry.split()) for entry in re.findall(r"^  -.*(?:\n {5,}.*)*", said.out, re.M)}
     actions = [action for action in OPTIONS[command]().parser(arguments)._actions if action.dest not in ("help", "version")]
     for action in actions:
