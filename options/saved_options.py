@@ -132,7 +132,7 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
         return TrainOptions().parse(arguments)
     check_run_exists(requested)
     if not (saved := _load(requested)):
-        return TrainOptions().parse(arguments)
+        return TrainOptions().parse([*inferred_architecture_args(requested), *arguments])
     # The saved method and dataset mode declare further options.
     methods = [action for action in TrainOptions().parser([])._actions if action.dest in ("model", "dataset_mode")]
     method_args = _saved_args(requested, methods, saved)
@@ -182,8 +182,7 @@ def saved_data_args(opt: Namespace) -> list[str]:
 def describe_test_geometry(opt: Namespace) -> str:
     """Return a line such as "tested at 64 px, as trained"."""
     tested = f"tested {describe_geometry(opt.preprocess, opt.load_size, opt.crop_size)}"
-    geometry = _saved_geometry(opt)
-    if geometry is None:
+    if (geometry := _saved_geometry(opt)) is None:
         return tested
     as_trained = describe_geometry(geometry.preprocess, geometry.load_size, geometry.crop_size)
     if tested != f"tested {as_trained}":

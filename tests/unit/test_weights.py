@@ -229,7 +229,7 @@ def test_a_missing_file_is_reported_with_the_existing_checkpoints(tmp_path: Path
         (
             ["latest_net_G"],
             "latest_net_F",
-            "has latest_net_G.pth. Training loads F as well; testing loads the generator only.",
+            "has latest_net_G.pth. Training loads F as well. To start from the generator alone, use --pretrained_G.",
         ),
         (["5_net_G", "latest_net_G"], "7_net_G", "has 5_net_G.pth, latest_net_G.pth; select one with --epoch."),
     ],

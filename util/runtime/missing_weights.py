@@ -31,7 +31,10 @@ def suggest_weights(path: Path) -> str:
         return "The run has two generators, G_A and G_B. Use --model cycle_gan, or --model test --model_suffix _A."
     if network.startswith("G") and "G" in networks:
         return "The run has one generator, G. Use --model cut, or --model test without --model_suffix."
-    return f"{path.parent} has {_listed(names)}. Training loads {network} as well; testing loads the generator only."
+    return (
+        f"{path.parent} has {_listed(names)}. Training loads {network} as well. "
+        "To start from the generator alone, use --pretrained_G."
+    )
 
 
 def suggest_run(checkpoints_dir: Path, name: str) -> str:
