@@ -9,6 +9,7 @@ from torch import Tensor
 
 from data.value_range import ValueRange
 from models.inference.checkpoint import HUB_INPUT_RANGE, HUB_OUTPUT_RANGE
+from models.inference.image_io import result_dtype
 from util.errors import UserError
 
 TOLERANCE = 1e-3  # of a check, in [-1, 1]; an eighth of a gray level
@@ -28,12 +29,15 @@ class RawFormat:
         """Return the format of a dtype in RAW_DTYPES; None is the full range of the dtype.
 
         Raises:
-            UserError: floating-point samples without a range.
+            UserError: floating-point samples without a range, or a range outside the dtype or with too few levels in it.
         """
         full = ValueRange.of_dtype(np.dtype(name))
         ranges = input_range or full, output_range or full
         if None in ranges:
             raise UserError(f"--raw_io {name}: the range of the samples is unknown. Set --value_range=LO,HI.")
+        for found in ranges:
+            if full is not None and result_dtype(np.dtype(name), found, ranges[0]) != name:
+                raise UserError(f"--raw_io {name}: the value range {found} does not fit this type. Use --raw_io float32.")
         return cls(RAW_DTYPES[name], *ranges)  # type: ignore[arg-type]
 
     def normalize(self, image: Tensor) -> Tensor:

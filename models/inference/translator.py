@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.image_array import MAX_PIXELS, BandCountError, ImageArray, ImageError, UndefinedRangeError
+from data.image_array import MAX_PIXELS, BandCountError, ImageArray, ImageError, UndefinedRangeError, clean_samples
 from data.image_writer import to_pil
 from data.value_range import ValueRange
 from models.inference.checkpoint import load_generator
@@ -148,7 +148,8 @@ class Translator:
                 as one more band. Its dtype is uint8 or uint16, or any other if the generator has a value range.
         Raises:
             TypeError: `image` is of another type.
-            ValueError: an array has another number of bands, or its dtype needs a value range.
+            ValueError: an array has another number of bands, samples that are no finite real numbers, or a dtype that needs
+                a value range.
         """
         if isinstance(image, Tensor):
             batch = self._check_tensor(image)
@@ -197,9 +198,13 @@ class Translator:
         return from_output(output, source, self.output_range, source_range=self.input_range)
 
     def _from_numpy(self, array: np.ndarray) -> ImageArray:
-        if array.ndim not in (2, 3):
-            raise ValueError(f"expected an array (H, W[, C]), got {array.dtype} {array.shape}")
-        pixels = array.reshape(*array.shape[:2], -1)
+        found = f"got {array.dtype} {array.shape}"
+        if array.ndim not in (2, 3) or not array.size:
+            raise ValueError(f"expected an array (H, W[, C]), {found}")
+        try:
+            pixels = clean_samples(array).reshape(*array.shape[:2], -1)
+        except ImageError as error:
+            raise ValueError(f"expected an array of finite real numbers, {found}: {error}") from None
         bands = pixels.shape[2]
         if bands != self.input_nc and bands in (2, 4, self.input_nc + 1) and pixels.dtype in (np.uint8, np.uint16):
             return ImageArray(pixels[:, :, :-1], pixels[:, :, -1])

@@ -199,3 +199,11 @@ def test_the_value_range_is_stored_in_an_onnx_file(tmp_path: Path) -> None:
 def test_a_raw_format_without_a_range_is_refused() -> None:
     with pytest.raises(UserError, match="--value_range=LO,HI"):
         RawFormat.create("float32", None, None)
+
+
+@pytest.mark.parametrize(("name", "value_range"), [("uint16", (-100, 3000)), ("uint8", (0, 300))])
+def test_a_raw_format_that_cannot_hold_the_range_is_refused(name: str, value_range: tuple[float, float]) -> None:
+    found = ValueRange(*value_range)
+    with pytest.raises(UserError, match=rf"--raw_io {name}: the value range {found} does not fit .* float32"):
+        RawFormat.create(name, found, found)
+    RawFormat.create("float32", found, found)
