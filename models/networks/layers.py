@@ -1,6 +1,5 @@
-"""The layers that the networks share: normalization, reflection padding, anti-aliased resampling, weight initialization."""
+"""The layers that the networks share: normalization, reflection padding, weight initialization."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -202,7 +201,7 @@ class ReflectionPad(nn.Module):
         self.padding = padding
 
     def forward(self, features: Tensor) -> Tensor:
-        return _Reflect.apply(features, self.padding) if features.requires_grad else reflect(features, self.padding)
+        return Reflect.apply(features, self.padding) if features.requires_grad else reflect(features, self.padding)
 
     def extra_repr(self) -> str:
         return str(self.padding)
@@ -213,7 +212,9 @@ def reflect(features: Tensor, padding: int) -> Tensor:
     return F.pad(features, (padding,) * 4, mode="reflect")
 
 
-class _Reflect(Function):
+class Reflect(Function):
+    """Reflection padding that stores nothing for the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, features: Tensor, padding: int) -> Tensor:
         ctx.padding = padding
@@ -238,77 +239,6 @@ def _reflect_backward(gradient: Tensor, padding: int, axis: int) -> Tensor:
     inner.narrow(axis, 1, padding).add_(before.flip(axis))
     inner.narrow(axis, side - 1 - padding, padding).add_(after.flip(axis))
     return inner
-
-
-# Largest side, in positions, for which two small matrix products are faster than a depthwise convolution on the CPU.
-MAX_MATMUL_SIZE = 512
-
-
-def _binomial_filter(taps: list[float], channels: int, total: float) -> Tensor:
-    """Return the outer product of `taps` with itself, scaled to sum to `total`, for every channel: (channels, 1, k, k)."""
-    row = torch.tensor(taps)
-    kernel = torch.outer(row, row)
-    return (kernel * (total / kernel.sum())).expand(channels, 1, -1, -1).clone()
-
-
-class Resampler(nn.Module, ABC):
-    """A separable blur with a change of resolution: `filt` is an outer product of one filter with itself.
-
-    On the CPU, depthwise convolutions are slow and their gradients slower. They also store the padded input for a filter
-    gradient that is not needed. In training on the CPU, each map is therefore multiplied by one matrix from the left and
-    one from the right, with equal results.
-    """
-
-    filt: Tensor
-
-    def forward(self, features: Tensor) -> Tensor:
-        cpu_training = features.requires_grad and features.device.type == "cpu"
-        # PyTorch 2.14 compiles the gradient of replication padding on the CPU for a wrong memory layout, and fails.
-        if cpu_training and (max(features.shape[2:]) <= MAX_MATMUL_SIZE or torch.compiler.is_compiling()):
-            height, width = features.shape[2:]
-            maps = features.flatten(0, 1)
-            from_rows = torch.bmm(self._as_matrix(height).expand(len(maps), -1, -1), maps)
-            return (from_rows @ self._as_matrix(width).T).unflatten(0, features.shape[:2])
-        return self._convolve(features, self.filt, (1, 1))
-
-    def _as_matrix(self, side: int) -> Tensor:
-        """Return the matrix (new side, side) of the resampling along one axis of `side` positions."""
-        kernel = self.filt[:1]
-        taps = kernel.sum(3, keepdim=True) / kernel.sum().sqrt()
-        unit_columns = torch.eye(side, dtype=taps.dtype)[None, None]
-        return self._convolve(unit_columns, taps, (1, 0))[0, 0]
-
-    @abstractmethod
-    def _convolve(self, features: Tensor, kernel: Tensor, axes: tuple[int, int]) -> Tensor:
-        """Pad, blur and resample along the axes (vertical, horizontal) that are 1."""
-
-
-class Downsample(Resampler):
-    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): a 3x3 binomial blur with reflection padding and stride 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("filt", _binomial_filter([1.0, 2.0, 1.0], channels, total=1.0))
-
-    def _convolve(self, features: Tensor, kernel: Tensor, axes: tuple[int, int]) -> Tensor:
-        rows, columns = axes
-        padded = F.pad(features, (columns, columns, rows, rows), mode="reflect")
-        return F.conv2d(padded, kernel, stride=(1 + rows, 1 + columns), groups=features.shape[1])
-
-
-class Upsample(Resampler):
-    """(N, C, H, W) -> (N, C, 2H, 2W): zeros inserted, then a 4x4 binomial blur with replication padding."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("filt", _binomial_filter([1.0, 3.0, 3.0, 1.0], channels, total=4.0))
-
-    def _convolve(self, features: Tensor, kernel: Tensor, axes: tuple[int, int]) -> Tensor:
-        rows, columns = axes
-        padded = F.pad(features, (columns, columns, rows, rows), mode="replicate")
-        return F.conv_transpose2d(
-            padded, kernel, stride=(1 + rows, 1 + columns), padding=(3 * rows, 3 * columns), groups=features.shape[1]
-        )
 
 
 INIT_FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.layers import NORMS, Downsample, fused_layers, use_bias
+from models.networks.layers import NORMS, fused_layers, use_bias
+from models.networks.resampling import Downsample
 from util.errors import ImageSizeError
 
 

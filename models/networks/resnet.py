@@ -10,7 +10,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from models.networks.base import Generator, validate_nce_layers
-from models.networks.layers import NORMS, Downsample, ReflectionPad, Upsample, fused_layers, use_bias
+from models.networks.layers import NORMS, ReflectionPad, fused_layers, use_bias
+from models.networks.resampling import Downsample, Upsample
 from models.networks.winograd import Conv3x3
 
 

@@ -5,12 +5,12 @@ maps, activations are in place, and blurs are depthwise convolutions, which are 
 """
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
+
+from models.networks.resampling import DepthwiseBlur
 
 NEGATIVE_SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2)  # preserves the variance through a leaky ReLU
@@ -42,43 +42,8 @@ class Blur(nn.Module):
         channels = features.shape[1]
         kernels = self.kernel.expand(channels, 1, -1, -1)
         if bias is None and features.requires_grad:
-            return _Blur.apply(features, kernels, self.stride, self.padding)
+            return DepthwiseBlur.apply(features, kernels, self.stride, self.padding)
         return F.conv2d(features, kernels, bias, self.stride, self.padding, groups=channels)
-
-
-class _Blur(Function):
-    """A depthwise convolution (N, C, H, W) with constant kernels (C, 1, k, k), differentiable any number of times.
-
-    Its gradient is the transposed blur, and the gradient of that is the blur. PyTorch's own second derivative, which R1
-    needs, runs one convolution per channel. The input is not stored for the backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(kernels)
-        ctx.arguments = stride, padding, features.shape[2:]
-        return F.conv2d(features, kernels, None, stride, padding, groups=len(kernels))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _TransposedBlur.apply(gradient, *ctx.saved_tensors, *ctx.arguments), None, None, None
-
-
-class _TransposedBlur(Function):
-    """The gradient of `_Blur` with respect to its input of `size` (H, W)."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, kernels: Tensor, stride: int, padding: int, size: torch.Size) -> Tensor:
-        ctx.save_for_backward(kernels)
-        ctx.arguments = stride, padding
-        kernels = kernels.to(gradient.dtype)  # bfloat16 under autocast
-        smallest = [(side - 1) * stride - 2 * padding + kernels.shape[-1] for side in gradient.shape[2:]]
-        missing = [side - least for side, least in zip(size, smallest, strict=True)]
-        return F.conv_transpose2d(gradient, kernels, None, stride, padding, missing, groups=len(kernels))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _Blur.apply(gradient, *ctx.saved_tensors, *ctx.arguments), None, None, None, None
 
 
 class Bias(nn.Module):

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models.networks import winograd
-from models.networks.layers import Resampler
+from models.networks.resampling import Resampler
 from models.networks.winograd import Conv3x3
 
 GPU = torch.device("cuda", 0)

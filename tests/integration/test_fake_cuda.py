@@ -17,7 +17,7 @@ from torch import Tensor
 from models import create_model
 from models.base_model import BaseModel
 from models.losses import patch_nce
-from models.networks.layers import Upsample
+from models.networks.resampling import Upsample
 from options import TrainOptions
 from util.runtime.monitor import DivergenceMonitor
 

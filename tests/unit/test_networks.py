@@ -11,16 +11,10 @@ from torch import Tensor, nn
 
 from models.networks import DISCRIMINATORS, GENERATORS, DiscriminatorConfig, GeneratorConfig
 from models.networks.base import is_batch_dependent
-from models.networks.layers import (
-    INIT_FUNCTIONS,
-    NORMS,
-    Downsample,
-    InstanceNorm,
-    Upsample,
-    init_weights,
-)
+from models.networks.layers import INIT_FUNCTIONS, NORMS, InstanceNorm, init_weights
 from models.networks.patch_sampler import PatchSampler, ReshapeF, normalize, sample_patch_ids
 from models.networks.patchgan import PatchDiscriminator, PatchGAN, to_patches
+from models.networks.resampling import Downsample, Upsample
 from models.networks.resnet import ResnetGenerator
 from models.networks.stylegan2 import NoiseInjection
 from models.networks.stylegan2_layers import EqualizedConv2d

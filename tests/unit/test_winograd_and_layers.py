@@ -8,7 +8,8 @@ from golden_cases import Case, check_training_steps, find_cases
 from torch import Tensor, nn
 
 from models.networks import winograd
-from models.networks.layers import Downsample, InstanceNorm, ReflectionPad, Upsample, fused_layers
+from models.networks.layers import InstanceNorm, ReflectionPad, fused_layers
+from models.networks.resampling import Downsample, Upsample
 from models.networks.resnet import ResnetGenerator
 from models.networks.winograd import CHUNK_TILES, Conv3x3
 
@@ -95,12 +96,19 @@ def test_reflection_padding(padding: int) -> None:
 
 @pytest.mark.parametrize("layer", [Downsample(3), Upsample(3)])
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (2, 5)])
-def test_blur_by_matrix_products_equals_blur_by_convolution(layer: nn.Module, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("method", ["forward", "_multiply"])
+def test_blurs_for_training_equal_blur_by_convolution(layer: nn.Module, size: tuple[int, int], method: str) -> None:
+    class Trained(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return getattr(layer, method)(features)
+
     class Convolved(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
             return layer._convolve(features, layer.filt, (1, 1))
 
-    assert_same(layer.double(), Convolved(), random_tensor(2, 3, *size))
+    layer.double()
+    assert_same(Trained(), Convolved(), random_tensor(2, 3, *size))
+    assert torch.autograd.gradgradcheck(Trained(), random_tensor(1, 3, *size).requires_grad_())
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
