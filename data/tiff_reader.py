@@ -105,8 +105,8 @@ def largest_page(areas: dict[int, int]) -> int:
 def spans_pages(description: str, page_count: int, width: int, height: int) -> bool:
     """Return True if metadata declare all `page_count` pages of `width` x `height` pixels to be one image.
 
-    ImageJ and OME write a channel per page. `tifffile.imwrite` of an (H, W, C) array writes a row per page, unless it is
-    told the photometric interpretation.
+    ImageJ and OME write a channel per page, and so does tifffile if it is told the axes. `tifffile.imwrite` of an (H, W, C)
+    array writes a row per page, unless it is told the photometric interpretation.
     """
     if page_count < 2:
         return False
@@ -114,6 +114,8 @@ def spans_pages(description: str, page_count: int, width: int, height: int) -> b
         found = re.search(r"^channels=(\d{1,4})$", description, re.MULTILINE)
     elif "<OME" in description[:2000]:
         found = re.search(r'\bSizeC="(\d{1,4})"', description)
+    elif '"axes": "CYX"' in description[:2000]:  # of tifffile
+        found = re.match(r'\{"shape": \[(\d{1,4}), ', description)
     else:
         return _has_page_per_row(description, page_count, width, height)
     return found is not None and int(found[1]) == page_count

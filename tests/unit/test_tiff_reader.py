@@ -142,7 +142,7 @@ def test_a_thumbnail_before_bands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("kind", ["imagej", "ome"])
+@pytest.mark.parametrize("kind", ["imagej", "ome", "shaped"])
 def test_channels_of_microscopes(kind: str, dtype: type, tmp_path: Path) -> None:
     channels = noise(4, 16, 16, dtype)  # four channels of 16 by 16 pixels
     path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
@@ -172,6 +172,21 @@ def test_pages_of_tifffile_without_options(compression: str | None, dtype: type,
         read_image(str(path), page="bands")
     Image.fromarray(noise(8, 8, 3, np.uint8)).save(path)
     np.testing.assert_array_equal(np.asarray(read_image(str(path), page="bands")), noise(8, 8, 3, np.uint8))
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_missing_tiles_are_zero(bands: int, tmp_path: Path) -> None:
+    """GDAL does not write empty tiles."""
+    pixels = noise(64, 64, bands)
+    photometric = "rgb" if bands == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", pixels.squeeze(), photometric=photometric, tile=(32, 32))
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tif:
+        for code in (324, 325):  # offsets and byte counts
+            tag = tif.pages[0].tags[code]
+            tag.overwrite([0, *tag.value[1:]])
+    pixels[:32, :32] = 0
+    np.testing.assert_array_equal(read_array(str(tmp_path / "a.tif")).pixels, pixels)
+    np.testing.assert_array_equal(np.asarray(read_image(str(tmp_path / "a.tif"))), np.broadcast_to(pixels, (64, 64, 3)))
 
 
 def test_pages_before_a_damaged_one_are_read(tmp_path: Path) -> None:
