@@ -62,7 +62,7 @@ MAIN_SUFFIXES = ("", "_A")  # of generators whose results are in the published f
 def parse_with_saved_options(arguments: list[str]) -> Namespace:
     """Parse the command line, with the options that were saved with the run as defaults: architecture, sizes, data root."""
     requested = TestOptions().parse(arguments, is_complete=False)
-    check_run_exists(requested)
+    check_run_exists(requested, arguments)
     for line in conflicts_with_training(requested):
         print_line(f"note: {line}")
     architecture = saved_architecture_args(requested) or inferred_architecture_args(requested)

@@ -77,14 +77,14 @@ def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
     )
 
 
-def check_run_exists(opt: Namespace) -> None:
+def check_run_exists(opt: Namespace, arguments: Sequence[str]) -> None:
     """Raise UserError if there is no run `opt.name`."""
-    checkpoints_dir = Path(opt.checkpoints_dir)
-    if (checkpoints_dir / opt.name).is_dir():
+    if Path(opt.checkpoints_dir, opt.name).is_dir():
         return
-    suggestion = suggest_run(checkpoints_dir, opt.name)
+    suggestion = suggest_run(Path(opt.checkpoints_dir), opt.name)
     if "name" in opt.explicit:
         raise UserError(f"--name {opt.name}: no such run. {suggestion}")
+    (TrainOptions() if opt.isTrain else TestOptions()).parse(arguments)  # exits if --name is misspelled
     raise UserError(f"--name: missing, and no run has the default name {opt.name}. {suggestion}")
 
 
@@ -130,7 +130,7 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
     requested = TrainOptions().parse(arguments, is_complete=False)
     if not requested.continue_train or requested.pretrained_name is not None:
         return TrainOptions().parse(arguments)
-    check_run_exists(requested)
+    check_run_exists(requested, arguments)
     if not (saved := _load(requested)):
         return TrainOptions().parse([*inferred_architecture_args(requested), *arguments])
     # The saved method and dataset mode declare further options.

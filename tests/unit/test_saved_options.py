@@ -223,7 +223,7 @@ def test_weights_alone_are_enough_to_test(tmp_path: Path, training: list[str], t
     assert all(type(network) is type(model.generators.get(name, network)) for name, network in loaded.networks.items())
 
 
-def test_an_unknown_run_is_reported_with_the_runs_that_exist(tmp_path: Path) -> None:
+def test_an_unknown_run_is_reported_with_the_runs_that_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for run in ("horse2zebra_CUT", "group/cat2dog"):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "latest_net_G.pth").touch()
@@ -238,6 +238,9 @@ def test_an_unknown_run_is_reported_with_the_runs_that_exist(tmp_path: Path) -> 
         assert str(refused.value) == expected
     with pytest.raises(UserError, match=r"--name: missing, and no run has the default name experiment_name\. .* the runs"):
         parse_with_saved_options(arguments[:2])
+    with pytest.raises(SystemExit):
+        parse_with_saved_options([*arguments[:2], "--nam", "horse2zebra_CUT"])
+    assert capsys.readouterr().err.startswith("error: unrecognized arguments: --nam horse2zebra_CUT. Did you mean --name?")
     assert parse_training(arguments).name == "horse2zebra"  # a new run
 
 
