@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.losses.diff_augment import DiffAugment
-from models.losses.gan import GAN_LOSSES, GENERATOR_LOSSES
+from models.losses.gan import GAN_LOSSES, GENERATOR_LOSSES, batch_mean
 from models.losses.gradient_penalty import wgan_gp_penalty
 from models.losses.lecam import LeCam
 from models.lr_schedules import EpochPlan, LRScheduler
@@ -223,7 +223,7 @@ class BaseModel(ABC):
     def generator_gan_loss(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
         """Return the GAN loss of the generator that made `fake`."""
         (pred,) = self.discriminate(discriminator, fake)
-        return self.criterionGAN_G(pred, True).mean()
+        return batch_mean(self.criterionGAN_G(pred, True))
 
     def discriminator_penalty(self, name: str, pred_fake: Tensor, pred_real: Tensor, fake: Tensor, real: Tensor) -> Tensor:
         """Return the regularization of a discriminator: the penalties of --lambda_gp and --lambda_lecam, or zero.

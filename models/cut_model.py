@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.base_model import BaseModel
+from models.losses.gan import batch_mean
 from models.losses.patch_nce import PatchNCELoss, SampledKeys
 from models.networks import FEATURE_HEADS, GENERATORS
 from models.networks.base import is_batch_dependent
@@ -178,9 +179,10 @@ class CUTModel(BaseModel):
             self.keys = self.criterionNCE.sample_keys(features, len(images) // len(self.real_A))
         else:
             outputs = self.netG(images)
-        self.fake_B = outputs[: len(self.real_A)]
         if self.use_identity:
-            self.idt_B = outputs[len(self.real_A) :]
+            self.fake_B, self.idt_B = outputs.split(len(self.real_A))
+        else:
+            self.fake_B = outputs
 
     def visuals_for_display(self) -> dict[str, Tensor]:
         """Return the visuals with the outputs of a flipped step flipped back, to match their inputs."""
@@ -190,19 +192,19 @@ class CUTModel(BaseModel):
     def compute_D_loss(self) -> Tensor:
         """Return the mean of the GAN losses of D on fake and on real images."""
         pred_fake, pred_real = self.discriminate(self.netD, self.fake_B.detach(), self.real_B)
-        self.losses["D_fake"] = self.criterionGAN(pred_fake, False).mean()
-        self.losses["D_real"] = self.criterionGAN(pred_real, True).mean()
+        self.losses["D_fake"] = batch_mean(self.criterionGAN(pred_fake, False))
+        self.losses["D_real"] = batch_mean(self.criterionGAN(pred_real, True))
         loss_D = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
         return loss_D + self.discriminator_penalty("D", pred_fake, pred_real, self.fake_B, self.real_B)
 
     def compute_G_loss(self) -> Tensor:
         """Return the GAN loss of G plus the PatchNCE loss (CUT, equation 5)."""
-        zero = self.fake_B.new_zeros(())
-        loss_G_GAN = zero
         if self.opt.lambda_GAN > 0:
             loss_G_GAN = self.generator_gan_loss(self.netD, self.fake_B) * self.opt.lambda_GAN
+        else:
+            loss_G_GAN = self.fake_B.new_zeros(())
 
-        nce_losses = self._nce_losses() if self.opt.lambda_NCE > 0 else zero.expand(1 + self.use_identity)
+        nce_losses = self._nce_losses() if self.opt.lambda_NCE > 0 else self.fake_B.new_zeros(1 + self.use_identity)
         loss_NCE = nce_losses.mean()
 
         self.losses["G_GAN"] = loss_G_GAN

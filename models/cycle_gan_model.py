@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.base_model import BaseModel
 from models.image_pool import ImagePool
+from models.losses.gan import batch_mean
 from models.networks.base import is_batch_dependent
 from models.networks.factory import define_D, define_G
 from util.cli import non_negative_float
@@ -113,10 +114,11 @@ class CycleGANModel(BaseModel):
     def compute_G_loss(self) -> Tensor:
         """Return the sum of the losses of both generators."""
         opt, losses = self.opt, self.losses
-        losses["idt_A"] = losses["idt_B"] = self.real_A.new_zeros(())
         if self.use_identity:
             losses["idt_A"] = F.l1_loss(self.idt_A, self.real_B) * (opt.lambda_B * opt.lambda_identity)
             losses["idt_B"] = F.l1_loss(self.idt_B, self.real_A) * (opt.lambda_A * opt.lambda_identity)
+        else:
+            losses["idt_A"] = losses["idt_B"] = self.real_A.new_zeros(())
         losses["G_A"] = self.generator_gan_loss(self.netD_A, self.fake_B)
         losses["G_B"] = self.generator_gan_loss(self.netD_B, self.fake_A)
         losses["cycle_A"] = F.l1_loss(self.rec_A, self.real_A) * opt.lambda_A
@@ -134,5 +136,5 @@ class CycleGANModel(BaseModel):
     def _d_loss(self, name: str, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Return the mean of the GAN losses of one discriminator on real and on fake images, and its regularization."""
         pred_real, pred_fake = self.discriminate(discriminator, real, fake)
-        loss_D = (self.criterionGAN(pred_real, True).mean() + self.criterionGAN(pred_fake, False).mean()) * 0.5
+        loss_D = (batch_mean(self.criterionGAN(pred_real, True)) + batch_mean(self.criterionGAN(pred_fake, False))) * 0.5
         return loss_D + self.discriminator_penalty(name, pred_fake, pred_real, fake, real)

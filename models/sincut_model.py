@@ -72,9 +72,10 @@ class SinCUTModel(CUTModel):
     def compute_D_loss(self) -> Tensor:
         """Return the loss of CUT plus the R1 penalty."""
         loss_D = super().compute_D_loss()
-        self.losses["D_R1"] = loss_D.new_zeros(())
-        if self.opt.lambda_R1 > 0:
-            self.losses["D_R1"] = r1_penalty(self.networks["D"], self.augment(self.real_B)) * (0.5 * self.opt.lambda_R1)
+        if self.opt.lambda_R1 == 0:
+            self.losses["D_R1"] = loss_D.new_zeros(())
+            return loss_D
+        self.losses["D_R1"] = r1_penalty(self.networks["D"], self.augment(self.real_B)) * (0.5 * self.opt.lambda_R1)
         return loss_D + self.losses["D_R1"]
 
     def compute_G_loss(self) -> Tensor:

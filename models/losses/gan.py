@@ -48,3 +48,8 @@ GAN_LOSSES: dict[str, GANLoss] = {
 
 #: The generator's loss on D's logits of translations, where it is not the loss of D with the target "real".
 GENERATOR_LOSSES: dict[str, GANLoss] = {"hinge": wgangp}
+
+
+def batch_mean(loss: Tensor) -> Tensor:
+    """Return the mean over the batch of a GAN loss. A scalar is returned as it is, which saves kernels on a GPU."""
+    return loss.mean() if loss.dim() > 0 else loss

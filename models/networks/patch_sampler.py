@@ -83,7 +83,7 @@ def gather_positions(features: Tensor, ids: Tensor) -> Tensor:
 
 def mirrored_ids(patch_ids: Tensor, width: int) -> Tensor:
     """Return the ids of the same patches in a feature map of this width that is flipped left to right."""
-    return patch_ids + (width - 1) - 2 * (patch_ids % width)
+    return torch.sub(patch_ids + (width - 1), patch_ids % width, alpha=2)
 
 
 def normalize(vectors: Tensor, epsilon: float = 1e-7) -> Tensor:
