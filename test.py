@@ -65,12 +65,16 @@ def parse_with_saved_options(arguments: list[str]) -> Namespace:
     check_run_exists(requested, arguments)
     for line in conflicts_with_training(requested):
         print_line(f"note: {line}")
-    architecture = saved_architecture_args(requested) or inferred_architecture_args(requested)
+    saved = saved_architecture_args(requested)
+    architecture = saved or inferred_architecture_args(requested)
     opt = TestOptions().parse([*architecture, *saved_data_args(requested), *arguments])
     opt.explicit = requested.explicit
-    if opt.model == "test" and opt.model_suffix.startswith("_B") and "direction" not in opt.explicit:
-        opt.direction = "BtoA" if opt.direction == "AtoB" else "AtoB"
-        print_line(f"--model_suffix {opt.model_suffix}: this generator translates back, --direction {opt.direction}")
+    if opt.model == "test" and opt.model_suffix.startswith("_B"):
+        if saved and opt.explicit.isdisjoint({"input_nc", "output_nc"}):  # those of the run are for G_A
+            opt.input_nc, opt.output_nc = opt.output_nc, opt.input_nc
+        if "direction" not in opt.explicit:
+            opt.direction = "BtoA" if opt.direction == "AtoB" else "AtoB"
+            print_line(f"--model_suffix {opt.model_suffix}: this generator translates back, --direction {opt.direction}")
     return opt
 
 

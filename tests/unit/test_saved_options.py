@@ -183,6 +183,10 @@ def test_a_test_uses_no_other_saved_option(tmp_path: Path) -> None:
         (["--no_antialias", *OTHERWISE], []),
         (["--model", "cycle_gan", "--input_nc", "1", "--lambda_identity", "0"], []),
         (["--model", "cycle_gan", "--no_antialias_up"], ["--model", "test", "--model_suffix", "_A"]),
+        (
+            ["--model", "cycle_gan", "--input_nc", "1", "--lambda_identity", "0"],
+            ["--model", "test", "--model_suffix", "_B"],
+        ),
         (["--model", "sincut", "--netG", "smallstylegan2", "--netD", "basic"], []),
     ],
     ids=" ".join,
