@@ -127,11 +127,14 @@ def _describe_dir(folder: Path) -> str:
     """Return a predicate that says what `folder` contains."""
     if not folder.is_dir():
         return "is a file" if folder.exists() else "does not exist"
-    names = sorted(entry.name for entry in folder.iterdir())
-    if not names:
+    entries = list(folder.iterdir())
+    if not entries:
         return "is empty"
+    names = sorted(entry.name for entry in entries if entry.is_dir())
+    if not names:
+        return f"has no folders, but {len(entries)} file{'s' * (len(entries) > 1)}"
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f"contains {', '.join(names[:MAX_LISTED])}{more}"
+    return f"has the folders {', '.join(names[:MAX_LISTED])}{more}"
 
 
 class TwoStageTransform(Protocol):

@@ -32,7 +32,7 @@ def test_the_source_domain_of_a_dataset_is_read(tmp_path: Path) -> None:
     two_domains(tmp_path, "test")
     assert all("/testA/" in path for path in paths(tmp_path))
     assert all("/testB/" in path for path in paths(tmp_path, direction="BtoA"))
-    with pytest.raises(UserError, match=r"trainA: not a folder; .* contains testA, testB"):
+    with pytest.raises(UserError, match=r"trainA: not a folder; .* has the folders testA, testB"):
         paths(tmp_path, phase="train")
 
 

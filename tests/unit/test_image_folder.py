@@ -65,7 +65,7 @@ def test_missing_dataroot(tmp_path: Path) -> None:
 def test_a_missing_folder_lists_the_existing_ones(tmp_path: Path) -> None:
     two_domains(tmp_path, "test")
     error = error_of(tmp_path)
-    assert error.startswith(f"{tmp_path}/trainA: not a folder; {tmp_path} contains testA, testB. ")
+    assert error.startswith(f"{tmp_path}/trainA: not a folder; {tmp_path} has the folders testA, testB. ")
     assert "--phase" in error
 
 
@@ -74,6 +74,7 @@ def test_long_and_empty_folders(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"folder{number:02}").mkdir()
     assert "folder07 and 12 more" in error_of(tmp_path)
+    assert f"{tmp_path / 'photos'} has no folders, but 3 files" in error_of(fill(tmp_path / "photos", 3)[0].parent)
 
 
 def test_dataroot_that_is_a_file(tmp_path: Path) -> None:
