@@ -68,7 +68,7 @@ def check_no_existing_run(opt: Namespace, run_dir: Path) -> None:
     resumes = opt.continue_train and opt.pretrained_name is None
     if resumes or opt.overwrite or not any(run_dir.glob("*_net_*.pth")):
         return
-    differences = "; ".join(diff_options(opt))
+    differences = shorten("; ".join(diff_options(opt)), 200, placeholder=" ...")
     with_others = f" with other options ({differences})" if differences else ""
     alone = "" if opt.pretrained_name is None else " without --pretrained_name"
     raise UserError(

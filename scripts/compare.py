@@ -27,6 +27,8 @@ from util.html.page_record import page_title
 
 def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
     """Return the folders by label: the given labels, or the titles of the pages, with phase and epoch if those are equal."""
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(f"{missing[0]}: no such folder. Check the path.")
     resolved = [folder.resolve() for folder in folders]
     if repeated := [folder for folder, path in zip(folders, resolved, strict=True) if resolved.count(path) > 1]:
         raise UserError(f"{' and '.join(map(str, repeated))}: the same folder. Give each folder once.")

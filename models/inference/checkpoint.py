@@ -136,6 +136,8 @@ def find_weights(path: Path, epoch: str = "latest", network: str | None = None) 
         return file
     available = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHTS)
     advice = f"Use one of its weights files: {', '.join(available)}." if available else "The folder has no weights files."
+    if not available and (runs := list_runs(path)):
+        advice = f"Give a run's folder, such as {path / runs[0]}."
     raise UserError(f"{path}: {epoch}_net_{network or 'G'}.pth not found. {advice}")
 
 

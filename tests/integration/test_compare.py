@@ -202,7 +202,7 @@ def test_labels_are_page_titles_or_given(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: no images in images/fake_B"),
+        (["nowhere"], "nowhere: no such folder."),
         (["cut/test_1", "--labels", "a", "b"], "--labels: expected 1 labels, got 2"),
         (["cut/test_1", "cut/test_1"], "cut/test_1 and cut/test_1: the same folder"),
         (["cut/test_1", "cut/../cut/test_1"], "cut/test_1 and cut/../cut/test_1: the same folder. Give each folder once."),

@@ -122,6 +122,9 @@ def test_a_similar_run_is_suggested(tmp_path: Path) -> None:
 def test_files_that_are_not_a_generator_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no weights files"):
         Translator.from_checkpoint(tmp_path)
+    checkpoint(tmp_path / "run")
+    with pytest.raises(UserError, match=r"latest_net_G.pth not found. Give a run's folder, such as .*/run\."):
+        Translator.from_checkpoint(tmp_path)
     torch.save({"weight": torch.zeros(2)}, tmp_path / "latest_net_G.pth")
     with pytest.raises(UserError, match=r"unknown architecture.*--netG"):
         Translator.from_checkpoint(tmp_path)

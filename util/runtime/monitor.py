@@ -59,7 +59,7 @@ class DivergenceMonitor:
                     images = ", ".join(map(repr, step.paths))
                     raise DivergedError(
                         f"the run has diverged: loss {name} is {value} {step.position}, on {images}. "
-                        "Lower --lr or check these images, and resume from the last checkpoint with --continue_train."
+                        "Lower --lr or check these images. If there is a checkpoint, resume from it with --continue_train."
                     )
         self.steps.clear()
 
@@ -70,8 +70,8 @@ def check_finite(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         for key, tensor in state.items():
             if not torch.isfinite(tensor).all():
                 raise DivergedError(
-                    f"the run has diverged: {key} of network {name} is not finite. This state is not saved. Lower --lr, and "
-                    "resume from the last checkpoint with --continue_train."
+                    f"the run has diverged: {key} of network {name} is not finite. This state is not saved. Lower --lr. "
+                    "If there is a checkpoint, resume from it with --continue_train."
                 )
 
 
