@@ -48,6 +48,12 @@ class InstanceNorm(nn.Module):
             return self(features).relu_()
         return _NormReLU.apply(features, self.eps)
 
+    def fused_relu_pad(self, pad: "ReflectionPad", features: Tensor) -> Tensor:
+        """Return pad(relu(norm(features))). On a GPU the gradient launches fewer kernels than those of the layers."""
+        if on_gpu(features.device) and features.requires_grad and not torch.compiler.is_compiling():
+            return _GPUNormReLUPad.apply(features, self.eps, pad.padding)
+        return pad(self.fused_relu(features))
+
     def extra_repr(self) -> str:
         return str(self.channels)
 
@@ -100,6 +106,31 @@ class _NormReLU(Function):
         return gradients[0], None
 
 
+class _GPUNormReLUPad(Function):
+    """Norm, ReLU and reflection padding in one.
+
+    The output shows which values were positive. The convolution after it stores the output anyway.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, eps: float, padding: int) -> Tensor:
+        features = features.contiguous()
+        normalized, mean, rstd = _gpu_norm(features, eps)
+        padded = reflect(normalized.relu_(), padding)
+        ctx.save_for_backward(features, mean, rstd, padded)
+        ctx.eps, ctx.padding = eps, padding
+        return padded
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        features, mean, rstd, padded = ctx.saved_tensors
+        gradient = _reflect_backward(gradient, features.shape, ctx.padding)
+        rectified = padded[..., ctx.padding : -ctx.padding, ctx.padding : -ctx.padding]
+        gradient = torch.ops.aten.threshold_backward(gradient, rectified, 0)
+        return _gpu_norm_backward(gradient, features, mean, rstd, ctx.eps), None, None
+
+
 def _as_rows(features: Tensor) -> Tensor:
     """View (N, C, H, W) as one image of N * C channels."""
     return features.flatten(0, 1)[None]
@@ -148,15 +179,20 @@ def fused_layers(
 ) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
     """Yield (index, layer) for the layers at `indices`, in order, with instance norms fused to their neighbors.
 
-    An instance norm and the ReLU after it become one layer under the ReLU's index, unless the norm's index is in `unfused`.
-    A convolution before an instance norm does not add its bias on a GPU, unless the convolution's index is in `unfused`.
+    An instance norm, the ReLU after it and reflection padding after that become one layer under the last of their indices.
+    A convolution before an instance norm does not add its bias on a GPU. The outputs of `unfused` layers stay as they are.
     """
     pending_norm: InstanceNorm | None = None
     for index in indices:
         layer = layers[index]
-        next_layer = layers[index + 1] if index + 1 < len(layers) else None
+        next_layer = layers[index + 1] if index + 1 in indices else None
         if pending_norm is not None:
-            yield index, pending_norm.fused_relu
+            if isinstance(layer, ReflectionPad):
+                yield index, partial(pending_norm.fused_relu_pad, layer)
+            elif isinstance(next_layer, ReflectionPad) and index not in unfused:
+                continue
+            else:
+                yield index, pending_norm.fused_relu
             pending_norm = None
         elif isinstance(layer, InstanceNorm) and isinstance(next_layer, nn.ReLU) and index not in unfused:
             pending_norm = layer
@@ -223,15 +259,20 @@ class Reflect(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        if on_gpu(gradient.device) and not torch.are_deterministic_algorithms_enabled():
-            features = gradient.new_empty(()).expand(ctx.shape)  # only its shape is used
-            return torch.ops.aten.reflection_pad2d_backward(gradient, features, [ctx.padding] * 4), None
-        for axis in (2, 3):
-            gradient = _reflect_backward(gradient, ctx.padding, axis)
-        return gradient, None
+        return _reflect_backward(gradient, ctx.shape, ctx.padding), None
 
 
-def _reflect_backward(gradient: Tensor, padding: int, axis: int) -> Tensor:
+def _reflect_backward(gradient: Tensor, shape: torch.Size, padding: int) -> Tensor:
+    """Return the gradient of `reflect` with respect to feature maps of this shape."""
+    if on_gpu(gradient.device) and not torch.are_deterministic_algorithms_enabled():
+        features = gradient.new_empty(()).expand(shape)  # only its shape is used
+        return torch.ops.aten.reflection_pad2d_backward(gradient, features, [padding] * 4)
+    for axis in (2, 3):
+        gradient = _reflect_backward_along(gradient, padding, axis)
+    return gradient
+
+
+def _reflect_backward_along(gradient: Tensor, padding: int, axis: int) -> Tensor:
     """Add the gradient of the padding to the pixels that it mirrors, along one axis."""
     side = gradient.shape[axis] - 2 * padding
     before, inner, after = gradient.split((padding, side, padding), axis)

@@ -9,7 +9,7 @@ from tiny_models import CUT, SINCUT, assert_same, count_passes, double_model, ta
 from torch import Tensor, nn
 
 from models.networks import patch_sampler
-from models.networks.layers import InstanceNorm, conv_before_norm
+from models.networks.layers import InstanceNorm, ReflectionPad, conv_before_norm, fused_layers
 from models.networks.patch_sampler import gather_positions, largest_ids, sample_patch_ids_at_once
 from models.networks.winograd import Conv3x3
 from models.performance import fill_missing_gradients
@@ -105,6 +105,21 @@ class TestInstanceNorm:
         output = InstanceNorm(3)(image)
         assert not output._is_view()
         torch.testing.assert_close(F.leaky_relu(output, 0.2, inplace=True), F.leaky_relu(F.instance_norm(image), 0.2))
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("padding", [1, 2])
+def test_norm_relu_and_padding_in_one_equal_the_layers(padding: int) -> None:
+    layers = nn.Sequential(InstanceNorm(3), nn.ReLU(), ReflectionPad(padding))
+    ((index, fused),) = fused_layers(layers, range(3))
+    image = random_tensor(2, 3, 6, 5).requires_grad_()
+    results = [fused(image), F.pad(F.relu(F.instance_norm(image)), (padding,) * 4, mode="reflect")]
+    weight = random_tensor(*results[0].shape, seed=1)
+    gradients = [torch.autograd.grad((result * weight).sum(), image)[0] for result in results]
+    assert index == 2
+    assert type(results[0].grad_fn).__name__ == "_GPUNormReLUPadBackward"
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
