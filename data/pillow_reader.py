@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COMPRESSION,
     IMAGEDESCRIPTION,
     PHOTOMETRIC_INTERPRETATION,
     SAMPLEFORMAT,
@@ -33,6 +34,7 @@ from data.tiff_reader import GEO_TAGS, MAX_PAGES, Page, full_pages, largest_page
 _DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 HEAD_BYTES = 132  # first bytes of a file, from which readers recognize its format
+_WEBP = 50001  # TIFF compression
 _BYTE_COUNTS = (279, 325)  # TIFF: of strips, of tiles
 _NEW_SUBFILE_TYPE, _WHITE_IS_ZERO, _UNSIGNED = 254, 0, 1  # TIFF
 _COLOR_PNG_16 = ((16, 2), (16, 4), (16, 6))  # bit depth and color type: RGB, gray with alpha, RGBA
@@ -56,6 +58,8 @@ def open_with_pillow(file: BinaryIO, head: bytes, page: Page, max_pixels: int) -
             if page == "bands" and image.tag_v2.next:
                 raise UnidentifiedImageError("Pillow does not stack pages")
             _seek_page(image, page)
+            if image.tag_v2.get(COMPRESSION) == _WEBP:
+                raise UnidentifiedImageError("Pillow's libtiff prints errors, and rarely supports it")
             if any(0 in image.tag_v2.get(tag, ()) for tag in _BYTE_COUNTS):
                 raise UnidentifiedImageError("a sparse TIFF, whose missing tiles Pillow does not fill")
         if image.width * image.height > max_pixels:

@@ -5,7 +5,12 @@ by every run. Any two images of a row can be compared across a divider.
 """
 
 import sys
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -16,13 +21,19 @@ if __name__ == "__main__":
 
 # isort: split
 
+from data.image_array import ImageArray, ImageError
 from data.image_folder import list_images
+from data.image_reader import ReadOptions
+from data.image_writer import to_pil
 from util.browser import open_page
+from util.channel_view import ChannelView, parse_channels
 from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
 from util.files import prepare_output_dir
 from util.html.comparison_page import write_comparison
-from util.html.page_record import page_title
+from util.html.page_record import page_title, read_record
+
+SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".gif", ".bmp", ".avif")
 
 
 def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]:
@@ -43,11 +54,33 @@ def label_runs(folders: list[Path], labels: list[str] | None) -> dict[str, Path]
     return dict(zip(names, folders, strict=True))
 
 
-def find_targets(folder: Path) -> dict[str, Path]:
-    """Return the images below `folder` by their relative paths. Raise UserError if there are none."""
+def find_targets(folder: Path, record: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the images below `folder` by relative path, pages as in `page.json`. Raise UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"--truth {folder}: not a folder. Give the folder of the ground truth images.")
-    return {Path(path).relative_to(folder).as_posix(): Path(path) for path in list_images(str(folder))}
+    paths = ReadOptions.of(Namespace(), record).with_pages(list_images(str(folder)))
+    return {Path(path).relative_to(folder).as_posix(): Path(path) for path in paths}
+
+
+def write_view(file: Path, target: Path, record: Mapping[str, Any]) -> Path:
+    """Return an image that browsers show: `file`, or a PNG of its shown channels, written to `target`.
+
+    Args:
+        record: `page.json` of results, by which the file is read and shown.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if file.suffix.lower() in SHOWN_BY_BROWSERS:
+        return file
+    try:
+        array = ReadOptions.of(Namespace(), record).read_array(str(file))
+    except ImageError as error:
+        raise UserError(f"--truth: {file} cannot be read: {error}. Remove the file.") from None
+    view = ChannelView(parse_channels(record.get("show_channels")), stretch=array.pixels.dtype != np.uint8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(ImageArray(view.pixels(array.pixels))).save(target)
+    return target
 
 
 def main() -> None:
@@ -63,7 +96,13 @@ def main() -> None:
         runs = label_runs(arguments.results, arguments.labels)
         prepare_output_dir(arguments.output, "--output")
         page = arguments.output / "index.html"
-        count = write_comparison(page, runs, find_targets(arguments.truth) if arguments.truth else {})
+        record = read_record(arguments.results[0])
+        targets = find_targets(arguments.truth, record) if arguments.truth else {}
+
+        def show(file: Path) -> Path:
+            return write_view(file, arguments.output / "truth" / f"{file.relative_to(arguments.truth)}.png", record)
+
+        count = write_comparison(page, runs, targets, show)
         print(f"{count} inputs in {len(runs)} runs: {page}")
         if arguments.open:
             open_page(page)

@@ -173,6 +173,8 @@ def real_folder_of(opt: Namespace, result_set: ResultSet) -> Path:
         return opt.real
     if opt.dataroot is None:
         real = record.get("source" if is_backward else "target")
+        if record.get("dataset_mode") == "aligned":  # the page has the other half of each pair
+            real = folder / "images" / opt.visual.replace("fake", "real")
         if real is None:
             raise UserError(f"--results {folder}: its target domain is unknown. Give it with --dataroot or --real.")
         if not Path(real).is_dir():

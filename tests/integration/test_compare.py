@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from page_reader import linked_file, read_page
@@ -78,9 +79,12 @@ def test_results_that_a_png_cannot_hold_are_shown_by_their_views(tmp_path) -> No
         visuals = {"real_A": torch.ones(1, 3, 4, 6), "fake_B": torch.full((1, 3, 4, 6), shade)}
         page.add("/data/testA/a.tif", visuals, {"real_A": Tiff(), "fake_B": Tiff()})
         page.save()
-    done = compare(tmp_path, "cut/test_latest", "fast/test_latest")
+    (tmp_path / "truth").mkdir()
+    np.save(tmp_path / "truth/a.npy", np.full((4, 6, 5), 7, np.uint8))
+    done = compare(tmp_path, "cut/test_latest", "fast/test_latest", "--truth", "truth")
     assert (done.returncode, done.stderr) == (0, "")
-    assert list(rows(tmp_path / "results/comparison/index.html").values()) == [[("input", 255), ("cut", 127), ("fast", 0)]]
+    (row,) = rows(tmp_path / "results/comparison/index.html").values()
+    assert row == [("input", 255), ("cut", 127), ("fast", 0), ("ground truth", 7)]
 
 
 def test_names_of_the_ground_truth_may_differ(tmp_path) -> None:

@@ -201,6 +201,13 @@ def test_the_target_domain_is_that_of_the_test(
         evaluate(parse(["--results", "results", "--dataroot", "data", "--paired", "--direction", "AtoB"]))
 
 
+def test_pairs_of_an_aligned_dataset_are_those_of_the_page(tmp_path: Path) -> None:
+    results = write_results(tmp_path, dataset_mode="aligned")
+    evaluate(parse(["--results", str(results), "--paired", "--gpu_ids", "-1"]))
+    entries = json.loads((results / "evaluation.json").read_text())
+    assert {entry["real"] for entry in entries} == {str(results / "images" / "real_B")}
+
+
 def test_a_cycle_gans_translation_back_belongs_to_the_source_domain(page: Path) -> None:
     (page / "data" / "testB").rename(page / "data" / "testA")
     record = {

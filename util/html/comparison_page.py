@@ -1,7 +1,7 @@
 """Comparison page: results of several runs side by side, one row per input."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -33,7 +33,12 @@ class _Input:
         return self.image is None or image is None or not _differ(self.image, image)
 
 
-def write_comparison(page: Path, runs: Mapping[str, Path], targets: Mapping[str, Path]) -> int:
+def write_comparison(
+    page: Path,
+    runs: Mapping[str, Path],
+    targets: Mapping[str, Path],
+    show: Callable[[Path], Path] = lambda file: file,
+) -> int:
     """Write a page with one row for each input that any of the runs has translated. The page links to the images.
 
     Results of different images with one name are in different rows, and a line is printed.
@@ -42,6 +47,7 @@ def write_comparison(page: Path, runs: Mapping[str, Path], targets: Mapping[str,
         page: the file, in an existing folder.
         runs: folders of results, with images/real_A and images/fake_B, by their labels.
         targets: ground truth images by their paths below their folder. Those of no input are not shown.
+        show: returns a file that browsers show for a ground truth image.
     Returns:
         The number of rows.
     Raises:
@@ -72,9 +78,9 @@ def write_comparison(page: Path, runs: Mapping[str, Path], targets: Mapping[str,
     rows = []
     for name, versions in inputs.items():
         for version in versions:
-            is_only = len(versions) == 1
-            shown = {"input": version.image, **version.results, "ground truth": truths.get(name) if is_only else None}
-            heading = name if is_only else f"{name} ({', '.join(version.results)})"
+            truth = show(truths[name]) if len(versions) == 1 and name in truths else None
+            shown = {"input": version.image, **version.results, "ground truth": truth}
+            heading = name if len(versions) == 1 else f"{name} ({', '.join(version.results)})"
             images = [_image(visual, file, page.parent) for visual, file in shown.items() if file]
             rows.append(image_row(heading, images))
     counts = {label: sum(label in each.results for versions in inputs.values() for each in versions) for label in runs}
