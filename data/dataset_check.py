@@ -140,7 +140,9 @@ def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange |
     lowest, highest, clipped = float("inf"), float("-inf"), []
     for _, array in samples:
         mapped = value_range or ValueRange.of_dtype(array.pixels.dtype)
-        low, high = float(array.pixels.min()), float(array.pixels.max())
+        valid = array.valid_samples
+        counts["nodata"] += valid.size < array.pixels.size
+        low, high = float(valid.min()), float(valid.max())
         counts["constant"] += low == high
         counts["invisible"] += array.alpha is not None and not array.alpha.any()
         counts["pages"] += array.info.pages > 1
@@ -148,7 +150,7 @@ def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange |
         counts["profile"] += profile is not None and not is_srgb(profile)
         if mapped is None:
             continue
-        clipped.append(mapped.clipped_share(array.pixels))
+        clipped.append(mapped.clipped_share(valid))
         if low < high and (min(high, mapped.hi) - max(low, mapped.lo)) * WIDE_SHARE < mapped.hi - mapped.lo:
             counts["narrow"] += 1
             lowest, highest = min(lowest, low), max(highest, high)
@@ -160,6 +162,8 @@ def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange |
         yield f"{counts['narrow']} {share} use less than 1/{WIDE_SHARE} of their range (see --value_range={proposal})"
     if counts["invisible"]:
         yield f"{counts['invisible']} {share} have an alpha of 0 everywhere; their colors are used"
+    if counts["nodata"]:
+        yield f"{counts['nodata']} {share} have samples of GDAL's nodata value, clipped to the range as any others"
     if counts["pages"]:
         yield (
             f"{counts['pages']} {share} have several pages; the largest is used "
@@ -174,7 +178,7 @@ def _report(samples: Sequence[tuple[str, ImageArray]], value_range: ValueRange |
 def _read_pixels(paths: Sequence[str], opt: Namespace) -> Iterator[np.ndarray]:
     for path in paths:
         for _, array in _read_some([path], 1, opt):
-            yield array.pixels
+            yield array.valid_samples
 
 
 def _evenly_spaced(paths: Sequence[str], count: int) -> list[str]:

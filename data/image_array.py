@@ -13,6 +13,8 @@ MAX_BYTES_PER_PIXEL = 16
 MAX_COMPRESSION_RATIO = 2000
 SMALL_IMAGE_BYTES = 1 << 26  # small enough to decode, whatever the ratio
 
+GDAL_NODATA = 42113  # TIFF tag: the value of samples without data, as text
+
 # ITU-R 601-2 luma, in the fixed-point form of Pillow's convert("L").
 LUMA = np.array([19595, 38470, 7471])
 
@@ -81,6 +83,16 @@ class ImageArray:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels, as a PIL image has them."""
         return self.pixels.shape[1], self.pixels.shape[0]
+
+    @property
+    def valid_samples(self) -> np.ndarray:
+        """Samples without GDAL's nodata value, for statistics; all samples if nothing would be left."""
+        texts = [str(tag.value) for tag in self.info.geo_tags if tag.code == GDAL_NODATA]
+        try:
+            valid = self.pixels[self.pixels != float(texts[0])]
+        except (IndexError, ValueError):  # no such tag, or no number in it
+            return self.pixels
+        return valid if valid.size else self.pixels
 
     def crop(self, box: tuple[int, int, int, int]) -> "ImageArray":
         """Return the part from (left, top) to (right, bottom), as a PIL image does."""

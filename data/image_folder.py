@@ -228,7 +228,8 @@ class ImageFolder:
             return UserError(f"{self.read.flag} {error.expected}: {path!r} {error}{remedy}.")
         if isinstance(error, UndefinedRangeError):
             some = self.paths[:PROPOSAL_IMAGES]
-            arrays = [pixels_of(replace(self.read, has_range=True)(path)) for path in some if path in self.skipped]
+            images = [replace(self.read, has_range=True)(path) for path in some if path in self.skipped]
+            arrays = [image.valid_samples for image in images if isinstance(image, ImageArray)]
             return UserError(
                 f"{path!r}: {error}. The first {len(arrays)} images have values in {found_range(arrays)}: use "
                 f"--value_range={found_range(arrays)}, or --value_range=percentile:1,99 in training."

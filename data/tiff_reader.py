@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 
 from data.image_array import (
+    GDAL_NODATA,
     FileInfo,
     ImageArray,
     ImageError,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams, GDAL_METADATA,
 # GDAL_NODATA (GeoTIFF 1.1; GDAL's own two).
-GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, GDAL_NODATA)
 MAX_GEO_BYTES = 1 << 20  # maximum size of a tag
 MAX_PAGES = 4096  # pages among which the largest is searched
 MAX_LISTED_PAGES = 1 << 16

@@ -184,6 +184,22 @@ def test_gray_images_of_more_than_8_bits_keep_one_channel(
     assert (opt.input_nc, opt.output_nc) == channels
 
 
+def test_nodata_is_left_out_of_ranges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for domain in "AB":
+        (tmp_path / f"train{domain}").mkdir()
+        pixels = np.linspace(10, 20, 24 * 20, dtype=np.float32).reshape(24, 20)
+        pixels[:, :5] = -9999
+        nodata = (42113, "s", 0, "-9999", True)
+        tifffile.imwrite(tmp_path / f"train{domain}" / "a.tif", pixels, photometric="minisblack", extratags=[nodata])
+    with pytest.raises(UserError, match=r"have values in 10\.1\d*,20: use"):
+        create_dataset(options(tmp_path))
+    opt = options(tmp_path, value_range="percentile:0,100")
+    create_dataset(opt)
+    assert 10 < ValueRange.parse(opt.value_range).lo < 10.2
+    said = capsys.readouterr().out
+    assert "trainA: 1 of 1 images checked have samples of GDAL's nodata value" in said and "lie outside" not in said
+
+
 def test_all_pages_are_images_if_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for domain in "AB":
         (tmp_path / f"train{domain}").mkdir()
