@@ -217,7 +217,7 @@ def test_fastcut_interrupted_and_resumed(tmp_path: Path) -> None:
     *_, where, how = told.splitlines()
     assert where == "saved:    checkpoints/long/latest_net_*.pth"
     program = command("train.py")[1]
-    options = "--display_id -1 --gpu_ids -1 --num_threads 2 --print_freq 1"
+    options = "--gpu_ids -1 --num_threads 2"  # the others are saved with the run
     assert how == f"resume:   python {program} --continue_train --name long {options}"
     long = tmp_path / "checkpoints" / "long"
     assert facts_of(long / "web/index.html")["status"] == "stopped"
