@@ -45,8 +45,8 @@ def _make_current(gpu: int) -> torch.device:
 def on_gpu(device: torch.device) -> bool:
     """Return True for a CUDA GPU, where a step should launch few kernels.
 
-    At small batch sizes a GPU waits for the program, which launches kernels one by one. The CPU keeps the simplest way to
-    compute, so that a run continues with unchanged rounding errors.
+    At small batch sizes a GPU waits for the program, which launches kernels one by one. On the CPU launches cost nothing,
+    and a step computes as little as possible.
     """
     return device.type == "cuda"
 
