@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 # Iterations that a thread spins at a barrier before it sleeps; libgomp's default is 300,000. Beside other programs, a thread
-# that spins takes the core from a thread it waits for. These iterations last some 20 to 90 microseconds, longer than most
+# that spins takes the core from a thread it waits for. These iterations last some 10 to 45 microseconds, longer than most
 # waits inside a step. docs/performance.md has measurements.
-SPIN_COUNT = 2000
+SPIN_COUNT = 1000
 CGROUPS = Path("/sys/fs/cgroup")
 
 
