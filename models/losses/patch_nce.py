@@ -172,6 +172,7 @@ class PatchNCELoss:
                 keys = self.netF(key_patches)
             return self.netF(query_patches), keys
         pairs = zip(query_patches, key_patches, strict=True)
+        # In the order (N, S, C), in which netF reads patches, so that only `cat` copies them.
         by_position = [torch.cat([patches.transpose(1, 2) for patches in pair]) for pair in pairs]
         projected = self.netF([patches.transpose(1, 2) for patches in by_position])
         if can_stack(projected):
