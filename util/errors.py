@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
-from util.signals import Terminated, restore_sigint
+from util.signals import Terminated, end_quietly, restore_sigint
 from util.terminal import print_line
 
 FAILURE_STATUS = 1
@@ -92,6 +92,7 @@ def exit_on_user_error() -> Iterator[None]:
     except KeyboardInterrupt as error:
         _end(stop_status(error), "interrupted")
     finally:
+        end_quietly()
         _discard_broken_streams()
 
 

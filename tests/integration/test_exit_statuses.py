@@ -17,6 +17,7 @@ from programs import ENVIRONMENT, ROOT, command
 from training_processes import ENDLESS, RUN, STATE
 
 from util.errors import exit_on_user_error
+from util.signals import STOP_SIGNALS
 
 
 def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -75,6 +76,16 @@ def test_ctrl_c_during_the_import_of_pytorch_prints_no_traceback(tmp_path: Path,
     assert ended in ((-signal.SIGINT, ""), (130, "interrupted\n"))
 
 
+@pytest.fixture
+def restored_signals() -> Iterator[None]:
+    """Give this process its handlers back, which `exit_on_user_error` changes."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("restored_signals")
 def test_out_of_memory_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for size in (10**14, 10**18, 10**19):  # too much for any machine, for its addresses, for 64 bits
         with pytest.raises(SystemExit) as ending, exit_on_user_error():
@@ -84,6 +95,7 @@ def test_out_of_memory_prints_one_line(capsys: pytest.CaptureFixture[str]) -> No
         assert line.startswith("error: out of memory")
 
 
+@pytest.mark.usefixtures("restored_signals")
 def test_other_failures_keep_their_traceback() -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied"), exit_on_user_error():
         torch.ones(2, 3) @ torch.ones(2, 3)
@@ -101,6 +113,13 @@ def end(body: str, unbuffered: str = BUFFERED, prepare: str = "pass", **outputs:
     environment = ENVIRONMENT | {"PYTHONUNBUFFERED": unbuffered}
     finished = subprocess.run(line, cwd=ROOT, env=environment, text=True, timeout=250, **streams)
     return finished.returncode, finished.stderr or ""
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_while_python_exits_prints_no_traceback(number: signal.Signals) -> None:
+    prepare = f"import atexit, signal; atexit.register(signal.raise_signal, {int(number)})"
+    status = -number if number == signal.SIGINT else 2
+    assert end("raise UserError('wrong')", prepare=prepare) == (status, "error: wrong\n")
 
 
 @pytest.fixture
