@@ -142,5 +142,6 @@ def _plot_run(panel: Any, run: Mapping[str, Any]) -> None:
     highs = [max(each["ratios"]) - each["over_Y"] for each in found.values()]
     bars = panel.barh(list(found), medians, xerr=(lows, highs))
     panel.bar_label(bars, fmt="%.1f", padding=4)
+    panel.margins(x=0.15)  # room for the labels
     panel.set_title(_title(run))
     panel.set_xlabel("step / Y")
