@@ -225,27 +225,28 @@ class BaseModel(ABC):
         (pred,) = self.discriminate(discriminator, fake)
         return batch_mean(self.criterionGAN_G(pred, True))
 
-    def discriminator_penalty(self, name: str, pred_fake: Tensor, pred_real: Tensor, fake: Tensor, real: Tensor) -> Tensor:
-        """Return the regularization of a discriminator: the penalties of --lambda_gp and --lambda_lecam, or zero.
+    def regularize_D(
+        self, loss_D: Tensor, name: str, pred_fake: Tensor, pred_real: Tensor, fake: Tensor, real: Tensor
+    ) -> Tensor:
+        """Return the loss of a discriminator plus the penalties of --lambda_gp and --lambda_lecam, if they are set.
 
         Args:
-            name: its name, such as "D_A".
+            loss_D: the GAN loss.
+            name: name of the discriminator, such as "D_A".
             pred_fake, pred_real: its logits.
-            fake, real: the images.
+            fake, real: the images, (N, C, H, W).
         """
-        penalty = self.gradient_penalty(self.networks[name], real, fake)
+        if self.opt.gan_mode == "wgangp" and self.opt.lambda_gp > 0:
+            loss_D = loss_D + self.gradient_penalty(self.networks[name], real, fake) * self.opt.lambda_gp
         if self.lecam is not None:
-            penalty = penalty + self.lecam(name, pred_real, pred_fake) * self.opt.lambda_lecam
-        return penalty
+            loss_D = loss_D + self.lecam(name, pred_real, pred_fake) * self.opt.lambda_lecam
+        return loss_D
 
     def gradient_penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return lambda_gp times the WGAN-GP penalty; zero for the other values of --gan_mode."""
-        if self.opt.gan_mode != "wgangp" or self.opt.lambda_gp == 0:
-            return real.new_zeros(())
+        """Return the WGAN-GP penalty at augmented images."""
         if real.shape != fake.shape:
             raise ImageSizeError("--lambda_gp: needs real and translated images of one size. Crop them to one size.")
-        penalty = wgan_gp_penalty(discriminator, self.augment(real), self.augment(fake), self.rng.device_rng)
-        return penalty * self.opt.lambda_gp
+        return wgan_gp_penalty(discriminator, self.augment(real), self.augment(fake), self.rng.device_rng)
 
     @property
     def learning_rate(self) -> float:

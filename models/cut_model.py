@@ -195,7 +195,7 @@ class CUTModel(BaseModel):
         self.losses["D_fake"] = batch_mean(self.criterionGAN(pred_fake, False))
         self.losses["D_real"] = batch_mean(self.criterionGAN(pred_real, True))
         loss_D = (self.losses["D_fake"] + self.losses["D_real"]) * 0.5
-        return loss_D + self.discriminator_penalty("D", pred_fake, pred_real, self.fake_B, self.real_B)
+        return self.regularize_D(loss_D, "D", pred_fake, pred_real, self.fake_B, self.real_B)
 
     def compute_G_loss(self) -> Tensor:
         """Return the GAN loss of G plus the PatchNCE loss (CUT, equation 5)."""

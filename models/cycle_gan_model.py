@@ -137,4 +137,4 @@ class CycleGANModel(BaseModel):
         """Return the mean of the GAN losses of one discriminator on real and on fake images, and its regularization."""
         pred_real, pred_fake = self.discriminate(discriminator, real, fake)
         loss_D = (batch_mean(self.criterionGAN(pred_real, True)) + batch_mean(self.criterionGAN(pred_fake, False))) * 0.5
-        return loss_D + self.discriminator_penalty(name, pred_fake, pred_real, fake, real)
+        return self.regularize_D(loss_D, name, pred_fake, pred_real, fake, real)
