@@ -20,7 +20,7 @@ from util.cli import non_negative_float
 from util.errors import UserError
 from util.runtime.monitor import LossScales
 
-GENERATOR_LOSSES = ("G_A", "cycle_A", "idt_A", "G_B", "cycle_B", "idt_B")
+G_LOSS_NAMES = ("G_A", "cycle_A", "idt_A", "G_B", "cycle_B", "idt_B")
 FIXED_BETA2 = 0.999  # as published: --beta2 has no effect
 
 
@@ -123,7 +123,7 @@ class CycleGANModel(BaseModel):
         losses["G_B"] = self.generator_gan_loss(self.netD_B, self.fake_A)
         losses["cycle_A"] = F.l1_loss(self.rec_A, self.real_A) * opt.lambda_A
         losses["cycle_B"] = F.l1_loss(self.rec_B, self.real_B) * opt.lambda_B
-        return torch.stack([losses[name] for name in GENERATOR_LOSSES]).sum()
+        return torch.stack([losses[name] for name in G_LOSS_NAMES]).sum()
 
     def compute_D_loss(self) -> Tensor:
         """Return the sum of the losses of both discriminators, which share no weights."""
