@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from data import ImageDataLoader, create_dataset
-from models import create_model
+from models import create_model, method_name
 from models.base_model import BaseModel
 from models.evaluation import create_samples, create_validator
 from options.metric_options import metric_config
@@ -83,7 +83,9 @@ def train(opt: Namespace) -> None:
             save_options(opt, run_dir)
             print_training_summary(opt, dataset, model, run_dir, view, counter.epoch)
         samples = create_samples(opt, model)
-        visualizer = Visualizer.from_options(opt, run_dir, counter, checkpointer.resumed, len(dataset), view, samples)
+        visualizer = Visualizer.from_options(
+            opt, run_dir, counter, checkpointer.resumed, len(dataset), view, samples, method_name(vars(opt))
+        )
         run_epochs(opt, dataset, model, checkpointer, validator, visualizer)
 
 

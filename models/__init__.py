@@ -4,6 +4,7 @@ docs/extending.md has an example.
 """
 
 from argparse import Namespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.base_model import BaseModel
@@ -16,7 +17,7 @@ from util.runtime.rng import fork_rng_seeded
 if TYPE_CHECKING:
     from models.inference.translator import Translator
 
-__all__ = ["MODELS", "Translator", "create_model"]
+__all__ = ["MODELS", "Translator", "create_model", "method_name"]
 
 MODELS: dict[str, type[BaseModel]] = {
     "cut": CUTModel,
@@ -36,6 +37,18 @@ def create_model(opt: Namespace) -> BaseModel:
     if opt.isTrain and opt.ema > 0:
         model.enable_ema(opt.ema)
     return model
+
+
+def method_name(options: Mapping[str, Any]) -> str:
+    """Return the method of a run as people read it: CUT, FastCUT, SinCUT, CycleGAN, or the class of another one.
+
+    Args:
+        options: options of the run by name, of which "model" and "CUT_mode" are read. Without a model: "".
+    """
+    key = str(options.get("model", ""))
+    if key == "cut" and str(options.get("CUT_mode")).lower() == "fastcut":
+        return "FastCUT"
+    return MODELS[key].__name__.removesuffix("Model") if key in MODELS else key
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from data import ImageDataLoader
 from data.domain_folder import DATAROOT_FLAGS, describe_roots, has_own_folders
 from data.geometry import describe_training_geometry
+from models import method_name
 from models.base_model import BaseModel
 from options.saved_options import NOT_RESTORED, TEXT, describe_options, describe_test_geometry
 from util.channel_view import ChannelView
@@ -34,10 +35,10 @@ def print_training_summary(
     """Print what train.py is about to do, in some ten lines. With --verbose, print all options and layers first."""
     if opt.verbose:
         print_details(opt, model)
-    method = opt.CUT_mode if opt.model == "cut" else opt.model
     images = f"{dataset.description}, " if dataset.description else ""
     geometry = describe_training_geometry(opt.preprocess, opt.load_size, opt.crop_size)
-    print_entry("run", f"{opt.name}{unnamed(opt)}: {method}, epochs {first_epoch} to {opt.n_epochs + opt.n_epochs_decay}")
+    epochs = f"epochs {first_epoch} to {opt.n_epochs + opt.n_epochs_decay}"
+    print_entry("run", f"{opt.name}{unnamed(opt)}: {method_name(vars(opt))}, {epochs}")
     print_entry("data", f"{describe_roots(opt)}: {images}{geometry}")
     print_entry("epoch", f"{len(dataset)} training images per epoch, batch size {opt.batch_size}")
     print_entry("networks", model.describe())

@@ -102,8 +102,9 @@ class Visualizer:
         images_per_epoch: int,
         view: ChannelView,
         samples: FixedSamples | None,
+        method: str,
     ) -> Self:
-        """Create the visualizer that the training options request, for a run at the position of `counter`."""
+        """Create the visualizer that the training options request, for a run of `method` at the position of `counter`."""
         roots = " and ".join(filter(None, (opt.dataroot_A, opt.dataroot_B))) or opt.dataroot
         return cls(
             run_dir,
@@ -120,7 +121,7 @@ class Visualizer:
             opens_page=opt.open,
             image_width=opt.display_winsize,
             facts={
-                "method": opt.CUT_mode if opt.model == "cut" else opt.model,
+                "method": method,
                 "data": f"{roots}, {images_per_epoch} images per epoch",
                 **({} if opt.direction == "AtoB" else {"direction": opt.direction}),
             },

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.image_folder import DATAROOT_UNSET
+from models import method_name
 from models.inference.checkpoint import HUB_INPUT_RANGE, HUB_OPTIONS, HUB_OUTPUT_RANGE, HUB_WEIGHTS, LoadedGenerator
 from models.networks.base import Generator
 from util.runtime.weights import write_safetensors
@@ -24,6 +25,9 @@ PUBLIC_OPTIONS = (
     *("netF", "netF_nc", "num_patches", "flip_equivariance", "lambda_R1", "lambda_identity", "lambda_A", "lambda_B"),
 )
 
+CUT_PAPER, CYCLE_GAN_PAPER = "https://arxiv.org/abs/2007.15651", "https://arxiv.org/abs/1703.10593"
+PAPERS = {**dict.fromkeys(("CUT", "FastCUT", "SinCUT"), CUT_PAPER), "CycleGAN": CYCLE_GAN_PAPER}
+
 TEMPLATE = """---
 library_name: pytorch
 pipeline_tag: image-to-image
@@ -31,8 +35,8 @@ tags: [image-to-image, unpaired, contrastive-unpaired-translation]
 ---
 # {name}
 
-A generator for image-to-image translation, trained with {method} ([paper](https://arxiv.org/abs/2007.15651)) on unpaired
-images of two domains{data}.
+A generator for image-to-image translation, trained with {method} on unpaired images
+of two domains{data}.
 
 ```python
 from models import Translator
@@ -74,7 +78,7 @@ def model_card(loaded: LoadedGenerator, name: str, metrics: Mapping[str, float])
     dataset = "" if dataroot == DATAROOT_UNSET else Path(dataroot).name
     return TEMPLATE.format(
         name=name,
-        method=str(saved_options.get("CUT_mode") or saved_options.get("model") or "contrastive unpaired translation"),
+        method=_describe_method(saved_options),
         data=f" ({dataset}, {saved_options.get('direction', 'AtoB')})" if dataset else "",
         input_nc=loaded.options.input_nc,
         sizes=_describe_sizes(loaded.network),
@@ -97,6 +101,12 @@ def latest_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
                 numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
                 metrics |= {f"{group} {key}": float(value) for key, value in numbers.items()}
     return metrics
+
+
+def _describe_method(saved_options: Mapping[str, Any]) -> str:
+    """Return the method, with a link to its paper if it is a published one."""
+    method = method_name(saved_options)
+    return f"{method} ([paper]({PAPERS[method]}))" if method in PAPERS else method or "an unknown method"
 
 
 def _describe_program(trained: Any) -> str:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmark_data import make_photo_dataset, measure_loading, measure_loop
 from measure_step import Case
-from results import Results, markdown, plot, replace_results, save_results
+from results import Results, markdown, plot, replace_results, save_results, title
 from training_steps import CONFIGS, DEFAULT, METHODS, REFERENCE
 
 from util.cli import CLIParser, image_size, positive_int
@@ -115,9 +115,10 @@ def measure_runs(runs: list[Run], arguments: list[str]) -> Iterator[list[dict[st
     with tqdm(total=sum(len(configs) for _, _, _, configs, _ in runs), unit="case", disable=None) as progress:
         for method, size, batch, configs, rounds in runs:
             measured: dict[str, dict[str, Any]] = {}
-            results.append({"method": method, "size": size, "batch": batch, "configs": measured})
+            run = {"method": method, "size": size, "batch": batch, "configs": measured}
+            results.append(run)
             for config in configs:
-                progress.set_description(f"{method} {size} px, batch {batch}, {config}")
+                progress.set_description(f"{title(run)}, {config}")
                 measured[config] = run_case(Case(method, size, batch, config, rounds, arguments))
                 progress.update()
                 yield results

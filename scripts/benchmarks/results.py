@@ -6,11 +6,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from training_steps import METHODS
+
+from models import method_name
 from util.errors import UserError
 from util.plotting import figure_to_file
 
 BEGIN, END = "<!-- benchmark: {} -->", "<!-- end of benchmark -->"
-TITLES = {"cut": "CUT", "fastcut": "FastCUT", "sincut": "SinCUT", "cycle_gan": "CycleGAN"}
 NOT_MEASURED = "–"
 
 Results = dict[str, Any]  # of one device: {"machine": {...}, "runs": [...], "data": {...}, "loop": {...}}
@@ -54,7 +56,7 @@ def markdown(results: Results) -> str:
     if peaks := _peaks(runs):
         parts[0] += f" Measured peak of matrix products: {peaks}."
     for run in runs:
-        parts += [f"**{_title(run)}**{_reference_time(run)}", _step_table(run, machine["type"] == "cuda")]
+        parts += [f"**{title(run)}**{_reference_time(run)}", _step_table(run, machine["type"] == "cuda")]
     if "data" in results:
         published = results["data"]["as published"]
         rows = [[name, f"{rate:.0f}", f"{rate / published:.1f}"] for name, rate in results["data"].items()]
@@ -78,8 +80,9 @@ def _peaks(runs: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{median(each) / 1e9:.0f} GFLOP/s in {precision}" for precision, each in rates.items())
 
 
-def _title(run: Mapping[str, Any]) -> str:
-    return f"{TITLES[run['method']]}, {run['size']} px, batch {run['batch']}"
+def title(run: Mapping[str, Any]) -> str:
+    """Return the heading of a table, such as "CycleGAN, 256 px, batch 1"."""
+    return f"{method_name(METHODS[run['method']])}, {run['size']} px, batch {run['batch']}"
 
 
 def _reference_time(run: Mapping[str, Any]) -> str:
@@ -143,5 +146,5 @@ def _plot_run(panel: Any, run: Mapping[str, Any]) -> None:
     bars = panel.barh(list(found), medians, xerr=(lows, highs))
     panel.bar_label(bars, fmt="%.1f", padding=4)
     panel.margins(x=0.15)  # room for the labels
-    panel.set_title(_title(run))
+    panel.set_title(title(run))
     panel.set_xlabel("step / Y")

@@ -14,11 +14,11 @@ from models import create_model
 from models.base_model import BaseModel
 from options import TrainOptions
 
-METHODS = {
-    "cut": ["--model", "cut"],
-    "fastcut": ["--model", "cut", "--CUT_mode", "FastCUT"],
-    "sincut": ["--model", "sincut"],
-    "cycle_gan": ["--model", "cycle_gan"],
+METHODS: dict[str, dict[str, str]] = {  # options by name
+    "cut": {"model": "cut"},
+    "fastcut": {"model": "cut", "CUT_mode": "FastCUT"},
+    "sincut": {"model": "sincut"},
+    "cycle_gan": {"model": "cycle_gan"},
 }
 REFERENCE, DEFAULT = "as published", "default"
 CONFIGS: dict[str, list[str]] = {
@@ -55,7 +55,8 @@ def alternate_flips() -> None:
 
 def build_model(method: str, config: str, arguments: list[str]) -> BaseModel:
     """Create the model of `method` for a training step in this configuration."""
-    opt = TrainOptions().parse([*METHODS[method], *arguments, *CONFIGS[config]])
+    options = [f"--{name}={value}" for name, value in METHODS[method].items()]
+    opt = TrainOptions().parse([*options, *arguments, *CONFIGS[config]])
     if config != REFERENCE:
         return create_model(opt)
     torch.backends.cudnn.benchmark = True  # as in the published train.py; without effect on a CPU

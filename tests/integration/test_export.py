@@ -1,6 +1,8 @@
 """Exports: every format agrees with the original at sizes other than the traced one, and a mismatch is an error."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ from data.value_range import ValueRange
 from models import MODELS, Translator
 from models.inference.checkpoint import load_generator
 from models.inference.export import EXPORTERS, ExportableGenerator, ExportMismatchError, export_generator, random_images
-from models.inference.hub import PUBLIC_OPTIONS, latest_metrics, write_hub_folder
+from models.inference.hub import PUBLIC_OPTIONS, latest_metrics, model_card, write_hub_folder
 from models.inference.raw_format import RawFormat, range_metadata
 from models.networks import GENERATORS
 from models.networks.base import Generator
@@ -139,7 +141,7 @@ def test_a_hugging_face_hub_folder(tmp_path: Path) -> None:
     card = (tmp_path / "hub" / "README.md").read_text()
     for text in (
         "trained by version 0.1 (commit 0123456789ab), exported by version",
-        "FastCUT",
+        "trained with FastCUT ([paper](https://arxiv.org/abs/2007.15651)) on",
         "(horses, BtoA)",
         "| losses G | 1.5 |",
         "| n_epochs | 7 |",
@@ -156,6 +158,21 @@ def test_a_hugging_face_hub_folder(tmp_path: Path) -> None:
     batch = image(16, 20, channels=1)
     loaded = Translator.from_checkpoint(tmp_path / "hub")
     assert torch.equal(loaded(batch).cpu(), Translator.from_checkpoint(weights)(batch).cpu())
+
+
+@pytest.mark.parametrize(
+    ("saved", "text"),
+    [
+        ({"model": "sincut", "CUT_mode": "CUT"}, "trained with SinCUT ([paper](https://arxiv.org/abs/2007.15651)) on"),
+        ({"model": "cycle_gan"}, "trained with CycleGAN ([paper](https://arxiv.org/abs/1703.10593)) on"),
+        ({"model": "mine"}, "trained with mine on"),
+        ({"model": ["damaged"]}, "trained with ['damaged'] on"),
+        ({}, "trained with an unknown method on"),
+    ],
+)
+def test_the_model_card_names_the_method_and_its_paper(tmp_path: Path, saved: dict[str, Any], text: str) -> None:
+    loaded = replace(load_generator(checkpoint(tmp_path)), saved_options=saved)
+    assert text in model_card(loaded, "run", {})
 
 
 def test_no_option_with_a_path_is_published() -> None:

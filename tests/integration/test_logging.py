@@ -15,7 +15,7 @@ pytest.importorskip("wandb")
 events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 TINY = """
-    --name logged --CUT_mode FastCUT --netG resnet_4blocks --ngf 2 --ndf 2 --load_size 36 --crop_size 32 --netF_nc 4
+    --name logged --CUT_mode fastcut --netG resnet_4blocks --ngf 2 --ndf 2 --load_size 36 --crop_size 32 --netF_nc 4
     --num_patches 8 --nce_layers 0,4,8 --n_epochs 2 --n_epochs_decay 0 --print_freq 2 --display_freq 2
 """
 

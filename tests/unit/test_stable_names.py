@@ -8,7 +8,7 @@ import torch
 from image_factory import two_domains
 
 from data import create_dataset
-from models import Translator, create_model
+from models import Translator, create_model, method_name
 from options import TestOptions, TrainOptions
 
 TINY = shlex.split("--gpu_ids -1 --num_threads 0 --load_size 32 --crop_size 32 --netG resnet_4blocks --ngf 2 --ndf 2")
@@ -51,6 +51,20 @@ def test_datasets_yield_batches(tmp_path: Path) -> None:
     assert batches[0].keys() == BATCH
     assert batches[0]["A"].shape == (1, 3, 32, 32)
     assert isinstance(batches[0]["A_paths"][0], str)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("", "CUT"),
+        ("--CUT_mode cut", "CUT"),
+        ("--CUT_mode fastcut", "FastCUT"),
+        ("--model sincut --CUT_mode FastCUT", "SinCUT"),
+        ("--model cycle_gan", "CycleGAN"),
+    ],
+)
+def test_methods_are_shown_by_their_names(arguments: str, name: str) -> None:
+    assert method_name(vars(TrainOptions().parse(shlex.split(arguments)))) == name
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -162,7 +162,7 @@ class TrainingDiagnostics:
         if self.identity.update(images, difference < NEARLY_EQUAL):
             yield (
                 f"warning: the outputs equal the inputs (mean difference {difference * 127.5:.1f} of 255 gray levels). "
-                "The run may have collapsed to the identity, which FastCUT is prone to. Lower --lambda_NCE (cycle_gan: "
+                "The run may have collapsed to the identity, which FastCUT is prone to. Lower --lambda_NCE (CycleGAN: "
                 "--lambda_identity), or train with --CUT_mode CUT."
             )
 
