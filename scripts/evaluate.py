@@ -42,6 +42,7 @@ from options.metric_options import add_metric_arguments, metric_config
 from options.reading_options import add_reading_arguments
 from util.cli import CLIParser, configure_stdio, positive_int, seed
 from util.errors import UserError, exit_on_user_error
+from util.files import atomic_write, prepare_output_file
 from util.images import describe_skipped
 from util.metrics.base import EvalImages, MetricResult
 from util.metrics.evaluator import METRICS, create_evaluator, metric_table
@@ -122,6 +123,8 @@ def evaluate(opt: Namespace) -> None:
     config = metric_config(opt)
     if not config:
         raise UserError(f"{', '.join(f'--{key}' for key in METRICS)}: no metric requested. Add at least one.")
+    if opt.json is not None:
+        prepare_output_file(opt.json, "--json")
     result_sets = find_results(opt.results, opt.visual, opt.max_images)
     all_real = ImageFiles.from_dir(real_folder(opt, result_sets), options=read_options(opt, result_sets))
     real = replace(all_real, paths=all_real.paths[: opt.max_images])
@@ -199,8 +202,8 @@ def write_json(
             }
         )
     for path, content in entries.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        with atomic_write(path) as tmp_path:
+            tmp_path.write_text(json.dumps(content, indent=1) + "\n")
         print(f"written: {path}")
 
 

@@ -23,6 +23,7 @@ from models.inference.raw_format import RAW_DTYPES, RawFormat, range_metadata
 from options.saved_options import parse_architecture_overrides
 from util.cli import CLIParser, configure_stdio
 from util.errors import FAILURE_STATUS, UserError, exit_on_user_error
+from util.files import prepare_output_dir, prepare_output_file
 from util.runtime.weights import save_weights, write_safetensors
 from util.terminal import print_line
 from util.train_log import read_metrics
@@ -78,6 +79,10 @@ def export(arguments: Namespace, architecture: dict[str, object]) -> None:
     if format not in EXPORTERS and (arguments.uint8 or arguments.check or arguments.raw_io):
         flag = "--uint8" if arguments.uint8 else "--raw_io" if arguments.raw_io else "--check"
         raise UserError(f"{flag}: incompatible with --format {format}. Use --format {', '.join(EXPORTERS)}.")
+    if format == HUB:
+        prepare_output_dir(output, "--output")
+    else:
+        prepare_output_file(output, "--output")
     print_line(loaded.describe())
 
     if format == HUB:

@@ -26,6 +26,7 @@ if __name__ == "__main__":
 
 from util.cli import CLIParser, configure_stdio
 from util.errors import UserError, exit_on_user_error
+from util.files import prepare_output_file
 from util.metrics.evaluator import METRICS
 from util.plotting import figure_to_file
 from util.terminal import print_line
@@ -183,6 +184,8 @@ def main() -> None:
     with exit_on_user_error():
         arguments = parser.parse_args()
         check_runs(arguments.runs)
+        if arguments.plot:
+            prepare_output_file(arguments.plot, "--plot")
         metrics = group_by_seed(arguments.runs, read_metric_curves)
         losses = group_by_seed(arguments.runs, read_loss_curves)
         known = [*find_names(losses), *find_names(metrics)]

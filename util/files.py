@@ -141,3 +141,13 @@ def prepare_output_dir(folder: Path, flags: str) -> None:
             pass
     except OSError as error:
         raise UserError(f"{folder}: no file can be created ({error.strerror}). Check {flags}.") from None
+
+
+def prepare_output_file(path: Path, flag: str) -> None:
+    """Create the folder of a file to write, and check that the file can be created. Call it before a long computation.
+
+    Raises UserError, with the `flag` that names the file, if either fails.
+    """
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: a folder. Give the name of a file.")
+    prepare_output_dir(path.parent, flag)

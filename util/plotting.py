@@ -20,7 +20,6 @@ def figure_to_file(path: Path, width: float, height: float) -> Iterator[Any]:
         raise UserError("--plot: matplotlib is not installed. Install it with `pip install matplotlib`.") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     yield figure
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(path, dpi=80)
     except ValueError as error:  # an unsupported file extension

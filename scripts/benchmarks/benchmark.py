@@ -34,6 +34,7 @@ from training_steps import CONFIGS, DEFAULT, METHODS, REFERENCE
 
 from util.cli import CLIParser, image_size, positive_int
 from util.errors import UserError, exit_on_user_error
+from util.files import prepare_output_file
 from util.runtime.device import select_device
 
 MEASURE_STEP = Path(__file__).with_name("measure_step.py")
@@ -167,6 +168,9 @@ def main() -> None:
         raise UserError("--device auto: Apple GPUs are not supported here. Use --device cpu.")
     if arguments.page and not arguments.page.is_file():
         raise UserError(f"--page {arguments.page}: no such file. Check the path.")
+    for flag, file in (("--json", arguments.json), ("--plot", arguments.plot)):
+        if file:
+            prepare_output_file(file, flag)
     results: Results = {"machine": machine_info(device)}
     train_arguments = ["--gpu_ids", "-1" if device.type == "cpu" else "0", *extra]
     for runs in measure_runs(plan_runs(arguments, device.type), train_arguments):

@@ -39,6 +39,7 @@ from models import create_model
 from options import TrainOptions
 from util.cli import CLIParser, positive_int
 from util.errors import exit_on_user_error
+from util.files import prepare_output_file
 
 LOAD_SIZE, CROP_SIZE = 286, 256
 NUM_PHOTOS, PHOTO_SIZE = 60, 256  # per domain; side in pixels
@@ -172,6 +173,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=positive_int, default=5, help="epochs per configuration")
     parser.add_argument("--json", type=Path, help="results file")
     arguments = parser.parse_args()
+    if arguments.json:
+        prepare_output_file(arguments.json, "--json")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.dataroot is None:
             make_photo_dataset(Path(folder))

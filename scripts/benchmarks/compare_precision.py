@@ -24,6 +24,7 @@ from models.base_model import BaseModel
 from options import TrainOptions
 from util.cli import CLIParser, positive_int
 from util.errors import exit_on_user_error
+from util.files import prepare_output_file
 from util.plotting import figure_to_file
 
 OTHER_SEED = "fp32, other seed"
@@ -71,7 +72,6 @@ def write_table(curves: dict[str, Curves], path: Path) -> None:
     """Write a CSV file with a row per window of steps, and a column per loss and configuration."""
     columns = [(name, config) for name in next(iter(curves.values())) for config in curves]
     means = {(name, config): window_means(curves[config][name]) for name, config in columns}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["steps", *(f"{name} ({config})" for name, config in columns)])
@@ -99,6 +99,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="table file")
     parser.add_argument("--plot", type=Path, help="plot file")
     arguments, train_arguments = parser.parse_known_args()
+    for flag, file in (("--csv", arguments.csv), ("--plot", arguments.plot)):
+        if file:
+            prepare_output_file(file, flag)
     curves = {config: train(config, [*train_arguments, *flags], arguments.steps) for config, flags in CONFIGS.items()}
     if arguments.csv:
         write_table(curves, arguments.csv)

@@ -26,7 +26,6 @@ def load_results(path: Path) -> dict[str, Results]:
 def save_results(path: Path, results: Results) -> dict[str, Results]:
     """Replace the results of this device in the file, keep those of other devices, and return all."""
     devices = load_results(path) | {results["machine"]["device"]: results}
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(devices, indent=1) + "\n")
     return devices
 
@@ -125,7 +124,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def plot(devices: Mapping[str, Results], path: Path) -> None:
     """Plot a row of panels per device and a panel per method. A bar is a median, its line goes from minimum to maximum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = max(len(results["runs"]) for results in devices.values())
     bars = max(len(run["configs"]) for results in devices.values() for run in results["runs"])
     with figure_to_file(path, 4.2 * columns, (0.8 + 0.32 * bars) * len(devices)) as figure:

@@ -302,6 +302,7 @@ def test_counts_are_in_the_table_and_limited_on_both_sides(
         (["--paired", "--phase", "val"], "valB: not a folder"),
         (["--features", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--paired", "--visual", "fake_A"], "fake_A: not a folder"),
+        (["--paired", "--json", "."], "--json .: a folder"),
     ],
 )
 def test_wrong_options_are_errors(page: Path, arguments: list[str], message: str) -> None:

@@ -110,6 +110,11 @@ def test_the_command_exports_and_does_not_overwrite(
     with pytest.raises(SystemExit) as ending:
         export("--format", "torchscript")
     assert ending.value.code == 2 and "--overwrite" in capsys.readouterr().err
+    (tmp_path / "folder").mkdir()
+    for format, output in (("torchscript", "folder"), ("pth", "folder"), ("hub", "latest_net_G.pt")):
+        with pytest.raises(SystemExit) as ending:
+            export("--format", format, "--output", str(tmp_path / output), "--overwrite")
+        assert ending.value.code == 2 and f"{tmp_path / output}: " in capsys.readouterr().err
 
 
 def test_safetensors_round_trip(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_missing_data_is_an_error(tmp_path: Path) -> None:
         ([str(tmp_path / "cat")], f"error: {tmp_path / 'cat'}: no such folder. "),
         ([run, run], "error: cut: two runs have this name. "),
         ([run, "--plot", "x.foo"], "error: --plot x.foo: "),
+        ([run, "--plot", str(tmp_path)], f"error: --plot {tmp_path}: a folder. "),
         (
             [run, "--figures", "KID"],
             "error: --figures KID: no run has this loss or metric. Choose from G, PSNR, ",

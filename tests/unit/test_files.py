@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from util.files import atomic_write
+from util.errors import UserError
+from util.files import atomic_write, prepare_output_file
 
 
 def test_a_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
@@ -27,3 +28,13 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
         1 / 0  # noqa: B018 - to fail
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--json .*: a folder\. Give the name of a file\.$"):
+        prepare_output_file(tmp_path, "--json")
+    with pytest.raises(UserError, match=r"no file can be created .* Check --json\.$"):
+        prepare_output_file(tmp_path / "file" / "metrics.json", "--json")
+    prepare_output_file(tmp_path / "new" / "metrics.json", "--json")
+    assert list((tmp_path / "new").iterdir()) == []
