@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import chain, islice
@@ -20,6 +21,7 @@ from util.errors import EnvironmentFailure, UserError
 from util.runtime.distributed import local_shard
 from util.terminal import print_line
 
+MAX_LISTED = 8  # skipped images with one reason
 MAX_WORKER_RESTARTS = 3  # in a row, without a result in between
 
 Batch = dict[str, torch.Tensor | list[str]]  # "A", "B": (N, C, H, W) in [-1, 1]; "A_paths", "B_paths"
@@ -162,6 +164,7 @@ class ImageDataLoader:
         self.source_folder = dataset.source_folder
         self.has_wide_range = dataset.has_wide_range
         self.skipped: dict[str, str] = {}
+        self._reasons: Counter[str] = Counter()  # number of skipped images of each reason
         self._dataset = dataset
         self._batch_sampler = batch_sampler
         self._num_threads = num_threads
@@ -263,11 +266,19 @@ class ImageDataLoader:
         return self._workers.read(self._batch_sampler)
 
     def _report(self, skipped: dict[str, str]) -> None:
-        """Print each unusable image once, with the number of unusable images so far."""
+        """Print each unusable image once, with the number of unusable images so far.
+
+        After the first images with one reason, only their number is printed, when it is a power of ten.
+        """
         for path, reason in skipped.items():
-            if path not in self.skipped:
-                self.skipped[path] = reason
-                line = f"skipped {path!r}: {reason} ({len(self.skipped)} skipped so far)"
+            if path in self.skipped:
+                continue
+            self.skipped[path] = reason
+            self._reasons[reason] += 1
+            count = self._reasons[reason]
+            if count <= MAX_LISTED or count == 10 ** (len(str(count)) - 1):
+                image = repr(path) if count <= MAX_LISTED else f"{count} images"
+                line = f"skipped {image}: {reason} ({len(self.skipped)} skipped so far)"
                 print_line(line, file=sys.stderr)  # above a progress bar
 
 

@@ -7,6 +7,8 @@ docs/usage.md has more examples.
 import math
 import sys
 from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,8 +25,8 @@ if __name__ == "__main__":
 from data.image_reader import ReadOptions
 from data.image_writer import WRITERS
 from models import Translator
-from models.inference.image_io import Job, pending_jobs, plan_inputs, plan_video
-from models.inference.pipeline import Existing, translate_files
+from models.inference.image_io import MAX_LISTED, Job, pending_jobs, plan_inputs, plan_video
+from models.inference.pipeline import Existing, Failure, translate_files
 from models.inference.tiling import DEFAULT_TILE
 from models.inference.video import VIDEO_EXTENSIONS, VideoError, count_frames, translate_video
 from options.reading_options import add_reading_arguments
@@ -149,12 +151,23 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
             options=options,
             on_start=lambda job: bar.set_postfix_str(job.source.name),
         )
-    for failure in failures:
-        print_line(f"{failure.job.source}: {failure.reason}", file=sys.stderr)
+    for line in describe_failures(failures):
+        print_line(line, file=sys.stderr)
     skipped = f", {len(jobs) - len(pending)} skipped" if len(pending) < len(jobs) else ""
     failed = f", {len(failures)} failed" if failures else ""
     print_line(f"{len(pending) - len(failures)} of {len(jobs)} images translated{skipped}{failed}: {arguments.output}")
     return not failures
+
+
+def describe_failures(failures: Sequence[Failure]) -> Iterator[str]:
+    """Yield a line for each of the first failures of every reason, and one line with the number of the others."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for failure in failures:
+        files[failure.reason].append(failure.job.source)
+    for reason, failed in files.items():
+        yield from (f"{file}: {reason}" for file in failed[:MAX_LISTED])
+        if len(failed) > MAX_LISTED:
+            yield f"{len(failed) - MAX_LISTED} more of {len(failed)} files: {reason}"
 
 
 def saved_reading(arguments: Namespace, options: ReadOptions) -> str:

@@ -25,7 +25,7 @@ from util.html.page_record import IMAGES, is_output_folder
 from util.terminal import print_line
 
 ORIENTATION = ExifTags.Base.Orientation
-MAX_LISTED = 3  # file names in an error message
+MAX_LISTED = 3  # file names in a message, or with one reason
 MIN_LEVELS = 256  # with fewer, results from 0 to 1 would be black and white
 
 

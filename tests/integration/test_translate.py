@@ -11,8 +11,9 @@ from PIL import Image
 from programs import refuse, run, succeed
 
 from models import Translator
-from models.inference.image_io import pending_jobs, plan_inputs, plan_jobs
-from scripts.translate import main
+from models.inference.image_io import Job, pending_jobs, plan_inputs, plan_jobs
+from models.inference.pipeline import Failure
+from scripts.translate import describe_failures, main
 from util.errors import UserError
 
 TRANSLATE = "scripts/translate.py"
@@ -58,6 +59,24 @@ def test_a_folder_of_many_formats(tmp_path: Path, weights: str) -> None:
             assert image.format == Image.registered_extensions()[Path(name).suffix.lower()]
     with Image.open(results["alpha.png"]) as image:
         assert image.getchannel("A").getextrema() == (128, 128)
+
+
+def test_many_failures_with_one_reason_take_a_few_lines(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        (tmp_path / "in" / f"{number}.png").touch()
+    (tmp_path / "in" / "3.png").write_bytes(b"not an image")
+    finished = run(tmp_path, TRANSLATE, "--checkpoint", weights, "--input", "in", "--output", "out")
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines() == [
+        *(f"in/{number}.png: an empty file" for number in range(3)),
+        "1 more of 4 files: an empty file",
+        "in/3.png: not an image of a known format, or damaged at its start",
+    ]
+    assert finished.stdout.splitlines()[-1] == "0 of 5 images translated, 5 failed: out"
+    assert list(describe_failures([Failure(Job(Path(name), Path()), "too large") for name in "abc"])) == [
+        *("a: too large", "b: too large", "c: too large")
+    ]
 
 
 def test_existing_results_are_kept(tmp_path: Path, weights: str) -> None:

@@ -170,6 +170,20 @@ def test_unreadable_images_are_replaced_in_training(num_threads: int, root: Path
     assert said[-1].endswith("(3 skipped so far)")
 
 
+def test_many_unreadable_images_with_one_reason_take_a_few_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = two_domains(tmp_path, n_A=13, n_B=1)
+    for number in range(1, 13):
+        (root / "trainA" / f"{number:02}.png").write_bytes(b"" if number == 12 else b"damaged")
+    list(create_dataset(options(root, serial_batches=True)))
+    said = capsys.readouterr().err.splitlines()
+    damaged = "not an image of a known format, or damaged at its start"
+    assert [line.rpartition("/")[2] for line in said] == [
+        *(f"{number:02}.png': {damaged} ({number} skipped so far)" for number in range(1, 9)),
+        f"skipped 10 images: {damaged} (10 skipped so far)",
+        "12.png': an empty file (12 skipped so far)",
+    ]
+
+
 def test_unreadable_images_are_skipped_in_a_test(tmp_path: Path) -> None:
     root = two_domains(tmp_path, "test")
     (root / "testA" / "01.png").write_bytes(b"damaged")
