@@ -48,6 +48,7 @@ class Visualizer:
         view: which channels of an image are shown.
         samples: fixed samples of the page; None: there are none.
         opens_page: open the page in a browser at the start.
+        image_width: approximate displayed width of an image of the page in pixels.
         page_options: further arguments of `TrainingPage`.
     """
 
@@ -65,6 +66,7 @@ class Visualizer:
         view: ChannelView | None = None,
         samples: FixedSamples | None = None,
         opens_page: bool = False,
+        image_width: int = 256,
         **page_options: Any,
     ) -> None:
         self.is_main = is_main_process()
@@ -77,8 +79,9 @@ class Visualizer:
         self.opens_page = opens_page
         self.page = None
         if web_page:
-            section = SampleSection(run_dir / "web", samples, first_epoch, self.view) if samples else None
-            self.page = TrainingPage(run_dir / "web", name, first_epoch, last_epoch, samples=section, **page_options)
+            web_dir = run_dir / "web"
+            section = SampleSection(web_dir, samples, first_epoch, self.view, image_width) if samples else None
+            self.page = TrainingPage(web_dir, name, first_epoch, last_epoch, image_width, samples=section, **page_options)
         if resumed_after is not None:
             truncate_loss_log(first_epoch, resumed_after, run_dir / "loss_log.txt")
         self.loss_log = LossLog(run_dir / "loss_log.txt")

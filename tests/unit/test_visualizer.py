@@ -240,6 +240,15 @@ class OutOfMemory(torch.nn.Identity):
         raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
 
 
+def test_all_images_of_the_page_have_the_same_width(tmp_path) -> None:
+    samples = FixedSamples({"cat": torch.zeros(1, 3, 4, 4)}, {"G": OutOfMemory()}, torch.device("cpu"), 0, 16)
+    with Visualizer(
+        tmp_path / "cats", "cats", 1, 2, 5, web_page=True, loggers=LoggerGroup(), samples=samples, image_width=100
+    ):
+        cards = [found for _, found in read_page(tmp_path / PAGE).elements if found.get("class") == "cards"]
+    assert [found["style"].rpartition("--image-width: ")[2] for found in cards] == ["100px", "100px"]
+
+
 def test_a_run_continues_without_fixed_samples_if_they_do_not_fit_into_memory(tmp_path, clock, capsys) -> None:
     samples = FixedSamples({"cat": torch.zeros(1, 3, 4, 4)}, {"G": OutOfMemory()}, torch.device("cpu"), 0, 16)
     with visualizer_in(tmp_path, samples=samples) as vis:
