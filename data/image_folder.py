@@ -46,8 +46,8 @@ def resolve_phase(dataroot: str, phase: str, domain: str = "") -> str:
     return "val" if use_val else phase
 
 
-def list_images(folder: str, limit: int | None = None) -> list[str]:
-    """Return the sorted paths of all images below `folder`, at most the first `limit`.
+def list_images(folder: str) -> list[str]:
+    """Return the sorted paths of all images below `folder`.
 
     Links to folders are followed, and each real folder is visited once. Hidden files (names that begin with a dot) are
     ignored, because operating systems store their own data there. Results pages and run folders below `folder` are left
@@ -78,7 +78,7 @@ def list_images(folder: str, limit: int | None = None) -> list[str]:
         raise UserError(f"{folder}: no images{others}. Use names that end in {' '.join(EXTENSIONS)}.")
     if len(images) < len(files):
         _print_once(f"{folder}: ignored files of other types: {count_by_ending(set(files) - set(images))}")
-    return images[:limit]
+    return images
 
 
 def count_by_ending(files: Iterable[str]) -> str:

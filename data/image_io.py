@@ -132,13 +132,13 @@ def image_pages(path: str) -> list[int]:
 
 
 @contextmanager
-def open_exif_transposed(path: str, page: Page = None, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_exif_transposed(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open an image that Pillow decodes, upright by its EXIF orientation, with whatever samples it has.
 
     Raises:
         ImageError: the file is gone, empty, damaged or too large; also for what fails in the body.
     """
-    with _open(path) as (file, head), open_with_pillow(file, head, page, max_pixels) as image:
+    with _open(path) as (file, head), open_with_pillow(file, head, None, max_pixels) as image:
         ImageOps.exif_transpose(image, in_place=True)
         yield image
 

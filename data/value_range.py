@@ -60,20 +60,13 @@ class ValueRange:
         scaled -= 1
         return scaled.astype(np.float32)
 
-    def denormalize(self, values: np.ndarray, dtype: np.dtype | type, truncate: bool = False) -> np.ndarray:
+    def denormalize(self, values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
         """Return samples of `dtype` from float32 `values` in [-1, 1]; values outside are clipped.
 
         With `normalize` before it, this is exact for integers of up to 16 bits. For floats the error is at most one
         float32 ulp of hi - lo.
-
-        Args:
-            truncate: as the published code writes uint8: computed in float32 and truncated. Of the 256 levels, 63 then
-                come back one lower from `normalize`.
         """
         dtype = np.dtype(dtype)
-        if truncate:
-            scaled = (values.astype(np.float32) + np.float32(1)) / np.float32(2) * np.float32(self.hi - self.lo)
-            return np.clip(scaled + np.float32(self.lo), self.lo, self.hi).astype(dtype)
         # Both ends exact: lo + (hi - lo) need not be hi.
         share = (np.clip(values.astype(np.float64), -1, 1) + 1) / 2
         result = self.lo * (1 - share) + self.hi * share

@@ -64,7 +64,6 @@ def from_output(
     output: Tensor,
     source: ImageArray,
     value_range: ValueRange | None = None,
-    truncate: bool = False,
     source_range: ValueRange | None = None,
 ) -> ImageArray:
     """Return a network's output (C, H, W) in [-1, 1] as an image with the source's dtype, alpha and file properties.
@@ -74,12 +73,11 @@ def from_output(
 
     Args:
         value_range: the values of -1 and 1; None: the full range of the source's dtype.
-        truncate: truncate values instead of rounding them, as test.py and the published code do.
         source_range: the values of the source that -1 and 1 stand for. If it is `value_range`, any number of levels will do.
     """
     dtype = result_dtype(source.pixels.dtype, value_range, source_range)
     mapped = value_range or ValueRange.of_dtype(dtype) or ValueRange(-1, 1)
-    pixels = mapped.denormalize(output.float().permute(1, 2, 0).cpu().numpy(), dtype, truncate)
+    pixels = mapped.denormalize(output.float().permute(1, 2, 0).cpu().numpy(), dtype)
     alpha = source.alpha if dtype == source.pixels.dtype and not source.has_alpha_band(pixels.shape[2]) else None
     if alpha is not None and alpha.shape != pixels.shape[:2]:
         plane = torch.from_numpy(alpha.astype(np.float32))[None, None]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.networks.base import Generator, NoiseSource
 from util.errors import UserError
 from util.runtime.device import format_gib, free_memory
+from util.terminal import print_line
 
 # A layer needs its input, its output and working copies at once. Measured: 3.3 times the largest feature map for
 # resnet_9blocks, 3.6 times for smallstylegan2.
@@ -108,5 +109,5 @@ class SizeCheck:
                 "Use scripts/translate.py, which computes in tiles, or smaller images or batches."
             )
         if not self.is_noted:
-            print(f"note: {name}: {size} pixels {reason}. scripts/translate.py computes large images in tiles")
+            print_line(f"note: {name}: {size} pixels {reason}. scripts/translate.py computes large images in tiles")
         self.is_noted = True

@@ -7,12 +7,13 @@ import pytest
 from image_factory import fill, options, two_domains
 
 from data import create_dataset
+from data.base_dataset import list_paths
 from data.image_folder import list_images
 from util.errors import UserError
 
 
-def names(folder: Path, limit: int | None = None) -> list[str]:
-    return [os.path.relpath(path, folder) for path in list_images(str(folder), limit)]
+def names(folder: Path) -> list[str]:
+    return [os.path.relpath(path, folder) for path in list_images(str(folder))]
 
 
 def test_images_of_subfolders_in_sorted_order(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_limit_applies_to_the_sorted_list(tmp_path: Path) -> None:
     for name in ("z.png", "m.png", "sub/a.png", "b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert names(tmp_path, 2) == ["b.png", "m.png"]
+    assert list_paths(options(tmp_path, max_dataset_size=2), tmp_path) == [str(tmp_path / "b.png"), str(tmp_path / "m.png")]
 
 
 def test_links_are_followed_without_cycles(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class _Axes:
     """Maps values to SVG coordinates. Attributes: x, y: (lowest, highest) value in the plot area."""
 
     def __init__(self, points: Sequence[tuple[float, float]], shown: Sequence[float]) -> None:
-        self.x = _pad_range(points[0][0] if len(points) == 1 else min(x for x, _ in points), max(x for x, _ in points))
+        self.x = _pad_range(min(x for x, _ in points), max(x for x, _ in points))
         self.y = _pad_range(min(shown), max(shown))
 
     def to_svg(self, x: float, y: float) -> tuple[float, float]:
