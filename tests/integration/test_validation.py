@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import math
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from unittest.mock import ANY
+from unittest.mock import ANY, Mock
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ from scripts.evaluate import evaluate, parse
 from test import test as translate
 from util.errors import UserError
 from util.loggers.base import LoggerGroup
-from util.metrics.base import EvalImages, Measurement, MetricSpec
-from util.metrics.evaluator import METRICS, create_evaluator
+from util.metrics.base import EvalImages, Measurement, MetricResult, MetricSpec
+from util.metrics.evaluator import METRICS, MetricEvaluator, create_evaluator
 from util.metrics.validation import Validator
 from util.runtime.checkpoint import STATE_FILE
 from util.visualizer import Visualizer
@@ -340,6 +341,17 @@ def test_a_faithfulness_metric_receives_the_sources(folder: Path, monkeypatch: p
         validator.run(1, 4, Log())
     assert logged[0]["change"] == 0
     assert logged[1]["change"] > 50
+
+
+def test_a_value_that_is_no_number_is_not_the_best_for_ever(tmp_path: Path) -> None:
+    validator = Validator(MetricEvaluator({}, 0), Mock(), {"G": nn.Identity()}, lambda name: None, torch.device("cpu"))
+    values = [math.nan, 50.0, math.nan, 60.0, 40.0]
+    found = [
+        validator._update_best("G", MetricResult("FID", value, lower_is_better=True), 1, images)
+        for images, value in enumerate(values)
+    ]
+    assert found == [True, True, False, False, True]
+    assert validator.best["G"]["value"] == 40.0
 
 
 def test_aligned_pairs_are_evaluated_by_their_halves(tmp_path: Path) -> None:

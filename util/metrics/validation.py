@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -179,7 +180,12 @@ class Validator:
         self.last[name] = {"figure": result.name, "value": result.value, "epoch": epoch, "images": images}
         best = self.best.get(name)
         sign = -1 if result.lower_is_better else 1
-        is_best = best is None or best["figure"] != result.name or sign * result.value > sign * best["value"]
+        is_best = (
+            best is None
+            or best["figure"] != result.name
+            or math.isnan(best["value"])  # no value compares as better than NaN
+            or sign * result.value > sign * best["value"]
+        )
         if is_best:
             self.best[name] = self.last[name]
         return is_best
