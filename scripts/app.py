@@ -4,6 +4,7 @@ import re
 import socket
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -81,7 +82,10 @@ def serve(arguments: Namespace) -> None:
     from models.inference.web import create_app
 
     files = [file for path in arguments.checkpoint for file in list_checkpoints(path)]
-    checkpoints = {_name(file): partial(Translator.from_checkpoint, file, gpu_ids=arguments.gpu_ids) for file in files}
+    checkpoints = {
+        label: partial(Translator.from_checkpoint, file, gpu_ids=arguments.gpu_ids)
+        for label, file in label_checkpoints(files).items()
+    }
     for file in files[:1]:
         Translator.from_checkpoint(file, gpu_ids=arguments.gpu_ids)  # report errors now, not at the first request
     try:
@@ -103,9 +107,11 @@ def serve(arguments: Namespace) -> None:
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
 
 
-def _name(file: Path) -> str:
-    """Return the run and file name, as the page shows them."""
-    return f"{file.resolve().parent.name} / {file.stem}"
+def label_checkpoints(files: Sequence[Path]) -> dict[str, Path]:
+    """Return the files by run and file name, as the page shows them. Files that share these are shown by their paths."""
+    labels = [f"{file.resolve().parent.name} / {file.stem}" for file in files]
+    unique = (str(file) if labels.count(label) > 1 else label for label, file in zip(labels, files, strict=True))
+    return dict(zip(unique, files, strict=True))
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from models import Translator
 from models.inference import web
-from scripts.app import build_parser
+from scripts.app import build_parser, label_checkpoints
 
 LIMITS = ["--max_megabytes", "0.1", "--max_megapixels", "0.03"]
 
@@ -290,6 +290,15 @@ def test_the_server_listens_on_loopback_only(served: tuple[int, Path]) -> None:
         pytest.skip("only Linux lists its sockets there")
     listening = [line.split()[1] for line in table.read_text().splitlines() if line.split()[3] == "0A"]
     assert f"0100007F:{served[0]:04X}" in listening and f"00000000:{served[0]:04X}" not in listening
+
+
+def test_checkpoints_of_one_name_are_shown_by_their_paths() -> None:
+    files = [Path(name) for name in ("a/cat/latest_net_G.pth", "b/cat/latest_net_G.pth", "b/dog/latest_net_G.pth")]
+    assert label_checkpoints(files) == {
+        "a/cat/latest_net_G.pth": files[0],
+        "b/cat/latest_net_G.pth": files[1],
+        "dog / latest_net_G": files[2],
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no loopback address besides 127.0.0.1")
