@@ -96,6 +96,16 @@ def test_curves_and_images_arrive_in_a_real_server(server_port: int) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_each_metric_has_a_window(server_port: int) -> None:
+    logger, _ = started(server_port, "10")
+    for epoch, values in ((1.5, {"FID clean": 90.0, "KID": 0.1, "FID clean of G_ema": 80.0}), (2.0, {"KID": 0.05})):
+        logger.log_scalars("evaluation", at(epoch), values)
+    finish(logger)
+    assert curves(server_port, "10_FID clean") == {"FID clean": [90.0], "FID clean of G_ema": [80.0]}
+    assert curves(server_port, "10_KID") == {"KID": [0.1, 0.05]}
+    assert window(server_port, "10_evaluation") is None
+
+
 def test_zero_columns_give_one_window_per_image(server_port: int) -> None:
     logger, _ = started(server_port, columns=0, image_width=100, env="other")
     logger.log_images(at(2), VISUALS)

@@ -114,6 +114,19 @@ class ChartHistory:
             self.sent = 0
 
 
+def split_by_scale(event: ScalarEvent) -> list[ScalarEvent]:
+    """Return an event for each window. Losses share one, as published; a metric shares it only with that of G_ema.
+
+    Values of FID are a thousand times those of KID.
+    """
+    if event.chart == "losses":
+        return [event]
+    metrics: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, value in event.values.items():
+        metrics[name.partition(" of ")[0]][name] = value
+    return [ScalarEvent(metric, event.position, values) for metric, values in metrics.items()]
+
+
 class VisdomBackend:
     """Sends a run to a visdom server, and reconnects after a failure.
 
@@ -136,7 +149,8 @@ class VisdomBackend:
     def flush(self, events: Sequence[ScalarEvent], images: LoggedImages | None) -> None:
         """Send new data, and earlier data that the server has not received."""
         for event in events:
-            self.charts[event.chart].add(event)
+            for part in split_by_scale(event):
+                self.charts[part.chart].add(part)
         self.images = images or self.images
         if time.monotonic() < self.retry_at:
             return
