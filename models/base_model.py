@@ -61,6 +61,7 @@ class BaseModel(ABC):
 
         self.step = create_step(self, self.performance)
         self.steps_done = 0
+        self.images_done = 0  # not a multiple of the steps: --batch_size may change when a run is resumed
         #: True from the start of a step to its end: between updates, D may have moved and G not.
         self.step_in_progress = False
         #: What a resumed run needs besides the weights, by its name in the training state.
@@ -163,7 +164,7 @@ class BaseModel(ABC):
         """Take one training step on the current input. Its random samples depend only on the seed and the step number."""
         self.step_in_progress = True
         if self.opt.lr_warm_up > 0:
-            self.lr_scheduler.set_warm_up(min(1.0, (self.steps_done + 1) * self.opt.batch_size / self.opt.lr_warm_up))
+            self.lr_scheduler.set_warm_up(min(1.0, (self.images_done + self.opt.batch_size) / self.opt.lr_warm_up))
         seed = step_seed(self.opt.seed, self.steps_done)
         self.rng.reseed(seed)
         outputs = self.step({"real_A": self.real_A, "real_B": self.real_B}, seed)
@@ -172,6 +173,7 @@ class BaseModel(ABC):
             if self.ema:
                 self.ema.update()
         self.steps_done += 1
+        self.images_done += self.opt.batch_size
         self.step_in_progress = False
 
     def training_step(self) -> None:
@@ -203,7 +205,7 @@ class BaseModel(ABC):
 
     def _is_warm_up_D(self, _: torch.Generator) -> bool:
         """Return True in the first --warm_up_D images. A branch of the step like a coin flip, but not a random one."""
-        return self.steps_done * self.opt.batch_size < self.opt.warm_up_D
+        return self.images_done < self.opt.warm_up_D
 
     def _updates_generators(self, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
         """Return True if one of the optimizers holds parameters of a generator."""

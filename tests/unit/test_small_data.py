@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import CUT, CYCLE_GAN, SINCUT, checkpointer, everything, take_step, tiny_model
+from tiny_models import CUT, CYCLE_GAN, SINCUT, all_weights, checkpointer, everything, take_step, tiny_model
 from torch import Tensor, nn
 
 from models.losses.diff_augment import AUGMENTATIONS, DiffAugment, color, cutout, translation
 from models.losses.gan import GAN_LOSSES, GENERATOR_LOSSES
 from models.losses.lecam import LeCam
 from util.errors import UserError
+from util.runtime.checkpoint import Checkpointer
+from util.runtime.image_counter import ImageCounter
 
 CPU = torch.device("cpu")
 
@@ -211,6 +213,32 @@ def test_a_resumed_run_goes_on_exactly(tmp_path: Path, command: str) -> None:
         take_step(second, seed=step)
     assert torch.equal(everything(second), everything(whole))
     assert second.get_current_losses() == whole.get_current_losses()
+
+
+def test_warm_ups_count_images_if_the_batch_size_changes(tmp_path: Path) -> None:
+    command = f"{CUT} --lr 0.1 --lr_warm_up 16 --warm_up_D 8"
+    first, second = (tiny_model(f"{command} --batch_size {size}", checkpoints_dir=tmp_path, name="run") for size in (4, 1))
+    for step in range(3):  # 12 images: the first two steps train D alone
+        take_step(first, size=4, seed=step)
+    checkpointer(first).save("latest")
+    assert checkpointer(second).resume()
+    before = all_weights(second.networks["G"])
+    take_step(second)
+    assert not torch.equal(all_weights(second.networks["G"]), before)
+    assert second.learning_rate == pytest.approx(0.1 * 13 / 16)
+
+
+def test_a_state_of_an_earlier_release_has_the_images_of_its_position(tmp_path: Path) -> None:
+    model = tiny_model(f"{CUT} --warm_up_D 8", checkpoints_dir=tmp_path, name="run")
+    run = Checkpointer(tmp_path / "run", model=model, counter=ImageCounter())
+    run.counter.advance(6)
+    run.save("latest")
+    path = tmp_path / "run" / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["images_done"]
+    torch.save(state, path)
+    assert run.resume()
+    assert model.images_done == 6
 
 
 def test_a_run_may_be_resumed_with_all_but_spectral_norm(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class CheckpointedModel(Protocol):
     ema: ModelEMA | None
     checkpoint_items: dict[str, Stateful]
     steps_done: int
+    images_done: int
 
     @property
     def generators(self) -> dict[str, nn.Module]:
@@ -176,6 +177,7 @@ class Checkpointer:
         state = {
             "labels": list(labels),
             "steps_done": self.model.steps_done,
+            "images_done": self.model.images_done,
             "networks": networks,
             "stateful": {name: item.state_dict() for name, item in self._stateful().items()},
         }
@@ -202,6 +204,8 @@ class Checkpointer:
                 elif name not in OPTIONAL_ITEMS:
                     raise _state_error(self.state_path, f"does not fit this run, because it has no {name}")
             self.model.steps_done = validate_count(state["steps_done"])
+            # States of earlier releases have only the position of the run.
+            self.model.images_done = validate_count(state.get("images_done", self.counter.total_images))
             weights = {name: state["networks"][name] for name in self.model.networks}
             if "averages" in state["stateful"]:
                 weights |= {name: cpu_state_dict(network) for name, network in self._ema_networks().items()}
