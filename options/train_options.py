@@ -48,9 +48,7 @@ class TrainOptions(BaseOptions):
                     "generator alone with --pretrained_G FILE."
                 )
         if opt.pretrained_G is not None and opt.continue_train:
-            raise UserError(
-                "--pretrained_G: starts a new run, but --continue_train goes on from the weights of a run. Leave out one."
-            )
+            raise UserError("--pretrained_G: starts a new run, but --continue_train resumes one. Leave out one.")
         if opt.open and opt.no_html:
             raise UserError("--open: incompatible with --no_html, which writes no page. Leave out one.")
         super().finalize(opt)

@@ -49,6 +49,16 @@ def test_a_lone_generator_defines_the_architecture(
     assert f"warning: no weights of D, F in {file}: they start from scratch, beside a trained generator. --warm_up_D" in told
 
 
+def test_a_wrapped_generator_in_safetensors_is_loaded(tmp_path: Path) -> None:
+    trained = torch.load(checkpoint(tmp_path, ngf=2), weights_only=True)
+    file = tmp_path / "wrapped.safetensors"
+    pytest.importorskip("safetensors.torch").save_file({f"module.{key}": value for key, value in trained.items()}, file)
+    opt = parse(tmp_path, "--pretrained_G", str(file))
+    model = create_model(opt)
+    checkpointer(model).resume_or_load(opt)
+    assert all(torch.equal(value, trained[key]) for key, value in model.networks["G"].state_dict().items())
+
+
 def test_the_first_generator_of_cycle_gan_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = checkpoint(tmp_path, ngf=2)
     opt = parse_pretrained([*SMALL[:4], "--model", "cycle_gan", "--pretrained_G", str(file), "--warm_up_D", "9"])
@@ -76,6 +86,9 @@ def test_a_run_defines_the_architecture_and_may_lack_networks(tmp_path: Path, ca
     (tmp_path / "old" / "latest_net_G.pth").unlink()
     assert parse_pretrained(["--checkpoints_dir", str(tmp_path), "--continue_train", "--pretrained_name", "old"]) is None
     with pytest.raises(UserError, match=r"old/latest_net_G.pth: no such file"):
+        checkpointer(model).resume_or_load(opt)
+    opt.pretrained_name = "odl"
+    with pytest.raises(UserError, match=r"odl/latest_net_G.pth: no such file. Did you mean old\? "):
         checkpointer(model).resume_or_load(opt)
 
 

@@ -232,7 +232,7 @@ def test_an_unknown_run_is_reported_with_the_runs_that_exist(tmp_path: Path, cap
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "latest_net_G.pth").touch()
     expected = (
-        f"--name horse2zebra: no such run. Did you mean --name horse2zebra_CUT? "
+        f"--name horse2zebra: no such run. Did you mean horse2zebra_CUT? "
         f"{tmp_path} has the runs group/cat2dog, horse2zebra_CUT."
     )
     arguments = ["--checkpoints_dir", str(tmp_path), "--name", "horse2zebra"]

@@ -281,7 +281,7 @@ def test_a_file_of_another_type_is_refused(tmp_path: Path, content: bytes) -> No
 )
 def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / NAME)
-    assert "not a state dict. Expected a mapping from names to tensors." in refused(tmp_path / NAME)
+    assert "not a state dict, which maps names to tensors. Use weights such as latest_net_G.pth." in refused(tmp_path / NAME)
 
 
 @pytest.mark.parametrize("form", ["pickle", "zip", "legacy", "beside weights", "whole network"])

@@ -43,7 +43,7 @@ def suggest_run(checkpoints_dir: Path, name: str) -> str:
     if not runs:
         return f"{checkpoints_dir} has no runs. Check --checkpoints_dir, or train first."
     similar = difflib.get_close_matches(name, runs, n=1)
-    question = f"Did you mean --name {shlex.quote(similar[0])}? " if similar else ""
+    question = f"Did you mean {shlex.quote(similar[0])}? " if similar else ""
     return f"{question}{checkpoints_dir} has the runs {_listed(runs)}."
 
 

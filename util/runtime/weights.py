@@ -214,7 +214,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             "Download or copy it again."
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
-        raise UserError(f"{path}: not a state dict. Expected a mapping from names to tensors.")
+        raise UserError(f"{path}: not a state dict, which maps names to tensors. Use weights such as latest_net_G.pth.")
     return {_without_prefixes(key): value for key, value in state.items()}
 
 
@@ -265,10 +265,10 @@ def write_safetensors(network: nn.Module, path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file, on the CPU. Raise UserError if the file is missing or damaged."""
+    """Return the state dict in a file, on the CPU, without wrapper prefixes. Raise UserError if there is none."""
     library = _import_safetensors()
     try:
-        return library.load_file(path)
+        return {_without_prefixes(key): value for key, value in library.load_file(path).items()}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Check the path.") from None
     except OSError as error:
