@@ -29,7 +29,7 @@ from data.image_reader import ReadOptions
 from data.image_writer import WRITERS, to_pil
 from models.inference.translator import Translator
 from util.channel_view import ChannelView
-from util.errors import UserError
+from util.errors import UserError, is_out_of_memory
 from util.html.page import STYLE
 
 PAGE = Path(__file__).with_name("web.html")
@@ -147,6 +147,10 @@ async def _respond(request: Request, max_bytes: int, work: Callable[[bytes, Even
         return _error(CLIENT_CLOSED_REQUEST, "canceled")
     except UserError as error:
         return _error(422, str(error))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _error(503, "out of memory; choose a smaller size")
 
 
 async def _set_at_disconnect(request: Request, canceled: Event) -> None:

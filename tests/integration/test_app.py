@@ -243,6 +243,21 @@ def test_large_files_and_other_file_types_are_refused(
     assert (found, reason in json.loads(response)["error"]) == (status, True)
 
 
+@contextmanager
+def serving_in_thread(translator: Translator) -> Iterator[int]:
+    """Serve one translator from a thread of this process. Yield the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = web.create_app({"cat": lambda: translator}, ["127.0.0.1"], 10**6, 10**6)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
 def test_the_server_stops_computing_when_the_client_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first layer waits until the server knows that the client has gone. The last layer is then not reached."""
     checkpoint(tmp_path / "cat")
@@ -264,13 +279,7 @@ def test_the_server_stops_computing_when_the_client_goes_away(tmp_path: Path, mo
         has_gone.set()
 
     monkeypatch.setattr(web, "_set_at_disconnect", watch)
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    app = web.create_app({"cat": lambda: translator}, ["127.0.0.1"], 10**6, 10**6)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
+    with serving_in_thread(translator) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("POST", "/translate?checkpoint=0", png(noise(16, 16)))
         assert started.wait(60)
@@ -279,9 +288,21 @@ def test_the_server_stops_computing_when_the_client_goes_away(tmp_path: Path, mo
         waiting.remove()
         status, _ = send_request(port, "POST", "/translate?checkpoint=0", png(noise(16, 16)))  # after the canceled one
         assert (status, finished) == (200, [True])
-    finally:
-        server.should_exit = True
-        thread.join(60)
+
+
+def test_too_little_memory_is_an_answer_that_the_page_shows(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "cat")
+    translator = Translator.from_checkpoint(tmp_path / "cat", gpu_ids="-1")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    failing = translator.generator.register_forward_pre_hook(fail)
+    with serving_in_thread(translator) as port:
+        status, answer = send_request(port, "POST", "/translate?checkpoint=0", png(noise(16, 16)))
+        assert (status, json.loads(answer)) == (503, {"error": "out of memory; choose a smaller size"})
+        failing.remove()
+        assert send_request(port, "POST", "/translate?checkpoint=0", png(noise(16, 16)))[0] == 200
 
 
 def test_the_server_listens_on_loopback_only(served: tuple[int, Path]) -> None:
