@@ -38,7 +38,7 @@ def create_validator(opt: Namespace, config: Mapping[str, Any], model: BaseModel
         config, opt.seed, model.device, lambda error: print_line(f"warning: metric skipped, training continues: {error}")
     )
     if opt.best_by is not None and (evaluator.metrics or not config):
-        evaluator.check_computes(opt.best_by)
+        evaluator.check_computes(opt.best_by, config)
     if not evaluator.metrics:
         return None
     if opt.best_by is None and not (evaluator.needs("distribution") or evaluator.needs("paired")):

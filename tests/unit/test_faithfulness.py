@@ -196,3 +196,9 @@ def test_best_by_must_be_computed(program: Path) -> None:
     with pytest.raises(UserError, match=r"--best_by FID: not computed\. Add --inception or --features\.$"):
         create_evaluator({}, 0, CPU).check_computes("FID")
     create_evaluator({"features": str(program), "faithfulness": True}, 0, CPU).check_computes("structure")
+    missing = {"features": str(program.with_name("missing.pt2")), "paired": True}
+    with pytest.raises(
+        UserError,
+        match=r"--best_by FID: the weights of --features are unavailable\. Copy them here, or use one of PSNR, SSIM\.$",
+    ):
+        create_evaluator(missing, 0, CPU, on_missing_weights=lambda error: None).check_computes("FID", missing)

@@ -5,7 +5,7 @@ training, scripts/evaluate.py, plots and tables follow from the entry. docs/exte
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,16 +42,22 @@ class MetricEvaluator:
         """Return True if a metric of this kind is computed."""
         return any(METRICS[key].kind == kind for key in self.metrics)
 
-    def check_computes(self, metric: str) -> None:
-        """Raise UserError unless this metric, without its variant, is computed."""
+    def check_computes(self, metric: str, requested: Iterable[str] = ()) -> None:
+        """Raise UserError unless this metric, without its variant, is computed.
+
+        `requested` are the keys of the metrics that the command line asks for, with those whose weights are unavailable.
+        """
         computed = list(dict.fromkeys(name for key in self.metrics for name in METRICS[key].lower_is_better))
         if not self.needs("faithfulness"):  # the structure distance needs a network and the sources
             computed = [name for name in computed if name != distances.STRUCTURE]
         if metric not in computed:
+            others = f", or use one of {', '.join(computed)}" if computed else ""
+            for key in requested:
+                if key not in self.metrics and metric in METRICS[key].lower_is_better:
+                    raise UserError(f"--best_by {metric}: the weights of --{key} are unavailable. Copy them here{others}.")
             options = " or ".join(f"--{key}" for key, spec in METRICS.items() if metric in spec.lower_is_better)
             if metric == distances.STRUCTURE:
                 options = f"--faithfulness with {options}"
-            others = f", or use one of {', '.join(computed)}" if computed else ""
             raise UserError(f"--best_by {metric}: not computed. Add {options}{others}.")
 
     def evaluate(self, images: EvalImages, split: str) -> list[MetricResult]:
