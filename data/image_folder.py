@@ -59,7 +59,8 @@ def list_images(folder: str) -> list[str]:
     if not Path(folder).is_dir():
         parent = Path(folder).parent
         raise UserError(
-            f"{folder}: not a folder; {parent} {_describe_dir(parent)}. Check --dataroot and --phase. "
+            f"{folder}: not a folder; {parent} {_describe_dir(parent)}. "
+            "Check --dataroot and --phase (--evaluation_phase for the metrics of train.py). "
             "Use --dataroot_A DIR --dataroot_B DIR for folders of other names, or test.py --model test --dataroot DIR for a "
             "single folder."
         )

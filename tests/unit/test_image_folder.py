@@ -67,7 +67,7 @@ def test_a_missing_folder_lists_the_existing_ones(tmp_path: Path) -> None:
     two_domains(tmp_path, "test")
     error = error_of(tmp_path)
     assert error.startswith(f"{tmp_path}/trainA: not a folder; {tmp_path} has the folders testA, testB. ")
-    assert "--phase" in error
+    assert "Check --dataroot and --phase (--evaluation_phase for the metrics of train.py)." in error
 
 
 def test_long_and_empty_folders(tmp_path: Path) -> None:
