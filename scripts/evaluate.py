@@ -197,7 +197,7 @@ def write_json(
                 "judged": result_set.title,
                 "pictures": str(result_set.images.root),
                 "real": str(real),
-                "weights": result_set.record.get("weights"),
+                "weights": None if result_set.title == IDENTITY_BASELINE else result_set.record.get("weights"),
                 "figures": [result.to_row() for result in results[result_set.title]],
             }
         )

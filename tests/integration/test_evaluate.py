@@ -216,6 +216,7 @@ def test_a_cycle_gans_translation_back_belongs_to_the_source_domain(page: Path) 
         "dataroot": "",
         "source": str(page.resolve() / "data" / "testA"),
         "target": None,
+        "weights": [{"network": "G_B", "file": "latest_net_G_B.pth", "sha256": "0" * 64}],
     }
     (page / "results" / "page.json").write_text(json.dumps(record | {"results": 6, "inputs": {}}))
     for path in (page / "results" / "images").iterdir():
@@ -224,6 +225,8 @@ def test_a_cycle_gans_translation_back_belongs_to_the_source_domain(page: Path) 
     index.write_text(index.read_text().replace("real_A", "real_B").replace("fake_B", "fake_A"))
     found = evaluated(page, "--paired", "--visual", "fake_A")
     assert list(found) == ["input left as it is", str(page / "results")]
+    entries = json.loads((page / "results" / "evaluation.json").read_text())
+    assert [entry["weights"] for entry in entries] == [None, record["weights"]]
 
 
 def test_other_data_than_that_of_the_test_is_an_error(tmp_path: Path) -> None:
