@@ -1,5 +1,6 @@
 """Errors that end a program with a message and without a traceback, and the exit statuses (docs/fault_tolerance.md)."""
 
+import atexit
 import errno
 import os
 import re
@@ -92,7 +93,7 @@ def exit_on_user_error() -> Iterator[None]:
     except KeyboardInterrupt as error:
         _end(stop_status(error), "interrupted")
     finally:
-        end_quietly()
+        atexit.register(end_quietly)  # first of all callbacks, and not before: a program that calls this one may go on
         _discard_broken_streams()
 
 

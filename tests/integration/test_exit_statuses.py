@@ -16,8 +16,8 @@ from image_factory import two_domains
 from programs import ENVIRONMENT, ROOT, command
 from training_processes import ENDLESS, RUN, STATE
 
-from util.errors import exit_on_user_error
-from util.signals import STOP_SIGNALS
+from util.errors import UserError, exit_on_user_error
+from util.signals import STOP_SIGNALS, raise_terminated
 
 
 def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -53,6 +53,7 @@ def test_a_run_whose_terminal_goes_is_saved(tmp_path: Path, prepare: str, epochs
     line = ["bash", "-c", f'{prepare}exec "$@"', "bash", *command("train.py", *run)]
     training, terminal = pty.fork()
     if training == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
         os.chdir(tmp_path)
         os.execvpe(line[0], line, ENVIRONMENT)
     told = b""
@@ -76,16 +77,6 @@ def test_ctrl_c_during_the_import_of_pytorch_prints_no_traceback(tmp_path: Path,
     assert ended in ((-signal.SIGINT, ""), (130, "interrupted\n"))
 
 
-@pytest.fixture
-def restored_signals() -> Iterator[None]:
-    """Give this process its handlers back, which `exit_on_user_error` changes."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("restored_signals")
 def test_out_of_memory_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for size in (10**14, 10**18, 10**19):  # too much for any machine, for its addresses, for 64 bits
         with pytest.raises(SystemExit) as ending, exit_on_user_error():
@@ -95,7 +86,17 @@ def test_out_of_memory_prints_one_line(capsys: pytest.CaptureFixture[str]) -> No
         assert line.startswith("error: out of memory")
 
 
-@pytest.mark.usefixtures("restored_signals")
+def test_a_caller_that_goes_on_still_gets_signals() -> None:
+    for number in STOP_SIGNALS:
+        before = signal.signal(number, raise_terminated)
+        try:
+            with pytest.raises(SystemExit), exit_on_user_error():
+                raise UserError("wrong")
+            assert signal.getsignal(number) is raise_terminated
+        finally:
+            signal.signal(number, before)
+
+
 def test_other_failures_keep_their_traceback() -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied"), exit_on_user_error():
         torch.ones(2, 3) @ torch.ones(2, 3)
