@@ -40,7 +40,7 @@ def create_model(opt: Namespace) -> BaseModel:
 
 
 def method_name(options: Mapping[str, Any]) -> str:
-    """Return the method of a run as people read it: CUT, FastCUT, SinCUT, CycleGAN, or the class of another one.
+    """Return the method of a run as people read it: CUT, FastCUT, SinCUT, CycleGAN, or another name.
 
     Args:
         options: options of the run by name, of which "model" and "CUT_mode" are read. Without a model: "".

@@ -61,10 +61,9 @@ def restore_sigint() -> None:
 
 def end_quietly() -> None:
     """Let no signal print a traceback while Python exits: Ctrl-C ends it at once, the others leave its status as it is."""
-    if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) in (signal.default_int_handler, raise_terminated):
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) in (signal.default_int_handler, raise_terminated):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
 
 
 # Deferred even if ignored before: shells start background jobs with SIGINT ignored.
