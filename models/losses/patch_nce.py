@@ -13,7 +13,7 @@ from models.networks.patch_sampler import PatchSampler, can_stack
 from util.runtime.device import on_gpu
 from util.runtime.distributed import gather_from_other_ranks, world_size
 
-# Fills the diagonal of the negative logits, because the positive has a logit of its own. exp(-10 / 0.07) is negligible.
+# The published code masks the positive among the negatives with this value. exp(-10 / 0.07) is negligible.
 MASK_LOGIT = -10.0
 
 
@@ -32,19 +32,14 @@ def patch_nce(
     Returns:
         The loss of every query, (num_groups * S,). Chance level is ln(S + M).
     """
-    keys = keys.detach()
-    positives = (queries * keys).sum(dim=1, keepdim=True)
-
-    grouped_queries, grouped_keys = queries.unflatten(0, (num_groups, -1)), keys.unflatten(0, (num_groups, -1))
-    negatives = torch.bmm(grouped_queries, grouped_keys.transpose(1, 2))
-    diagonal = torch.eye(negatives.shape[1], dtype=torch.bool, device=negatives.device)
-    negatives = negatives.masked_fill(diagonal, MASK_LOGIT).flatten(0, 1)
-
+    grouped_queries = queries.unflatten(0, (num_groups, -1))
+    grouped_keys = keys.detach().unflatten(0, (num_groups, -1))
+    similarities = torch.bmm(grouped_queries, grouped_keys.transpose(1, 2))  # the positives are on the diagonal
+    columns = [similarities, similarities.new_full((), MASK_LOGIT).expand(*similarities.shape[:2], 1)]
     if extra_negatives is not None:
-        negatives = torch.cat((negatives, queries @ extra_negatives.detach().T), dim=1)
-
-    logits = torch.cat((positives, negatives), dim=1) / temperature
-    targets = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        columns.append(grouped_queries @ extra_negatives.detach().T)
+    logits = torch.cat(columns, dim=2).flatten(0, 1) / temperature
+    targets = torch.arange(similarities.shape[1], device=logits.device).repeat(num_groups)
     return F.cross_entropy(logits, targets, reduction="none")
 
 

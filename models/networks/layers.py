@@ -12,14 +12,17 @@ from torch.autograd.function import once_differentiable
 
 from util.runtime.device import on_gpu
 
+# Positions of a feature map that one block of GPU threads normalizes.
+MAX_LAYER_NORM_SIZE = 2**14
+
 
 class InstanceNorm(nn.Module):
     """Instance normalization without learned parameters: zero mean and unit variance per image and channel.
 
     On the CPU it is computed as a group norm with one channel per group, which is the same function. PyTorch's instance
     norm returns a wrong input gradient there for a single image if the incoming gradient is channels-last. The group norm
-    does not, and its forward pass takes half the time. On a GPU a batch norm launches fewer kernels, and stays in bfloat16
-    under autocast.
+    does not, and its forward pass takes half the time. On a GPU layer and batch norms launch fewer kernels, and stay in
+    bfloat16 under autocast.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -139,8 +142,13 @@ def _as_rows(features: Tensor) -> Tensor:
 def _gpu_norm(features: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the normalized features, and mean and 1 / standard deviation of every channel of every image.
 
-    These are the operations of `nn.SyncBatchNorm`. Other batch norms launch a third kernel, for the square root.
+    A layer norm is one kernel, in which one block of threads normalizes a channel. Large maps are shared out among more
+    threads by the two kernels of `nn.SyncBatchNorm`. Other batch norms launch a third one, for the square root.
     """
+    if features.shape[2:].numel() <= MAX_LAYER_NORM_SIZE:
+        with torch.autocast("cuda", enabled=False):  # would use float32
+            normalized, mean, rstd = torch.native_layer_norm(features, features.shape[2:], None, None, eps)
+        return normalized, mean.flatten(), rstd.flatten()
     normalized = torch.empty_like(features)
     mean, rstd = torch.batch_norm_stats(_as_rows(features), eps)
     torch.batch_norm_elemt(_as_rows(features), None, None, mean, rstd, eps, out=_as_rows(normalized))

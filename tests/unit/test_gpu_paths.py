@@ -8,7 +8,7 @@ from golden_cases import Case, check_training_steps, find_cases
 from tiny_models import CUT, SINCUT, assert_same, count_passes, double_model, take_step
 from torch import Tensor, nn
 
-from models.networks import patch_sampler
+from models.networks import layers, patch_sampler
 from models.networks.layers import InstanceNorm, ReflectionPad, conv_before_norm, fused_layers
 from models.networks.patch_sampler import gather_positions, largest_ids, sample_patch_ids_at_once
 from models.networks.winograd import Conv3x3
@@ -91,7 +91,13 @@ def test_sincut_encodes_the_patches_of_both_outputs_at_once(request: pytest.Fixt
     assert passes == {"cpu": 4, "gpu": 1}
 
 
-@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.fixture(params=["one_kernel", "two_kernels"])
+def size_of_maps(request: pytest.FixtureRequest, as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normalize feature maps of any size as small or as large ones."""
+    monkeypatch.setattr(layers, "MAX_LAYER_NORM_SIZE", 0 if request.param == "two_kernels" else 2**14)
+
+
+@pytest.mark.usefixtures("size_of_maps")
 class TestInstanceNorm:
     def test_equals_pytorch_and_can_be_differentiated_twice(self) -> None:
         image = (random_tensor(2, 3, 4, 5) * 4 + 2).requires_grad_()
@@ -107,11 +113,11 @@ class TestInstanceNorm:
         torch.testing.assert_close(F.leaky_relu(output, 0.2, inplace=True), F.leaky_relu(F.instance_norm(image), 0.2))
 
 
-@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.usefixtures("size_of_maps")
 @pytest.mark.parametrize("padding", [1, 2])
 def test_norm_relu_and_padding_in_one_equal_the_layers(padding: int) -> None:
-    layers = nn.Sequential(InstanceNorm(3), nn.ReLU(), ReflectionPad(padding))
-    ((index, fused),) = fused_layers(layers, range(3))
+    separate = nn.Sequential(InstanceNorm(3), nn.ReLU(), ReflectionPad(padding))
+    ((index, fused),) = fused_layers(separate, range(3))
     image = random_tensor(2, 3, 6, 5).requires_grad_()
     results = [fused(image), F.pad(F.relu(F.instance_norm(image)), (padding,) * 4, mode="reflect")]
     weight = random_tensor(*results[0].shape, seed=1)
