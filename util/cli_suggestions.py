@@ -31,20 +31,24 @@ RENAMED = {
 def suggest_options(
     unknown: Sequence[str], known: Iterable[str], find_elsewhere: Callable[[str], str | None] = lambda flag: None
 ) -> str:
-    """Return a sentence for the first unknown argument that is an option, or "" if nothing is similar.
+    """Return a sentence for every unknown option that has a counterpart or is similar to a known one, or "".
 
     Args:
         unknown: arguments that the parser has left over.
         known: all flags of the parser.
         find_elsewhere: returns a command that has the option, such as "--model sincut", or None.
     """
-    known = list(known)
     by_lower_case = {flag.lower(): flag for flag in known}
-    for flag in (argument.partition("=")[0] for argument in unknown if argument.startswith("--")):
+    flags = dict.fromkeys(argument.partition("=")[0] for argument in unknown if argument.startswith("--"))
+
+    def suggest(flag: str) -> str:
         if flag in RENAMED:
             return f"Instead of {flag}, use {RENAMED[flag]}."
         if command := find_elsewhere(flag):
             return f"{flag} is an option of {command}."
         if similar := difflib.get_close_matches(flag.lower(), by_lower_case, n=1, cutoff=0.75):
-            return f"Did you mean {by_lower_case[similar[0]]}?"
-    return ""
+            meant = by_lower_case[similar[0]]
+            return f"Did you mean {meant}?" if len(flags) == 1 else f"Instead of {flag}, did you mean {meant}?"
+        return ""
+
+    return " ".join(filter(None, map(suggest, flags)))

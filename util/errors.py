@@ -18,10 +18,8 @@ USAGE_STATUS = 2
 DIVERGED_STATUS = 3
 SIGNALLED = 128  # added to the signal's number, as shells do
 SIGPIPE_STATUS = 141  # 128 + SIGPIPE
-FILESYSTEM_ERRNOS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
-    *(errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG),
-)
+WRITE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+FILESYSTEM_ERRNOS = (*WRITE_ERRNOS, errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
 # PyTorch's messages on the CPU, on GPUs, and for a size that overflows; the last one is the system's, if a process cannot be
 # started.
 OUT_OF_MEMORY = (
@@ -87,7 +85,7 @@ def exit_on_user_error() -> Iterator[None]:
             _end(FAILURE_STATUS, f"error: out of memory{size}. Use smaller images, batches or networks.")
         if not isinstance(error, OSError) or error.errno not in FILESYSTEM_ERRNOS:
             raise
-        _end(FAILURE_STATUS, f"error: {error.filename or 'output'}: cannot be written ({error.strerror}). Check the disk.")
+        _end(FAILURE_STATUS, f"error: {_file_problem(error)}")
     except Terminated as error:
         _end(stop_status(error), "terminated" if error.number == signal.SIGTERM else f"terminated by {error}")
     except KeyboardInterrupt as error:
@@ -95,6 +93,12 @@ def exit_on_user_error() -> Iterator[None]:
     finally:
         atexit.register(end_quietly)  # first of all callbacks, and not before: a program that calls this one may go on
         _discard_broken_streams()
+
+
+def _file_problem(error: OSError) -> str:
+    if error.errno in WRITE_ERRNOS:
+        return f"{error.filename or 'output'}: cannot be written ({error.strerror}). Check the disk."
+    return f"{error.filename or 'a file'}: cannot be used ({error.strerror}). Check the path and the disk."
 
 
 def stop_status(interruption: KeyboardInterrupt) -> int:

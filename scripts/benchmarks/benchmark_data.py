@@ -187,7 +187,7 @@ def main() -> None:
     for config, rate in rates.items():
         print(f"{config:>15}: {rate:6.0f} images per second and core, {rate / rates[PUBLISHED]:.2f} x published")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rates, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

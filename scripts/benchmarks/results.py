@@ -20,13 +20,13 @@ Results = dict[str, Any]  # of one device: {"machine": {...}, "runs": [...], "da
 
 def load_results(path: Path) -> dict[str, Results]:
     """Return the results of all devices in the file, by device name. A missing file has none."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def save_results(path: Path, results: Results) -> dict[str, Results]:
     """Replace the results of this device in the file, keep those of other devices, and return all."""
     devices = load_results(path) | {results["machine"]["device"]: results}
-    path.write_text(json.dumps(devices, indent=1) + "\n")
+    path.write_text(json.dumps(devices, indent=1) + "\n", encoding="utf-8")
     return devices
 
 
@@ -35,7 +35,7 @@ def replace_results(page: Path, results: Results) -> None:
 
     Raises UserError if the page has no section for benchmark results.
     """
-    text, begin = page.read_text(), BEGIN.format(results["machine"]["device"])
+    text, begin = page.read_text(encoding="utf-8"), BEGIN.format(results["machine"]["device"])
     section = f"{begin}\n{markdown(results)}\n{END}"
     before, found, rest = text.partition(begin)
     if found:
@@ -45,7 +45,7 @@ def replace_results(page: Path, results: Results) -> None:
         before += f"{END}\n\n"
     else:
         raise UserError(f"{page}: no section for benchmark results. Add the lines {begin} and {END}.")
-    page.write_text(before + section + after)
+    page.write_text(before + section + after, encoding="utf-8")
 
 
 def markdown(results: Results) -> str:

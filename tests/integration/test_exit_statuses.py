@@ -152,6 +152,11 @@ def test_another_broken_pipe_keeps_its_traceback(unread: int, unbuffered: str) -
     assert status == 1 and complained.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
 
 
+def test_a_missing_file_prints_one_line() -> None:
+    sentence = "error: gone: cannot be used (No such file or directory). Check the path and the disk.\n"
+    assert end("open('gone')") == (1, sentence)
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="there is no device that is always full")
 @pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED])
 def test_output_to_a_full_disk_prints_one_line(unbuffered: str) -> None:

@@ -138,7 +138,7 @@ def test_a_folder_that_vanishes_is_made_anew_for_the_last_checkpoint(folder: Pat
     assert ended.status == 1
     assert (
         ended.complained
-        == "error: checkpoints/gone/loss_log.txt: cannot be written (No such file or directory). Check the disk.\n"
+        == "error: checkpoints/gone/loss_log.txt: cannot be used (No such file or directory). Check the path and the disk.\n"
     )
     state = torch.load(folder / "checkpoints" / "gone" / STATE, weights_only=True)
     assert state["steps_done"] >= 3

@@ -197,6 +197,10 @@ def test_sys_argv_is_parsed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--cut_mode=FastCUT", "unrecognized arguments: --cut_mode=FastCUT. Did you mean --CUT_mode[?] "),
         ("--niter 100", "Instead of --niter, use --n_epochs[.] "),
         ("--norm batch", "Instead of --norm, use --normG and --normD[.] "),
+        (
+            "--lambda_NEC 3 --niter 9",
+            "Instead of --lambda_NEC, did you mean --lambda_NCE[?] Instead of --niter, use --n_epochs[.] ",
+        ),
         ("--lambda_R1 2", "--lambda_R1 is an option of --model sincut[.] "),
         ("--lambda_A 2", "--lambda_A is an option of --model cycle_gan[.] "),
         ("--name", "--name: expected one argument"),
