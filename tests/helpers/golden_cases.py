@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models import create_model
 from models.base_model import BaseModel
+from models.networks import patch_sampler
 from models.networks.base import NoiseSource
 from options import TrainOptions
 
@@ -68,7 +69,7 @@ def assert_close(what: str, actual: Tensor, expected: Tensor, scale: float | Non
         return
     if scale is None:
         scale = expected.abs().max().item()
-    error = (actual.detach().to(expected.dtype) - expected).abs().max().item()
+    error = (actual.detach().to(expected) - expected).abs().max().item()
     assert error <= TOLERANCE * scale, f"{what}: off by {error:.3g} where the largest magnitude is {scale:.3g}"
 
 
@@ -97,9 +98,9 @@ def assert_outputs_and_gradients(case: Case, network: torch.nn.Module) -> None:
     assert_gradients("gradient", dict(network.named_parameters()), case.below("grad"))
 
 
-def build_model(options: list[str]) -> BaseModel:
-    """Build a training model in float64 on the CPU."""
-    model = create_model(TrainOptions().parse(["--gpu_ids", "-1", *options]))
+def build_model(options: list[str], gpu_ids: str = "-1") -> BaseModel:
+    """Build a training model in float64, on the CPU by default."""
+    model = create_model(TrainOptions().parse(["--gpu_ids", gpu_ids, *options]))
     for network in model.networks.values():
         network.double()
     return model
@@ -110,10 +111,21 @@ def replace_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NoiseSource, "sample", lambda self, features: torch.zeros_like(features[:, :1]))
 
 
-def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def sample_as_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the path of a GPU sample patches as the CPU does: one map after the other, source by source."""
+
+    def sample(sizes: list[int], num_patches: int, num_sources: int, generator: torch.Generator) -> list[Tensor]:
+        maps = [torch.empty(1, 1, size, 1) for size in sizes]
+        ids = [[patch_sampler.sample_patch_ids(each, num_patches, generator) for each in maps] for _ in range(num_sources)]
+        return [torch.stack(layer).to(generator.device) for layer in zip(*ids, strict=True)]
+
+    monkeypatch.setattr(patch_sampler, "sample_patch_ids_at_once", sample)
+
+
+def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch, gpu_ids: str = "-1") -> None:
     replace_noise(monkeypatch)
     info = case.info
-    model = build_model(info["options"])
+    model = build_model(info["options"], gpu_ids)
     assert set(model.networks) == set(info["networks"])
     for name, network in model.networks.items():
         network.load_state_dict(case.below(f"init/{name}"))
@@ -121,9 +133,7 @@ def check_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: dict[str, list[float]] = {name: [] for name in info["loss_names"]}
     for step in range(info["steps"]):
         patch_ids = iter(case[f"patch_ids/{step}/{call}"] for call in range(info["calls_per_step"]))
-        monkeypatch.setattr(
-            "models.networks.patch_sampler.sample_patch_ids", lambda features, num_patches, generator, p=patch_ids: next(p)
-        )
+        monkeypatch.setattr(patch_sampler, "sample_patch_ids", lambda features, num_patches, generator, p=patch_ids: next(p))
         if info["flipped"]:
             monkeypatch.setattr("models.cut_model.sample_flip", lambda generator, s=step: info["flipped"][s])
         paths = [str(index) for index in range(len(case[f"A/{step}"]))]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import OWN_GOLDEN, SHARED_GOLDEN
-from golden_cases import Case, check_training_steps, find_cases
+from golden_cases import Case, check_training_steps, find_cases, sample_as_on_the_cpu
 from tiny_models import CUT, SINCUT, assert_same, count_passes, double_model, take_step
 from torch import Tensor, nn
 
@@ -32,16 +32,10 @@ def norm_elemt(features: Tensor, _weight: None, _bias: None, mean: Tensor, rstd:
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the paths of a GPU. Patches are sampled as on the CPU: one map after the other, source by source."""
-
-    def sample(sizes: list[int], num_patches: int, num_sources: int, generator: torch.Generator) -> list[Tensor]:
-        maps = [torch.empty(1, 1, size, 1) for size in sizes]
-        ids = [[patch_sampler.sample_patch_ids(each, num_patches, generator) for each in maps] for _ in range(num_sources)]
-        return [torch.stack(layer) for layer in zip(*ids, strict=True)]
-
+    """Take the paths of a GPU, with the samples of the CPU."""
     for module in USERS_OF_ON_GPU:
         monkeypatch.setattr(f"models.{module}.on_gpu", lambda device: True)
-    monkeypatch.setattr(patch_sampler, "sample_patch_ids_at_once", sample)
+    sample_as_on_the_cpu(monkeypatch)
     monkeypatch.setattr(torch, "batch_norm_stats", norm_stats)
     monkeypatch.setattr(torch, "batch_norm_elemt", norm_elemt)
 
