@@ -14,7 +14,7 @@ from torch import Tensor
 from data.image_array import MAX_PIXELS, BandCountError, ImageArray, ImageError, UndefinedRangeError, clean_samples
 from data.image_writer import to_pil
 from data.value_range import ValueRange
-from models.inference.checkpoint import load_generator
+from models.inference.checkpoint import LoadedGenerator, load_generator
 from models.inference.image_io import from_output, from_pil, resize, to_tensor
 from models.inference.memory import describe_excess, elements_per_pixel, max_images, max_map_elements
 from models.inference.noise import SeededNoise
@@ -38,7 +38,7 @@ class Translator:
 
     def __init__(
         self,
-        generator: Generator | str | PathLike[str],
+        generator: Generator | LoadedGenerator | str | PathLike[str],
         input_nc: int = 3,
         device: torch.device | str | None = None,
         bf16: bool = False,
@@ -55,8 +55,8 @@ class Translator:
         """Move the generator to the device and prepare it for inference.
 
         Args:
-            generator: maps (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; or the path of its checkpoint, as
-                in `from_checkpoint`, which has further arguments.
+            generator: maps (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1]; or a checkpoint or its path, as in
+                `from_checkpoint`, which has further arguments.
             input_nc: input channels of the generator; a checkpoint defines them itself.
             device: device to compute on; None: a GPU if there is one.
             bf16: compute in bfloat16: faster on hardware that supports it, but less exact.
@@ -78,10 +78,12 @@ class Translator:
         #: Options of the training run; empty if unknown.
         self.saved_options: Mapping[str, Any] = {}
         if isinstance(generator, str | PathLike):
-            loaded = load_generator(Path(generator))
-            generator, self.source, self.saved_options = loaded.network, loaded.describe(), loaded.saved_options
-            input_nc, output_nc = loaded.options.input_nc, loaded.options.output_nc
-            input_range, output_range = input_range or loaded.input_range, output_range or loaded.output_range
+            generator = load_generator(Path(generator))
+        if isinstance(generator, LoadedGenerator):
+            self.source, self.saved_options = generator.describe(), generator.saved_options
+            input_nc, output_nc = generator.options.input_nc, generator.options.output_nc
+            input_range, output_range = input_range or generator.input_range, output_range or generator.output_range
+            generator = generator.network
         if not isinstance(generator, Generator):
             raise TypeError(f"expected a generator or the path of a checkpoint, got {type(generator).__name__}")
         self.device = select_device(AUTO) if device is None else torch.device(device)
@@ -124,16 +126,8 @@ class Translator:
         Raises:
             UserError: there is no such checkpoint or device.
         """
-        loaded = load_generator(Path(path), epoch, network, architecture)
-        settings = {
-            "input_range": loaded.input_range,
-            "output_range": loaded.output_range,
-            "output_nc": loaded.options.output_nc,
-            **settings,
-        }
-        translator = cls(loaded.network, loaded.options.input_nc, select_device(gpu_ids), **settings)
-        translator.source, translator.saved_options = loaded.describe(), loaded.saved_options
-        return translator
+        checkpoint = load_generator(Path(path), epoch, network, architecture)
+        return cls(checkpoint, device=select_device(gpu_ids), **settings)
 
     def __repr__(self) -> str:
         """Return the checkpoint, its architecture and the device."""
