@@ -176,6 +176,9 @@ def evaluate(opt: Namespace) -> None:
     print(metric_table(results, {"results": counts, "real images": dict.fromkeys(counts, len(real))}))
     for line in sorted(described):
         print_line(line)
+    unused = [flag for flag, value in (("--value_range", opt.value_range), ("--show_channels", opt.show_channels)) if value]
+    if unused and not described:
+        print_line(f"warning: {', '.join(unused)}: not used, because all results are 8-bit images", file=sys.stderr)
     differing = sorted({count for count in counts.values() if count != len(real)})
     if evaluator.needs("distribution") and differing:
         print_line(

@@ -82,6 +82,14 @@ def test_a_page_is_evaluated_with_its_inputs_as_baseline(page: Path, capsys: pyt
     assert f"written: {page / 'results' / 'evaluation.json'}" in printed
 
 
+def test_options_that_8_bit_images_do_not_use_are_named(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated(page, "--paired", "--value_range", "0,100", "--show_channels", "3,2,1")
+    warning = "warning: --value_range, --show_channels: not used, because all results are 8-bit images\n"
+    assert capsys.readouterr().err == warning
+    evaluated(page, "--paired")
+    assert not capsys.readouterr().err
+
+
 def test_distribution_metrics_match_the_features_and_store_their_settings(page: Path, thumbnail: Path) -> None:
     found = evaluated(page, "--features", str(thumbnail), "--seed", "3")[str(page / "results")]
     assert list(found) == [f"{name} (thumbnail)" for name in ("FID", "KID", "precision", "recall")]
