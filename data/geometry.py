@@ -1,8 +1,23 @@
 """Geometry of training and of a test: which part of an image is used, and at which size."""
 
-from data.transforms import RANDOM_OPS, RESIZE_OPS, parse_preprocess
+from data.transforms import RESIZE_OPS, parse_preprocess
 
 RESIZE_AND_CROP = {"resize", "crop"}
+CUTS = {"crop", "patch", "trim"}  # operations after which an image has --crop_size
+MAX_JITTER = 1.2  # --load_size over --crop_size, up to which the difference is room for random crops
+
+
+def training_side(preprocess: str, load_size: int, crop_size: int) -> int:
+    """Return the side of training images in pixels. Without a cut and without a resize it is not known: assume the least."""
+    return crop_size if CUTS & set(parse_preprocess(preprocess)) else min(load_size, crop_size)
+
+
+def decay_changes_scale(preprocess: str, load_size: int, crop_size: int) -> bool:
+    """Return True if images have a clearly smaller scale while the learning rate decays.
+
+    From then on they are resized to `crop_size`, as published: crops have no jitter.
+    """
+    return bool(RESIZE_OPS.keys() & set(parse_preprocess(preprocess))) and load_size > MAX_JITTER * crop_size
 
 
 def geometry_for_test(preprocess: str, load_size: int, crop_size: int, *, any_size: bool = True) -> tuple[str, int]:
@@ -33,8 +48,7 @@ def describe_geometry(preprocess: str, load_size: int, crop_size: int) -> str:
         "scale_shortside": f"at a short side of at least {load_size} px",
     }
     parts = [resized[op] for op in ops if op in RESIZE_OPS]
-    cuts = [op for op in ops if op in RANDOM_OPS and op != "zoom"]
-    parts.append(f"on the central {crop_size} px" if cuts else "on whole images")
+    parts.append(f"on the central {crop_size} px" if CUTS & set(ops) else "on whole images")
     return ", ".join(parts)
 
 

@@ -65,7 +65,7 @@ class EpochBatchSampler:
         return self.n_samples if self.batches_per_epoch is None else self.batches_per_epoch * self.batch_size
 
     def __len__(self) -> int:
-        remaining = self.samples_per_epoch - self.start_sample
+        remaining = max(0, self.samples_per_epoch - self.start_sample)  # the epoch may have become shorter
         return remaining // self.batch_size if self.drop_last else -(-remaining // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:

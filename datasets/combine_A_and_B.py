@@ -2,7 +2,8 @@
 
     python datasets/combine_A_and_B.py --fold_A photos --fold_B labels --fold_AB datasets/photo2label
 
-The result has the same subfolders as the inputs, usually `train`, `val` and `test`. With --use_AB the names of a pair are
+The result has the same subfolders as the inputs, usually `train`, `val` and `test`, and the bands and bits of the images.
+8-bit images become RGB. With --use_AB the names of a pair are
 NAME_A.png and NAME_B.png, and the name of the result is NAME.png.
 """
 
@@ -10,20 +11,21 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python adds only the folder of the script
 from atomic_dir import atomic_dir
 
+from data.image_array import ImageArray, ImageError
 from data.image_folder import list_images
-from data.image_io import ImageError, read_image
+from data.image_io import read_rgb_or_array
+from data.image_writer import write_array
 from util.cli import CLIParser, positive_int
 from util.errors import UserError, exit_on_user_error
 from util.pairs import match_pairs
 
 MAX_LISTED = 3  # names in an error message
-JPEG_QUALITY = 95
 
 
 def main() -> None:
@@ -39,9 +41,8 @@ def main() -> None:
         pairs = find_pairs(arguments.fold_A, arguments.fold_B, arguments.use_AB, arguments.num_imgs)
         with atomic_dir(arguments.fold_AB) as result:
             for name, (path_A, path_B) in tqdm(pairs.items(), desc="combining", unit="pair", disable=None):
-                image = side_by_side(path_A, path_B)
                 (result / name).parent.mkdir(parents=True, exist_ok=True)
-                image.save(result / name, quality=JPEG_QUALITY)
+                write(side_by_side(path_A, path_B), result / name, path_A)
         print(f"{arguments.fold_AB} is ready: {len(pairs)} pairs")
 
 
@@ -94,23 +95,33 @@ def images_by_name(folder: Path, suffix: str) -> dict[str, Path]:
     }
 
 
-def side_by_side(path_A: Path, path_B: Path) -> Image.Image:
-    """Return one 8-bit RGB image with both images side by side. Raise UserError if they differ in size."""
+def side_by_side(path_A: Path, path_B: Path) -> ImageArray:
+    """Return one image with both images side by side. Raise UserError if they differ in size, bands or sample type."""
     A, B = read(path_A), read(path_B)
-    if A.size != B.size:
-        raise UserError(f"{path_A}: {A.width}x{A.height} pixels, but {path_B} has {B.width}x{B.height}. Resize one of them.")
-    joined = Image.new("RGB", (2 * A.width, A.height))
-    joined.paste(A, (0, 0))
-    joined.paste(B, (A.width, 0))
-    return joined
+    for found_A, found_B, unit, remedy in (
+        (f"{A.size[0]}x{A.size[1]}", f"{B.size[0]}x{B.size[1]}", "pixels", "Resize one of them."),
+        (f"{A.bands} {A.pixels.dtype}", f"{B.bands} {B.pixels.dtype}", "bands", "Convert one of them."),
+    ):
+        if found_A != found_B:
+            raise UserError(f"{path_A}: {found_A} {unit}, but {path_B} has {found_B}. {remedy}")
+    return ImageArray(np.hstack((A.flattened(), B.flattened())))
 
 
-def read(path: Path) -> Image.Image:
+def read(path: Path) -> ImageArray:
     """Read an image. Raise UserError if it is unusable."""
     try:
-        return read_image(str(path))
+        image = read_rgb_or_array(str(path))
     except ImageError as error:
         raise UserError(f"{path}: {error}. Replace the image.") from error
+    return image if isinstance(image, ImageArray) else ImageArray(np.asarray(image))
+
+
+def write(image: ImageArray, path: Path, source: Path) -> None:
+    """Write the image in the format of its ending. Raise UserError, which names `source`, if the format cannot hold it."""
+    try:
+        write_array(image, path)
+    except ImageError as error:
+        raise UserError(f"{source}: {error}. Convert the images to PNG or TIFF first.") from error
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ class BaseModel(ABC):
         #: The plain networks, by the name in their file: <label>_net_<name>.pth.
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        #: Those of them that update a generator.
+        self.generator_optimizers: set[torch.optim.Optimizer] = set()
         #: Moving averages of the generators, if --ema asks for them.
         self.ema: ModelEMA | None = None
 
@@ -128,6 +130,9 @@ class BaseModel(ABC):
         optimizer = make_optimizer(parameters, self.opt.lr, betas, self.device, self.performance)
         self.lr_scheduler.attach(optimizer)
         self.optimizers[name] = optimizer
+        generator_parameters = {id(p) for network in self.generators.values() for p in network.parameters()}
+        if any(id(parameter) in generator_parameters for parameter in parameters):
+            self.generator_optimizers.add(optimizer)
         self.checkpoint_items[f"optimizer_{name}"] = OptimizerState(optimizer)
 
     def enable_ema(self, decay: float) -> None:
@@ -195,7 +200,7 @@ class BaseModel(ABC):
             optimizer.zero_grad()
         for network in frozen:
             network.requires_grad_(False)
-        self.step.backward(loss_fn, with_generator_grad=self._updates_generators(optimizers))
+        self.step.backward(loss_fn, with_generator_grad=not self.generator_optimizers.isdisjoint(optimizers))
         for network in frozen:
             network.requires_grad_(True)
         if names != ("D",) and self.opt.warm_up_D > 0 and self.rng.coin_flip(self._is_warm_up_D):
@@ -206,14 +211,6 @@ class BaseModel(ABC):
     def _is_warm_up_D(self, _: torch.Generator) -> bool:
         """Return True in the first --warm_up_D images. A branch of the step like a coin flip, but not a random one."""
         return self.images_done < self.opt.warm_up_D
-
-    def _updates_generators(self, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
-        """Return True if one of the optimizers holds parameters of a generator."""
-        generators = {id(parameter) for network in self.generators.values() for parameter in network.parameters()}
-        updated = (
-            parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]
-        )
-        return any(id(parameter) in generators for parameter in updated)
 
     def discriminate(self, discriminator: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
         """Return the logits for each batch of images, after --diffaugment. All share one pass if that is exact."""

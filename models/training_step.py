@@ -12,12 +12,9 @@ from torch import Tensor
 
 from models.performance import PerformanceConfig
 from util.runtime.checkpoint import Stateful
-from util.runtime.cuda_graph import CUDAGraphBackend, CUDAGraphStep, GraphBackend
+from util.runtime.cuda_graph import CUDAGraphBackend, CUDAGraphStep, GraphBackend, Inputs, Outputs
 from util.runtime.distributed import world_size
 from util.runtime.rng import GraphRNG, StepRNG
-
-Inputs = dict[str, Tensor]  # "real_A", "real_B": (N, C, H, W)
-Outputs = dict[str, Any]  # what a step leaves behind: "losses", and images by attribute name
 
 
 class Method(Protocol):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from data import DATASETS
+from data.geometry import training_side
 from data.image_folder import DATAROOT_UNSET
 from data.transforms import OPS, parse_preprocess
 from data.value_range import parse_value_range
@@ -111,7 +112,8 @@ class BaseOptions:
         """Return the options of `argv`, or of sys.argv if it is None.
 
         `explicit` in the result contains the names of the options that the command line sets, `isTrain` is True in
-        training. If the command line is wrong, print a one-line error and exit with status 2.
+        training, and `training_side` is the side of training images in pixels. If the command line is wrong, print a
+        one-line error and exit with status 2.
 
         Args:
             is_complete: False if the options of a run will be added to `argv`. Unknown options are then ignored, because
@@ -314,9 +316,9 @@ class BaseOptions:
 
     def finalize(self, opt: Namespace) -> None:
         """Set options that depend on several others. Raise UserError if they are incompatible."""
+        opt.training_side = training_side(opt.preprocess, opt.load_size, opt.crop_size)
         if opt.net_size is None:
-            opt.net_size = min(opt.load_size, opt.crop_size)
-        parse_preprocess(opt.preprocess)
+            opt.net_size = opt.training_side
         opt.name = run_name(opt.name, opt.checkpoints_dir)
         if opt.suffix:
             try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data import ImageDataLoader
 from data.domain_folder import DATAROOT_FLAGS, describe_roots, has_own_folders
-from data.geometry import describe_training_geometry
+from data.geometry import decay_changes_scale, describe_training_geometry
 from models import method_name
 from models.base_model import BaseModel
 from options.saved_options import NOT_RESTORED, TEXT, describe_options, describe_test_geometry
@@ -47,6 +47,13 @@ def print_training_summary(
     print_given_options(opt, f"all: {run_dir / TEXT}")
     if opt.gan_mode == "wgangp" and opt.lambda_gp == 0:
         print_line("note: --gan_mode wgangp is unstable without a gradient penalty, as published. Use --lambda_gp 10.")
+    decays = opt.n_epochs_decay > 0 and opt.dataset_mode == "unaligned"
+    if decays and decay_changes_scale(opt.preprocess, opt.load_size, opt.crop_size):
+        geometry = describe_training_geometry(opt.preprocess, opt.crop_size, opt.crop_size)
+        print_line(
+            f"note: from epoch {opt.n_epochs + 1} on, images are {geometry}, as published. "
+            "To keep their scale, resize them beforehand and use --preprocess crop."
+        )
     if not opt.no_html:
         print_entry("page", str(run_dir / "web" / "index.html"))
 

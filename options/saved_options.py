@@ -31,7 +31,7 @@ TEXT, MACHINE_READABLE = "train_opt.txt", "train_opt.json"
 GIVEN = "    [given]"  # marks an option that the command line sets
 READING = ("tiff_pages", "max_megapixels", "show_channels")  # how files are read and shown
 VALUE_RANGES = ("value_range", "value_range_A", "value_range_B")
-INTERNAL = ("explicit", "isTrain")  # attributes that are not options
+INTERNAL = ("explicit", "isTrain", "training_side")  # attributes that are not options
 PROGRAM = "program"  # version of the program that saved the options
 GEOMETRY = ("preprocess", "load_size", "crop_size")
 # Options that a resumed run does not take over: they say how to resume, or belong to the machine or to one command.

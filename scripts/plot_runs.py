@@ -87,7 +87,8 @@ def read_loss_curves(run: Path) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     for row in read_metrics(run / "metrics.jsonl"):
         for name, value in row.get("losses", {}).items():
-            curves.setdefault(name, Curve()).add(row["images"], value)
+            if value is not None:  # not finite
+                curves.setdefault(name, Curve()).add(row["images"], value)
     return curves
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.image_array import ImageArray
+from models.inference.image_io import result_dtype
 from models.inference.translator import Translator
 from util.errors import UserError
 from util.files import atomic_write
@@ -22,6 +23,7 @@ VIDEO_EXTENSIONS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".w
 # Codec of each container, at a quality without visible artifacts: CRF 18 of x264, CRF 24 of VP9.
 CODECS = {".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "row-mt": "1"})}
 DEFAULT_CODEC = ("libx264", {"crf": "18"})
+FRAME_CHANNELS = (1, 3)  # of a generator that translates frames: gray, or RGB
 BT709 = 1  # FFmpeg's AVCOL_SPC_BT709
 
 LEVEL = 2 / 255  # one of 256 gray levels in [-1, 1]
@@ -135,10 +137,11 @@ def translate_video(
         smoothing: 0 to 1, weight of the previous frame where the source is static; see `TemporalSmoothing`.
         on_frame: called after every frame.
     Raises:
-        VideoError: the file is damaged, has no frames, or the target's container does not accept them.
+        VideoError: the file is damaged, has no frames, or the generator or the target's container does not accept them.
         UserError: PyAV is not installed.
     """
     av = import_av()
+    _check_frames_fit(translator)
     smooth = TemporalSmoothing(smoothing)
     frames = 0
     try:
@@ -163,6 +166,16 @@ def translate_video(
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(f"FFmpeg reports: {error}") from error
     return VideoStats(frames, smooth.before.mean_abs_diff, smooth.after.mean_abs_diff)
+
+
+def _check_frames_fit(translator: Translator) -> None:
+    """Raise VideoError if the generator does not translate 8-bit frames to 8-bit frames."""
+    for what, channels in (("reads", translator.input_nc), ("returns", translator.output_nc)):
+        if channels not in FRAME_CHANNELS:
+            raise VideoError(f"the generator {what} {channels} channels, but a frame has 3. Translate images instead")
+    dtype = result_dtype(np.dtype(np.uint8), translator.output_range, translator.input_range)
+    if dtype != np.uint8:
+        raise VideoError(f"the generator returns {dtype} samples, but a frame has 8 bits. Translate images instead")
 
 
 class _OutputContainer:

@@ -88,7 +88,7 @@ def _build_validated(
 
     Raise UserError if the network cannot process the training images, or does not fit in memory.
     """
-    side = min(opt.load_size, opt.crop_size)
+    side = opt.training_side
     try:
         on_meta = dry_build_on_meta(build, *width)
         if opt.isTrain:
@@ -97,8 +97,8 @@ def _build_validated(
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"{flag} {name}: incompatible with training images of {side}x{side} pixels (--load_size, --crop_size): {error}. "
-            "Use another size or another network."
+            f"{flag} {name}: incompatible with training images of {side}x{side} pixels (--preprocess, --load_size, "
+            f"--crop_size): {error}. Use another size or another network."
         ) from None
     network = build()
     init_weights(network, opt.init_type, opt.init_gain)

@@ -145,9 +145,11 @@ def _gpu_norm(features: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     A layer norm is one kernel, in which one block of threads normalizes a channel. Large maps are shared out among more
     threads by the two kernels of `nn.SyncBatchNorm`. Other batch norms launch a third one, for the square root.
     """
+    if torch.is_autocast_enabled("cuda"):  # would compute a layer norm in float32
+        with torch.autocast("cuda", enabled=False):
+            return _gpu_norm(features, eps)
     if features.shape[2:].numel() <= MAX_LAYER_NORM_SIZE:
-        with torch.autocast("cuda", enabled=False):  # would use float32
-            normalized, mean, rstd = torch.native_layer_norm(features, features.shape[2:], None, None, eps)
+        normalized, mean, rstd = torch.native_layer_norm(features, features.shape[2:], None, None, eps)
         return normalized, mean.flatten(), rstd.flatten()
     normalized = torch.empty_like(features)
     mean, rstd = torch.batch_norm_stats(_as_rows(features), eps)
@@ -191,9 +193,10 @@ def fused_layers(
     A convolution before an instance norm does not add its bias on a GPU. The outputs of `unfused` layers stay as they are.
     """
     pending_norm: InstanceNorm | None = None
+    modules = list(layers)  # `layers[index]` would count from the first layer
     for index in indices:
-        layer = layers[index]
-        next_layer = layers[index + 1] if index + 1 in indices else None
+        layer = modules[index]
+        next_layer = modules[index + 1] if index + 1 in indices else None
         if pending_norm is not None:
             if isinstance(layer, ReflectionPad):
                 yield index, partial(pending_norm.fused_relu_pad, layer)

@@ -143,6 +143,34 @@ def test_different_sizes_are_named(run: Run, two_folders: dict[str, Path]) -> No
     assert_refused(result, two_folders["fold_AB"], "val/1.png", "8x6", "8x7")
 
 
+def test_bands_and_bits_are_kept(run: Run, tmp_path: Path) -> None:
+    deep = np.arange(2 * 3 * 48, dtype=np.uint16).reshape(2, 6, 8, 3)[..., :1] * 400
+    bands = np.random.default_rng(0).random((2, 6, 8, 5), np.float32)
+    for side, gray, stack in zip("AB", deep, bands, strict=True):
+        (tmp_path / side).mkdir()
+        Image.fromarray(gray[..., 0]).save(tmp_path / side / "gray.png")
+        np.save(tmp_path / side / "stack.npy", stack)
+    result = run("combine_A_and_B.py", fold_A=tmp_path / "A", fold_B=tmp_path / "B", fold_AB=tmp_path / "AB")
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "AB" / "gray.png") as joined:
+        np.testing.assert_array_equal(np.asarray(joined), np.hstack(deep[..., 0]))
+    np.testing.assert_array_equal(np.load(tmp_path / "AB" / "stack.npy"), np.hstack(bands))
+
+
+def test_different_bands_are_named(run: Run, two_folders: dict[str, Path]) -> None:
+    Image.fromarray(np.zeros((6, 8), np.uint16)).save(two_folders["fold_B"] / "val" / "1.png")
+    result = run("combine_A_and_B.py", **two_folders)
+    assert_refused(result, two_folders["fold_AB"], "val/1.png", "3 uint8 bands", "1 uint16")
+
+
+def test_a_format_without_writer_is_named(run: Run, tmp_path: Path) -> None:
+    for side in "AB":
+        image(tmp_path / side / "1.png", RED)
+        (tmp_path / side / "1.png").rename(tmp_path / side / "1.dcm")  # a file's content says what it is
+    result = run("combine_A_and_B.py", fold_A=tmp_path / "A", fold_B=tmp_path / "B", fold_AB=tmp_path / "AB")
+    assert_refused(result, tmp_path / "AB", "A/1.dcm: cannot write .dcm", "Convert the images to PNG or TIFF first")
+
+
 def test_a_broken_image_is_named_and_nothing_partial_stays(run: Run, two_folders: dict[str, Path]) -> None:
     (two_folders["fold_B"] / "val" / "1.png").write_bytes(b"no image")
     assert_refused(run("combine_A_and_B.py", **two_folders), two_folders["fold_AB"], "B/val/1.png: not an image")

@@ -81,6 +81,7 @@ def test_losses_of_a_run_without_metrics(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     log = MetricsLog(tmp_path / "run/metrics.jsonl")
     log.add(TrainingPosition(epoch=1, epochs_done=1, images=100), {"losses": {"G": 1.0}})
+    log.add(TrainingPosition(epoch=2, epochs_done=2, images=200), {"losses": {"G": float("nan")}})  # stored as null
     done = plot(str(tmp_path / "run"), "--plot", str(tmp_path / "curves.png"))
     assert (done.returncode, done.stdout, done.stderr) == (0, f"written: {tmp_path / 'curves.png'}\n", "")
     assert (tmp_path / "curves.png").is_file()

@@ -102,6 +102,17 @@ def test_what_is_typed_anew_is_printed_and_replaces_the_saved_option(folder: Pat
     assert "nothing left to train: the last epoch is 3." in again.told
 
 
+@pytest.mark.parametrize("shorter", [["--steps_per_epoch", "1"], ["--max_dataset_size", "1"]])
+def test_an_epoch_that_became_shorter_than_what_is_done_ends_at_once(folder: Path, train, shorter: list[str]) -> None:
+    name = f"shorter_{shorter[0]}"
+    long = ["--n_epochs", "2", "--max_dataset_size", "5"]
+    stopped = train(folder, *arguments("fastcut", name), *long, meanwhile=kill(signal.SIGTERM, after=2))
+    assert stopped.status == 143
+    resumed = train(folder, "--continue_train", "--name", name, *shorter)
+    assert (resumed.status, resumed.complained) == (0, "")
+    assert "End of epoch 1 / 3" in resumed.told and "End of epoch 3 / 3" in resumed.told
+
+
 def test_a_missing_name_is_noted(tmp_path: Path, train) -> None:
     two_domains(tmp_path / "many", n_A=1, n_B=1, size=(40, 32))
     unnamed = arguments("fastcut", "")

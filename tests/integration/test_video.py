@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from generators import checkpoint
 from torch import Tensor
 
+from data.value_range import ValueRange
 from models import Translator
 from models.inference.video import TemporalSmoothing, VideoError, translate_video
 from models.networks.base import Generator
@@ -152,3 +154,19 @@ def test_damaged_videos_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="Invalid data"):
         translate_video(translator, tmp_path / "in.mp4", tmp_path / "out" / "in.mp4")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"input_nc": 5}, "reads 5 channels"),
+        ({"output_nc": 4}, "returns 4 channels"),
+        ({"output_range": ValueRange(0, 1)}, "returns float32 samples"),
+    ],
+)
+def test_a_generator_of_other_images_than_frames_is_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
+    translator = Translator(Identity(), device=torch.device("cpu"), **settings)
+    make_video(tmp_path / "in.mp4", 64, 48)
+    with pytest.raises(VideoError, match=f"the generator {reason}, but a frame has"):
+        translate_video(translator, tmp_path / "in.mp4", tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()

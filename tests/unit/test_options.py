@@ -369,3 +369,18 @@ def test_help_lists_the_options_of_the_method_second(capsys: pytest.CaptureFixtu
     titles = re.findall(r"^(\w[\w ]*):$", printed, re.MULTILINE)
     assert titles[:4] == ["options", "run", "CUT", "architecture"]
     assert "placeholder" not in printed
+
+
+@pytest.mark.parametrize(
+    ("command", "side"),
+    [
+        ("", 256),
+        ("--load_size 300", 256),
+        ("--preprocess crop --crop_size 512", 512),
+        ("--preprocess zoom_and_patch --load_size 1024 --crop_size 64", 64),
+        ("--preprocess none --load_size 100", 100),
+    ],
+)
+def test_networks_are_checked_and_built_for_the_size_of_training_images(command: str, side: int) -> None:
+    opt = TrainOptions().parse(["--dataroot", "d", *command.split()])
+    assert opt.training_side == opt.net_size == side

@@ -18,8 +18,8 @@ WARMUP_STEPS = 3  # per graph: memory is reserved, kernels are chosen, optimizer
 SELF_REGISTERING = "2.14"  # PyTorch version from which a graph registers its generators itself, and warns if told
 MAX_GRAPHS = 8  # each holds the memory of a whole step; steps on further image sizes run without a graph
 
-Inputs = dict[str, Tensor]
-Outputs = dict[str, Any]
+Inputs = dict[str, Tensor]  # "real_A", "real_B": (N, C, H, W)
+Outputs = dict[str, Any]  # what a step leaves behind: "losses", and images by attribute name
 
 
 class GraphBackend(Protocol):
