@@ -23,7 +23,7 @@ echo "training: $PWD/checkpoints/$NAME/web/index.html"
 cat <<NEXT
 
 To try next, after: source .venv/bin/activate
-  python scripts/translate.py --checkpoint checkpoints/$NAME --input YOUR_IMAGES --output translated
+  python scripts/translate.py --checkpoint checkpoints/$NAME --input YOUR_IMAGES --output translated --short_side 64  # as trained
   python scripts/app.py
   python train.py --dataroot_A YOUR_DOMAIN_A --dataroot_B YOUR_DOMAIN_B --name mine
 NEXT

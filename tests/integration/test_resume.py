@@ -113,6 +113,21 @@ def test_an_epoch_that_became_shorter_than_what_is_done_ends_at_once(folder: Pat
     assert "End of epoch 1 / 3" in resumed.told and "End of epoch 3 / 3" in resumed.told
 
 
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        (["--preprocess", "scale_width_and_crop", "--load_size", "64"], "resized to a width of 32, cropped to 32x32"),
+        (["--preprocess", "scale_width_and_crop", "--load_size", "36"], None),  # room for random crops
+        (["--preprocess", "crop", "--load_size", "64"], None),
+    ],
+)
+def test_a_scale_that_changes_during_the_decay_is_noted(folder: Path, train, options: list[str], noted: str | None) -> None:
+    ended = train(folder, *arguments("fastcut", "scales"), "--max_dataset_size", "1", "--overwrite", *options)
+    note = f"note: from epoch 2 on, images are {noted}, as published."
+    assert (ended.status, note in " ".join(ended.told.split())) == (0, noted is not None)
+    assert noted is not None or "from epoch" not in ended.told
+
+
 def test_a_missing_name_is_noted(tmp_path: Path, train) -> None:
     two_domains(tmp_path / "many", n_A=1, n_B=1, size=(40, 32))
     unnamed = arguments("fastcut", "")
