@@ -10,7 +10,7 @@ from typing import ClassVar
 from data import DATASETS
 from data.geometry import training_side
 from data.image_folder import DATAROOT_UNSET
-from data.transforms import OPS, parse_preprocess
+from data.transforms import OPS, RESIZE_OPS, parse_preprocess
 from data.value_range import parse_value_range
 from models import MODELS
 from models.networks import DISCRIMINATORS, GENERATORS
@@ -82,8 +82,8 @@ def run_name(name: str, checkpoints_dir: str) -> str:
 def check_sizes(opt: Namespace) -> None:
     """Raise UserError if images are resized to less than a crop."""
     ops = parse_preprocess(opt.preprocess)
-    resizes = {"resize", "scale_width", "scale_shortside"} & set(ops)
-    if resizes and "crop" in ops and opt.load_size < opt.crop_size:
+    is_cut = {"crop", "patch"} & set(ops) and "zoom" not in ops  # zoom keeps room for a crop
+    if RESIZE_OPS.keys() & set(ops) and is_cut and opt.load_size < opt.crop_size:
         raise UserError(
             f"--load_size {opt.load_size}: smaller than --crop_size {opt.crop_size}, so resized images do not contain a "
             f"crop. Use --load_size {opt.crop_size} or more."

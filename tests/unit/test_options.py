@@ -188,6 +188,7 @@ def test_sys_argv_is_parsed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--nce_layers 0;4", "--nce_layers: '0;4' is not a list"),
         ("--nce_idt maybe", "--nce_idt: 'maybe' is neither yes/true/t/y/1 nor no/false/f/n/0"),
         ("--load_size 100", "--load_size 100: smaller than --crop_size 256, .* Use --load_size 256 or more"),
+        ("--preprocess fixsize_and_patch --load_size 100", "--load_size 100: smaller than --crop_size 256"),
         ("--crop_size 300", "--load_size 286: smaller than --crop_size 300, .* Use --load_size 300 or more"),
         ("--preprocess resize_und_crop", "--preprocess 'resize_und_crop': unknown operation 'und'. Use none, or .* fixsize"),
         ("--bogus 3", "unrecognized arguments: --bogus 3"),
