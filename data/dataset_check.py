@@ -4,11 +4,15 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from data.geometry import crops_need_large_images
 from data.image_array import ImageArray, ImageError
+from data.image_folder import CROP_REMEDY
+from data.image_io import size_in_header
 from data.image_reader import ReadOptions, split_page
 from data.pillow_reader import is_srgb
 from data.value_range import Percentiles, ValueRange, parse_value_range
@@ -51,8 +55,10 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> str:
     Args:
         files: the images of each domain, "A" and "B".
     Raises:
-        UserError: a value range cannot be computed.
+        UserError: a value range cannot be computed, or an image is smaller than its crop.
     """
+    if files and crops_need_large_images(opt.preprocess):
+        _check_crops_fit(files, opt.crop_size)
     samples = {domain: _read_some(paths, CHECKED_IMAGES, opt) for domain, paths in files.items()}
     keeps_gray = _chooses_channels(opt) and all(found and _is_deep_gray(found[0][1]) for found in samples.values())
     for domain, found in samples.items():
@@ -77,6 +83,18 @@ def _describe(files: Mapping[str, Sequence[str]], samples: Mapping[str, Sequence
     distinct = set(sizes)
     size = "{}x{}".format(*sizes[0]) if len(distinct) == 1 else f"{len(distinct)} sizes"
     return f"{total} of {size}" + (f" ({len(sizes)} checked)" if len(sizes) < sum(map(len, paths)) else "")
+
+
+def _check_crops_fit(files: Mapping[str, Sequence[str]], crop_size: int) -> None:
+    """Raise UserError if the header of an image says that it is smaller than the crop. Otherwise a run ends at the image."""
+    sizes = ((path, size_in_header(path)) for path in dict.fromkeys(chain(*files.values())))
+    small = [(path, size) for path, size in sizes if size is not None and min(size) < crop_size]
+    if small:
+        (path, (width, height)), others = small[0], len(small) - 1
+        also = f" (and {others} more)" if others else ""
+        raise UserError(
+            f"{path!r}{also}: {width}x{height} pixels before the crop, smaller than --crop_size {crop_size}. {CROP_REMEDY}"
+        )
 
 
 def _read_some(paths: Sequence[str], count: int, opt: Namespace) -> list[tuple[str, ImageArray]]:

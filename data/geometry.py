@@ -12,6 +12,12 @@ def training_side(preprocess: str, load_size: int, crop_size: int) -> int:
     return crop_size if CUTS & set(parse_preprocess(preprocess)) else min(load_size, crop_size)
 
 
+def crops_need_large_images(preprocess: str) -> bool:
+    """Return True if images are cropped as they are: neither resized, which `check_sizes` covers, nor zoomed."""
+    ops = set(parse_preprocess(preprocess))
+    return bool({"crop", "patch"} & ops) and not {*RESIZE_OPS, "zoom"} & ops
+
+
 def decay_changes_scale(preprocess: str, load_size: int, crop_size: int) -> bool:
     """Return True if images have a clearly smaller scale while the learning rate decays.
 

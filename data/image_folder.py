@@ -24,6 +24,10 @@ from util.terminal import print_line
 DATAROOT_UNSET = "placeholder"  # the published default of --dataroot
 # Systems and archivers put thumbnails and deleted files into these.
 SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+CROP_REMEDY = (
+    "Lower --crop_size, remove the image, or have --preprocess enlarge images before the crop (resize_and_crop or "
+    "scale_shortside_and_crop, with --load_size at least --crop_size)."
+)
 MAX_LISTED = 8  # names that an error message lists
 PROPOSAL_IMAGES = 4  # from which a value range is proposed
 
@@ -193,10 +197,7 @@ class ImageFolder:
             self.skipped[path] = str(error)
             return None
         except ImageTooSmallError as error:
-            raise UserError(
-                f"{path!r}: {error}. Lower --crop_size, remove the image, or have --preprocess enlarge images before the "
-                f"crop (resize_and_crop or scale_shortside_and_crop, with --load_size at least --crop_size)."
-            ) from error
+            raise UserError(f"{path!r}: {error}. {CROP_REMEDY}") from error
 
     def load_or_skip(self, index: int, transform: TwoStageTransform, rng: np.random.Generator) -> tuple[torch.Tensor, str]:
         """Return the same as `load`, but replace an unusable image by the next usable one.

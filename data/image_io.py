@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -109,6 +109,15 @@ def is_8_bit(path: str, max_pixels: int = MAX_PIXELS) -> bool:
             return False
         with open_with_pillow(file, head, None, max_pixels) as image:
             return not (is_gray16(image) or is_color_ppm16(image)) and image.mode not in ("I", "F")
+
+
+def size_in_header(path: str) -> tuple[int, int] | None:
+    """Return the stored width and height, before a turn by the EXIF orientation; None if only decoding tells them."""
+    with suppress(ImageError, UnidentifiedImageError, OSError), _open(path) as (file, head):
+        if _find_reader(head) == "Pillow":
+            with open_with_pillow(file, head, None, MAX_PIXELS) as image:
+                return image.size
+    return None
 
 
 def image_pages(path: str) -> list[int]:

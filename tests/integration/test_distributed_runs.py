@@ -90,13 +90,14 @@ def test_two_processes_are_stopped_and_one_goes_on_as_if_it_had_always_been_alon
 
 def test_what_one_process_cannot_do_is_said_once_and_ends_all(tmp_path: Path) -> None:
     data = two_domains(tmp_path / "data", n_A=8, n_B=8, size=(40, 40))
-    noise(16, 16).save(data / "trainA" / "05.png")  # of the second process
+    (data / "trainA" / "05.png").unlink()
+    noise(16, 16).save(data / "trainA" / "05.tif")  # of the second process; TIFFs are not measured beforehand
     with start(
         tmp_path, [sys.executable, "-c", AS_BY_GPU_IDS], *CUT, "--serial_batches", "--preprocess", "crop", "--name", "run"
     ) as training:
         told, complained = training.communicate(timeout=250)
     assert (training.returncode, complained.count("\n")) == (2, 1), complained
-    assert re.match(r"error: .*05\.png.* Lower --crop_size", complained)
+    assert re.match(r"error: .*05\.tif.* Lower --crop_size", complained)
     assert told.count("8 training images per epoch") == told.count("the CPU (1 thread), the first of 2 processes") == 1
 
 

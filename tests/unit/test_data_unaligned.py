@@ -195,13 +195,24 @@ def test_unreadable_images_are_skipped_in_a_test(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_threads", [0, 2])
 def test_an_image_smaller_than_the_crop_is_named(num_threads: int, root: Path) -> None:
-    Image.new("RGB", (12, 40)).save(root / "trainA" / "03.png")
+    """The size of a TIFF is known when its page is read."""
+    Image.new("RGB", (12, 40)).save(root / "trainA" / "03.tif")
     loader = create_dataset(options(root, preprocess="crop", num_threads=num_threads))
     with pytest.raises(UserError) as caught:
         list(loader)
     said = str(caught.value)
-    assert said.startswith(f"'{root}/trainA/03.png': 12x40 pixels before the crop, smaller than --crop_size 16. Lower")
+    assert said.startswith(f"'{root}/trainA/03.tif': 12x40 pixels before the crop, smaller than --crop_size 16. Lower")
     assert "resize_and_crop" in said
+
+
+def test_images_smaller_than_the_crop_are_found_before_the_training(root: Path) -> None:
+    for name in ("trainA/03.png", "trainB/01.png"):
+        Image.new("RGB", (12, 40)).save(root / name)
+    named = r"trainA/03.png' \(and 1 more\): 12x40 pixels before the crop, smaller than --crop_size 16. Lower"
+    with pytest.raises(UserError, match=named):
+        create_dataset(options(root, preprocess="crop"))
+    create_dataset(options(root, preprocess="scale_shortside_and_crop"))
+    create_dataset(options(root, preprocess="trim"))
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
