@@ -73,24 +73,32 @@ def prepare_options(opt: Namespace, files: Mapping[str, Sequence[str]]) -> str:
 
 
 def _describe(files: Mapping[str, Sequence[str]], samples: Mapping[str, Sequence[tuple[str, ImageArray]]]) -> str:
-    paths = list(files.values())
-    is_paired = len(paths) == 2 and paths[0] is paths[1]  # each file is an image of both domains
     counts = ", ".join(f"{domain} {len(found)}" for domain, found in files.items())
-    total = f"{len(paths[0])} pairs" if is_paired else f"{counts} images"
+    total = f"{len(files['A'])} pairs" if _is_paired(files) else f"{counts} images"
     sizes = [array.size for found in samples.values() for _, array in found]
     if not sizes:
         return total
     distinct = set(sizes)
     size = "{}x{}".format(*sizes[0]) if len(distinct) == 1 else f"{len(distinct)} sizes"
-    return f"{total} of {size}" + (f" ({len(sizes)} checked)" if len(sizes) < sum(map(len, paths)) else "")
+    return f"{total} of {size}" + (f" ({len(sizes)} checked)" if len(sizes) < sum(map(len, files.values())) else "")
+
+
+def _is_paired(files: Mapping[str, Sequence[str]]) -> bool:
+    """Return True if each file is an image of both domains."""
+    return len(files) == 2 and files["A"] is files["B"]
 
 
 def _check_crops_fit(files: Mapping[str, Sequence[str]], crop_size: int) -> None:
     """Raise UserError if the header of an image says that it is smaller than the crop. Otherwise a run ends at the image."""
-    sizes = ((path, size_in_header(path)) for path in dict.fromkeys(chain(*files.values())))
-    small = [(path, size) for path, size in sizes if size is not None and min(size) < crop_size]
+    images_per_file = 2 if _is_paired(files) else 1  # side by side
+    small = []
+    for path in dict.fromkeys(chain(*files.values())):
+        if size := size_in_header(path):
+            width, height = size[0] // images_per_file, size[1]
+            if min(width, height) < crop_size:
+                small.append((path, width, height))
     if small:
-        (path, (width, height)), others = small[0], len(small) - 1
+        (path, width, height), others = small[0], len(small) - 1
         also = f" (and {others} more)" if others else ""
         raise UserError(
             f"{path!r}{also}: {width}x{height} pixels before the crop, smaller than --crop_size {crop_size}. {CROP_REMEDY}"

@@ -3,12 +3,12 @@
 from data.transforms import RESIZE_OPS, parse_preprocess
 
 RESIZE_AND_CROP = {"resize", "crop"}
-CUTS = {"crop", "patch", "trim"}  # operations after which an image has --crop_size
+CUTS = {"crop", "patch", "trim"}  # operations after which no side is longer than --crop_size
 MAX_JITTER = 1.2  # --load_size over --crop_size, up to which the difference is room for random crops
 
 
 def training_side(preprocess: str, load_size: int, crop_size: int) -> int:
-    """Return the side of training images in pixels. Without a cut and without a resize it is not known: assume the least."""
+    """Return the side of training images in pixels; without a cut, which may leave any shape, the smaller size named."""
     return crop_size if CUTS & set(parse_preprocess(preprocess)) else min(load_size, crop_size)
 
 
@@ -19,11 +19,15 @@ def crops_need_large_images(preprocess: str) -> bool:
 
 
 def decay_changes_scale(preprocess: str, load_size: int, crop_size: int) -> bool:
-    """Return True if images have a clearly smaller scale while the learning rate decays.
+    """Return True if images have clearly another scale while the learning rate decays.
 
-    From then on they are resized to `crop_size`, as published: crops have no jitter.
+    From then on they are resized to `crop_size`, as published: crops have no jitter. scale_shortside resizes small images
+    only, and does not count.
     """
-    return bool(RESIZE_OPS.keys() & set(parse_preprocess(preprocess))) and load_size > MAX_JITTER * crop_size
+    ops = set(parse_preprocess(preprocess))
+    if not (RESIZE_OPS.keys() - {"scale_shortside"}) & ops:
+        return False
+    return load_size > MAX_JITTER * crop_size or (load_size < crop_size and not CUTS & ops)
 
 
 def geometry_for_test(preprocess: str, load_size: int, crop_size: int, *, any_size: bool = True) -> tuple[str, int]:

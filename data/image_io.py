@@ -114,10 +114,16 @@ def is_8_bit(path: str, max_pixels: int = MAX_PIXELS) -> bool:
 def size_in_header(path: str) -> tuple[int, int] | None:
     """Return the stored width and height, before a turn by the EXIF orientation; None if only decoding tells them."""
     with suppress(ImageError, UnidentifiedImageError, OSError), _open(path) as (file, head):
-        if _find_reader(head) == "Pillow":
+        if _find_reader(head) in _PILLOW_FORMATS:
             with open_with_pillow(file, head, None, MAX_PIXELS) as image:
                 return image.size
     return None
+
+
+def writable_name(path: Path) -> Path:
+    """Return the path, with the ending .tif in place of one of a format that is only read."""
+    is_read_only = any(path.suffix.lower() in READERS[name].extensions for name in READ_ONLY)
+    return path.with_suffix(".tif") if is_read_only else path
 
 
 def image_pages(path: str) -> list[int]:

@@ -2,8 +2,8 @@
 
     python datasets/combine_A_and_B.py --fold_A photos --fold_B labels --fold_AB datasets/photo2label
 
-The result has the same subfolders as the inputs, usually `train`, `val` and `test`, and the bands and bits of the images.
-8-bit images become RGB. With --use_AB the names of a pair are
+The result has the same subfolders as the inputs, usually `train`, `val` and `test`. Bands and bits are kept; 8-bit gray
+images become RGB. With --use_AB the names of a pair are
 NAME_A.png and NAME_B.png, and the name of the result is NAME.png.
 """
 
@@ -19,7 +19,7 @@ from atomic_dir import atomic_dir
 
 from data.image_array import ImageArray, ImageError
 from data.image_folder import list_images
-from data.image_io import read_rgb_or_array
+from data.image_io import read_rgb_or_array, writable_name
 from data.image_writer import write_array
 from util.cli import CLIParser, positive_int
 from util.errors import UserError, exit_on_user_error
@@ -41,8 +41,9 @@ def main() -> None:
         pairs = find_pairs(arguments.fold_A, arguments.fold_B, arguments.use_AB, arguments.num_imgs)
         with atomic_dir(arguments.fold_AB) as result:
             for name, (path_A, path_B) in tqdm(pairs.items(), desc="combining", unit="pair", disable=None):
-                (result / name).parent.mkdir(parents=True, exist_ok=True)
-                write(side_by_side(path_A, path_B), result / name, path_A)
+                target = writable_name(result / name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write(side_by_side(path_A, path_B), target, path_A)
         print(f"{arguments.fold_AB} is ready: {len(pairs)} pairs")
 
 
@@ -98,12 +99,12 @@ def images_by_name(folder: Path, suffix: str) -> dict[str, Path]:
 def side_by_side(path_A: Path, path_B: Path) -> ImageArray:
     """Return one image with both images side by side. Raise UserError if they differ in size, bands or sample type."""
     A, B = read(path_A), read(path_B)
-    for found_A, found_B, unit, remedy in (
-        (f"{A.size[0]}x{A.size[1]}", f"{B.size[0]}x{B.size[1]}", "pixels", "Resize one of them."),
-        (f"{A.bands} {A.pixels.dtype}", f"{B.bands} {B.pixels.dtype}", "bands", "Convert one of them."),
-    ):
-        if found_A != found_B:
-            raise UserError(f"{path_A}: {found_A} {unit}, but {path_B} has {found_B}. {remedy}")
+    if A.size != B.size:
+        sizes = [f"{width}x{height}" for width, height in (A.size, B.size)]
+        raise UserError(f"{path_A}: {sizes[0]} pixels, but {path_B} has {sizes[1]}. Resize one of them.")
+    if (A.bands, A.pixels.dtype) != (B.bands, B.pixels.dtype):
+        kinds = [f"{image.bands} {image.pixels.dtype} bands" for image in (A, B)]
+        raise UserError(f"{path_A}: {kinds[0]}, but {path_B} has {kinds[1]}. A file has one kind: convert one of them.")
     return ImageArray(np.hstack((A.flattened(), B.flattened())))
 
 
@@ -121,7 +122,7 @@ def write(image: ImageArray, path: Path, source: Path) -> None:
     try:
         write_array(image, path)
     except ImageError as error:
-        raise UserError(f"{source}: {error}. Convert the images to PNG or TIFF first.") from error
+        raise UserError(f"{source}: {error}. Convert the images first.") from error
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data import ImageDataLoader
 from data.domain_folder import DATAROOT_FLAGS, describe_roots, has_own_folders
-from data.geometry import decay_changes_scale, describe_training_geometry
+from data.geometry import CUTS, decay_changes_scale, describe_training_geometry
+from data.transforms import parse_preprocess
 from models import method_name
 from models.base_model import BaseModel
 from options.saved_options import NOT_RESTORED, TEXT, describe_options, describe_test_geometry
@@ -51,8 +52,12 @@ def print_training_summary(
     if decays and decay_changes_scale(opt.preprocess, opt.load_size, opt.crop_size):
         geometry = describe_training_geometry(opt.preprocess, opt.crop_size, opt.crop_size)
         print_line(
-            f"note: from epoch {opt.n_epochs + 1} on, images are {geometry}, as published. "
-            "To keep their scale, resize them beforehand and use --preprocess crop."
+            f"note: from epoch {opt.n_epochs + 1} on, images are {geometry}, as published. To keep their scale, "
+            + (
+                "resize them beforehand and use --preprocess crop."
+                if CUTS & set(parse_preprocess(opt.preprocess))
+                else f"use --crop_size {opt.load_size}."
+            )
         )
     if not opt.no_html:
         print_entry("page", str(run_dir / "web" / "index.html"))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.image_array import ImageArray, ImageError, transpose_by_orientation
 from data.image_folder import list_images
-from data.image_io import EXTENSIONS, READ_ONLY, READERS
+from data.image_io import EXTENSIONS, writable_name
 from data.image_reader import with_pages
 from data.image_writer import check_writable, derive, output_format, write_array
 from data.pillow_reader import from_pil as from_upright_pil
@@ -263,9 +263,7 @@ def _without_outputs(files: Sequence[Path], root: Path) -> list[Path]:
 
 def _result_name(path: Path, suffix: str | None) -> Path:
     """Return the path with the ending `suffix`. If it is None, formats that are only read get .tif, others keep theirs."""
-    if suffix is None and any(path.suffix.lower() in READERS[name].extensions for name in READ_ONLY):
-        return path.with_suffix(".tif")
-    return path if suffix is None else path.with_suffix(suffix)
+    return writable_name(path) if suffix is None else path.with_suffix(suffix)
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -66,9 +66,11 @@ class Translator:
             seed: random seed of the noise that StyleGAN2 generators inject.
             tmp_dir: folder for feature maps that do not fit into memory; None: the system's temporary folder.
             log: called with a message if an image is computed in tiles.
-            input_range: sample values of the input that map to -1 and 1; None: the full range of uint8 or uint16.
-            output_range: sample values of the output that -1 and 1 map to; None: the full range of the input's dtype.
-            output_nc: output channels of the generator; None: as many as input channels.
+            input_range: sample values of the input that map to -1 and 1; None: those of the checkpoint, or the full range
+                of uint8 or uint16.
+            output_range: sample values of the output that -1 and 1 map to; None: those of the checkpoint, or the full range
+                of the input's dtype.
+            output_nc: output channels of the generator; None: as many as input channels. A checkpoint defines them itself.
         Raises:
             UserError: there is no generator at the path.
             TypeError: `generator` is neither a generator nor a path.

@@ -173,9 +173,9 @@ def _check_frames_fit(translator: Translator) -> None:
     for what, channels in (("reads", translator.input_nc), ("returns", translator.output_nc)):
         if channels not in FRAME_CHANNELS:
             raise VideoError(f"the generator {what} {channels} channels, but a frame has 3. Translate images instead")
-    dtype = result_dtype(np.dtype(np.uint8), translator.output_range, translator.input_range)
-    if dtype != np.uint8:
-        raise VideoError(f"the generator returns {dtype} samples, but a frame has 8 bits. Translate images instead")
+    levels, dtype = translator.output_range, np.dtype(np.uint8)
+    if levels is not None and result_dtype(dtype, levels, source_range=None) != dtype:
+        raise VideoError(f"the generator returns samples of {levels}, but a frame has 0,255. Translate images instead")
 
 
 class _OutputContainer:

@@ -142,8 +142,9 @@ def _as_rows(features: Tensor) -> Tensor:
 def _gpu_norm(features: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the normalized features, and mean and 1 / standard deviation of every channel of every image.
 
-    A layer norm is one kernel, in which one block of threads normalizes a channel. Large maps are shared out among more
-    threads by the two kernels of `nn.SyncBatchNorm`. Other batch norms launch a third one, for the square root.
+    A layer norm is one kernel, in which one block of threads normalizes a channel; two if the number of positions is not a
+    multiple of 4. Large maps are shared out among more threads by the two kernels of `nn.SyncBatchNorm`. Other batch norms
+    launch a third one, for the square root.
     """
     if torch.is_autocast_enabled("cuda"):  # would compute a layer norm in float32
         with torch.autocast("cuda", enabled=False):

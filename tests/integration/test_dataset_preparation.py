@@ -163,12 +163,21 @@ def test_different_bands_are_named(run: Run, two_folders: dict[str, Path]) -> No
     assert_refused(result, two_folders["fold_AB"], "val/1.png", "3 uint8 bands", "1 uint16")
 
 
-def test_a_format_without_writer_is_named(run: Run, tmp_path: Path) -> None:
+def test_formats_that_are_only_read_become_tiffs(run: Run, tmp_path: Path) -> None:
     for side in "AB":
         image(tmp_path / side / "1.png", RED)
-        (tmp_path / side / "1.png").rename(tmp_path / side / "1.dcm")  # a file's content says what it is
+        (tmp_path / side / "1.png").rename(tmp_path / side / "1.jp2")  # a file's content says what it is
+    run("combine_A_and_B.py", fold_A=tmp_path / "A", fold_B=tmp_path / "B", fold_AB=tmp_path / "AB")
+    assert files(tmp_path / "AB") == {"1.tif"}
+
+
+def test_an_image_that_its_format_cannot_hold_is_named(run: Run, tmp_path: Path) -> None:
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        Image.fromarray(np.zeros((6, 8), np.uint16)).save(tmp_path / side / "1.png")
+        (tmp_path / side / "1.png").rename(tmp_path / side / "1.jpg")
     result = run("combine_A_and_B.py", fold_A=tmp_path / "A", fold_B=tmp_path / "B", fold_AB=tmp_path / "AB")
-    assert_refused(result, tmp_path / "AB", "A/1.dcm: cannot write .dcm", "Convert the images to PNG or TIFF first")
+    assert_refused(result, tmp_path / "AB", "A/1.jpg: ", "Convert the images first")
 
 
 def test_a_broken_image_is_named_and_nothing_partial_stays(run: Run, two_folders: dict[str, Path]) -> None:

@@ -6,6 +6,8 @@ from conftest import OWN_GOLDEN, SHARED_GOLDEN
 from golden_cases import Case, check_training_steps, find_cases, sample_as_on_the_cpu
 from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, double_model, take_step, tiny_model
 
+from models.networks import layers
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 GPU = "0"
@@ -15,7 +17,9 @@ compiled = pytest.param("--compile", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("case", STEPS, ids=[case.name for case in STEPS])
-def test_golden_training_steps_in_float64(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("max_layer_norm_size", [layers.MAX_LAYER_NORM_SIZE, 0])
+def test_golden_training_steps_in_float64(case: Case, max_layer_norm_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "MAX_LAYER_NORM_SIZE", max_layer_norm_size)
     sample_as_on_the_cpu(monkeypatch)
     check_training_steps(case, monkeypatch, GPU)
 

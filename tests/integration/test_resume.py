@@ -116,16 +116,25 @@ def test_an_epoch_that_became_shorter_than_what_is_done_ends_at_once(folder: Pat
 @pytest.mark.parametrize(
     ("options", "noted"),
     [
-        (["--preprocess", "scale_width_and_crop", "--load_size", "64"], "resized to a width of 32, cropped to 32x32"),
+        (
+            ["--preprocess", "scale_width_and_crop", "--load_size", "64"],
+            "resized to a width of 32, cropped to 32x32, as published. To keep their scale, resize them beforehand",
+        ),
+        (
+            ["--preprocess", "resize", "--load_size", "28"],
+            "resized to 32x32, as published. To keep their scale, use --crop_size 28.",
+        ),
         (["--preprocess", "scale_width_and_crop", "--load_size", "36"], None),  # room for random crops
+        (["--preprocess", "scale_shortside_and_crop", "--load_size", "64"], None),  # only small images are resized
         (["--preprocess", "crop", "--load_size", "64"], None),
+        (["--preprocess", "resize_and_crop", "--load_size", "64", "--n_epochs_decay", "0"], None),
     ],
 )
 def test_a_scale_that_changes_during_the_decay_is_noted(folder: Path, train, options: list[str], noted: str | None) -> None:
     ended = train(folder, *arguments("fastcut", "scales"), "--max_dataset_size", "1", "--overwrite", *options)
-    note = f"note: from epoch 2 on, images are {noted}, as published."
-    assert (ended.status, note in " ".join(ended.told.split())) == (0, noted is not None)
-    assert noted is not None or "from epoch" not in ended.told
+    told = " ".join(ended.told.split())
+    assert ended.status == 0
+    assert (f"note: from epoch 2 on, images are {noted}" in told) if noted else "from epoch" not in told
 
 
 def test_a_missing_name_is_noted(tmp_path: Path, train) -> None:

@@ -161,7 +161,8 @@ def test_damaged_videos_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     [
         ({"input_nc": 5}, "reads 5 channels"),
         ({"output_nc": 4}, "returns 4 channels"),
-        ({"output_range": ValueRange(0, 1)}, "returns float32 samples"),
+        ({"input_range": ValueRange(0, 1), "output_range": ValueRange(0, 1)}, "returns samples of 0,1"),
+        ({"output_range": ValueRange(-500, 1000)}, "returns samples of -500,1000"),
     ],
 )
 def test_a_generator_of_other_images_than_frames_is_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:

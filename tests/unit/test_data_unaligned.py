@@ -215,6 +215,13 @@ def test_images_smaller_than_the_crop_are_found_before_the_training(root: Path) 
     create_dataset(options(root, preprocess="trim"))
 
 
+def test_halves_of_pairs_smaller_than_the_crop_are_found_before_the_training(root: Path) -> None:
+    (root / "train").mkdir()
+    Image.new("RGB", (24, 40)).save(root / "train" / "1.png")
+    with pytest.raises(UserError, match=r"1.png': 12x40 pixels before the crop, smaller than --crop_size 16"):
+        create_dataset(options(root, dataset_mode="aligned", preprocess="crop"))
+
+
 @pytest.mark.parametrize("num_threads", [0, 2])
 def test_a_folder_whose_images_are_removed(num_threads: int, root: Path) -> None:
     loader = create_dataset(options(root, num_threads=num_threads))

@@ -44,7 +44,7 @@ def random_tensor(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.usefixtures("size_of_maps")
 @pytest.mark.parametrize("case", STEPS, ids=[case.name for case in STEPS])
 def test_golden_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     check_training_steps(case, monkeypatch)
