@@ -8,8 +8,9 @@ import math
 import sys
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ if __name__ == "__main__":
 
 # isort: split
 
+from data.image_io import size_in_header
 from data.image_reader import ReadOptions
 from data.image_writer import WRITERS
 from models import Translator
@@ -38,6 +40,7 @@ from util.runtime.device import AUTO, describe_device
 from util.terminal import print_line
 
 GPU_BATCH_SIZE = 8
+MAX_SCALE = 2  # an image of more times the training's size gets a note
 GIGABYTE = 10**9  # unit of --memory
 FORMATS = [writer.extensions[0].removeprefix(".") for writer in WRITERS.values()]
 
@@ -124,6 +127,8 @@ def translate(arguments: Namespace, architecture: dict[str, object]) -> bool:
     options = ReadOptions.of(arguments, translator.saved_options)
     if taken_over := saved_reading(arguments, options):
         print(f"as in training: {taken_over}")
+    if pending and arguments.short_side is None and (note := scale_note(pending[0].source, translator.saved_options)):
+        print_line(note)
     prepare_output_dir(jobs[0].target.parent, "--output")
     if arguments.scratch is not None:
         prepare_output_dir(arguments.scratch, "--scratch")
@@ -175,6 +180,19 @@ def saved_reading(arguments: Namespace, options: ReadOptions) -> str:
     bands = options.tiff_pages == "bands" and arguments.tiff_pages is None
     srgb = options.to_srgb and arguments.to_srgb is None
     return " ".join(["--tiff_pages bands"] * bands + ["--to_srgb"] * srgb)
+
+
+def scale_note(image: Path, saved_options: Mapping[str, Any]) -> str | None:
+    """Return a note if the image is much larger than those of a training that resized all to one size, else None."""
+    crop_size, size = saved_options.get("crop_size"), size_in_header(str(image))
+    if saved_options.get("preprocess") != "resize_and_crop" or not isinstance(crop_size, int) or size is None:
+        return None
+    if min(size) <= MAX_SCALE * crop_size:
+        return None
+    return (
+        f"note: {image.name} has {size[0]}x{size[1]} pixels, but the run was trained at {crop_size}x{crop_size}. "
+        f"Use --short_side {crop_size} to translate at that scale."
+    )
 
 
 def is_video(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """scripts/translate.py from the command line: folders, patterns, single and broken files, existing results."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from programs import refuse, run, succeed
 from models import Translator
 from models.inference.image_io import Job, pending_jobs, plan_inputs, plan_jobs
 from models.inference.pipeline import Failure
-from scripts.translate import describe_failures, main
+from scripts.translate import describe_failures, main, scale_note
 from util.errors import UserError
 
 TRANSLATE = "scripts/translate.py"
@@ -113,6 +114,24 @@ def test_several_files_are_translated(tmp_path: Path, weights: str) -> None:
     (tmp_path / "in" / "film.mp4").touch()
     videos = ["--input", "in/00.png", "in/film.mp4", "--output", "out"]
     assert "in/film.mp4 is a video" in refuse(tmp_path, TRANSLATE, "--checkpoint", weights, *videos)
+
+
+def test_a_scale_that_the_generator_does_not_know_is_noted(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    noise(90, 70).save(photo)
+    trained = {"preprocess": "resize_and_crop", "crop_size": 32}
+    note = (
+        "note: photo.jpg has 90x70 pixels, but the run was trained at 32x32. Use --short_side 32 to translate at that scale."
+    )
+    assert scale_note(photo, trained) == note
+    assert scale_note(photo, trained | {"crop_size": 64}) is None
+    assert scale_note(photo, trained | {"preprocess": "crop"}) is None
+    assert scale_note(photo, {}) is None
+    weights = checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "train_opt.json").write_text(json.dumps(trained))
+    command = [TRANSLATE, "--checkpoint", str(weights), "--input", str(photo), "--overwrite", "--output", "out"]
+    assert note in " ".join(succeed(tmp_path, *command).split())
+    assert "note" not in succeed(tmp_path, *command, "--short_side", "32")
 
 
 def test_patterns_and_single_images(tmp_path: Path, weights: str) -> None:
