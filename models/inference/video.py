@@ -23,6 +23,7 @@ VIDEO_EXTENSIONS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".w
 # Codec of each container, at a quality without visible artifacts: CRF 18 of x264, CRF 24 of VP9.
 CODECS = {".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "row-mt": "1"})}
 DEFAULT_CODEC = ("libx264", {"crf": "18"})
+MIN_FRAME_LEVELS = 16  # a narrower range is that of floating-point images, such as 0,1
 FRAME_CHANNELS = (1, 3)  # of a generator that translates frames: gray, or RGB
 BT709 = 1  # FFmpeg's AVCOL_SPC_BT709
 
@@ -174,7 +175,8 @@ def _check_frames_fit(translator: Translator) -> None:
         if channels not in FRAME_CHANNELS:
             raise VideoError(f"the generator {what} {channels} channels, but a frame has 3. Translate images instead")
     levels, dtype = translator.output_range, np.dtype(np.uint8)
-    if levels is not None and result_dtype(dtype, levels, source_range=None) != dtype:
+    is_8_bit = levels is None or levels.hi - levels.lo >= MIN_FRAME_LEVELS - 1
+    if not is_8_bit or result_dtype(dtype, levels, translator.input_range) != dtype:
         raise VideoError(f"the generator returns samples of {levels}, but a frame has 0,255. Translate images instead")
 
 

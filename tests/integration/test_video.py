@@ -171,3 +171,10 @@ def test_a_generator_of_other_images_than_frames_is_refused(tmp_path: Path, sett
     with pytest.raises(VideoError, match=f"the generator {reason}, but a frame has"):
         translate_video(translator, tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_value_range_of_8_bit_images_is_accepted(tmp_path: Path) -> None:
+    percentiles = ValueRange(10, 240)
+    translator = Translator(Identity(), device=torch.device("cpu"), input_range=percentiles, output_range=percentiles)
+    times = make_video(tmp_path / "in.mp4", 64, 48)
+    assert translate_video(translator, tmp_path / "in.mp4", tmp_path / "out.mp4").frames == len(times)
