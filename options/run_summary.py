@@ -51,13 +51,10 @@ def print_training_summary(
     decays = opt.n_epochs_decay > 0 and opt.dataset_mode == "unaligned"
     if decays and decay_changes_scale(opt.preprocess, opt.load_size, opt.crop_size):
         geometry = describe_training_geometry(opt.preprocess, opt.crop_size, opt.crop_size)
+        is_cut = CUTS & set(parse_preprocess(opt.preprocess))
+        remedy = "resize them beforehand and use --preprocess crop" if is_cut else f"use --crop_size {opt.load_size}"
         print_line(
-            f"note: from epoch {opt.n_epochs + 1} on, images are {geometry}, as published. To keep their scale, "
-            + (
-                "resize them beforehand and use --preprocess crop."
-                if CUTS & set(parse_preprocess(opt.preprocess))
-                else f"use --crop_size {opt.load_size}."
-            )
+            f"note: from epoch {opt.n_epochs + 1} on, images are {geometry}, as published. To keep their scale, {remedy}."
         )
     if not opt.no_html:
         print_entry("page", str(run_dir / "web" / "index.html"))
