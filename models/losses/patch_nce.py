@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.patch_sampler import PatchSampler, can_stack
+from models.networks.patch_sampler import PatchSampler, UnitVectors
 from util.runtime.device import on_gpu
 from util.runtime.distributed import gather_from_other_ranks, world_size
 
@@ -23,8 +23,8 @@ def patch_nce(
     """Return the cross-entropy of classifying each query's own key among all keys of its group (CUT, equation 2).
 
     Args:
-        queries: unit vectors (num_groups * S, C).
-        keys: unit vectors (num_groups * S, C); row i is the positive of query i. They get no gradient.
+        queries: unit vectors (..., C), S of each group, group by group.
+        keys: as many unit vectors; the i-th is the positive of the i-th query. They get no gradient.
         num_groups: a group is one image, whose S patches are each other's negatives. 1: the whole minibatch is one group.
         temperature: divides the cosine similarities.
         extra_negatives: more keys (M, C), negatives of every query.
@@ -32,8 +32,8 @@ def patch_nce(
     Returns:
         The loss of every query, (num_groups * S,). Chance level is ln(S + M).
     """
-    grouped_queries = queries.unflatten(0, (num_groups, -1))
-    grouped_keys = keys.detach().unflatten(0, (num_groups, -1))
+    grouped_queries = queries.reshape(num_groups, -1, queries.shape[-1])
+    grouped_keys = keys.detach().reshape(num_groups, -1, keys.shape[-1])
     similarities = torch.bmm(grouped_queries, grouped_keys.transpose(1, 2))  # the positives are on the diagonal
     columns = [similarities, similarities.new_full((), MASK_LOGIT).expand(*similarities.shape[:2], 1)]
     if extra_negatives is not None:
@@ -153,26 +153,28 @@ class PatchNCELoss:
     def _losses(self, query_patches: Sequence[Tensor], keys: SampledKeys) -> Tensor:
         queries, projected_keys = self._project(query_patches, keys.patches)
         num_groups = keys.num_sources if self.all_negatives else len(query_patches[0])
-        if can_stack(queries):
-            losses = patch_nce(torch.cat(queries), torch.cat(projected_keys), len(queries) * num_groups, self.temperature)
+        if isinstance(queries, Tensor) and isinstance(projected_keys, Tensor):
+            losses = patch_nce(queries, projected_keys, len(queries) * num_groups, self.temperature)
             return losses.view(len(queries), keys.num_sources, -1).mean((0, 2))
         pairs = zip(queries, projected_keys, strict=True)
         layer_losses = [self._layer_losses(layer_queries, layer_keys, num_groups) for layer_queries, layer_keys in pairs]
         return torch.stack([losses.view(keys.num_sources, -1).mean(1) for losses in layer_losses]).mean(0)
 
-    def _project(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
+    def _project(self, query_patches: Sequence[Tensor], key_patches: Sequence[Tensor]) -> tuple[UnitVectors, UnitVectors]:
         """Return the unit vectors of queries and keys. On a GPU they share a pass, in which the keys get zero gradients."""
         if not on_gpu(self.rng.device):
             with torch.no_grad():
-                keys = self.netF(key_patches)
-            return self.netF(query_patches), keys
+                projected_keys = self.netF(key_patches)
+            return self.netF(query_patches), projected_keys
         pairs = zip(query_patches, key_patches, strict=True)
         # In the order (N, S, C), in which netF reads patches, so that only `cat` copies them.
         by_position = [torch.cat([patches.transpose(1, 2) for patches in pair]) for pair in pairs]
         projected = self.netF([patches.transpose(1, 2) for patches in by_position])
-        if can_stack(projected):
-            return tuple(list(part) for part in torch.stack(projected).chunk(2, dim=1))
-        return tuple(map(list, zip(*(vectors.chunk(2) for vectors in projected), strict=True)))
+        if isinstance(projected, Tensor):
+            queries, keys = projected.chunk(2, dim=1)
+            return queries, keys
+        halves = [vectors.chunk(2) for vectors in projected]
+        return [queries for queries, _ in halves], [keys for _, keys in halves]
 
     def _layer_losses(self, queries: Tensor, keys: Tensor, num_groups: int) -> Tensor:
         if self.all_negatives:

@@ -1,7 +1,7 @@
 """The layers that the networks share: normalization, reflection padding, weight initialization."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -272,6 +272,46 @@ class Reflect(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _reflect_backward(gradient, ctx.shape, ctx.padding), None
+
+
+def pad_with_skip(pad: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pad(features) and features, the inputs of a residual branch and of its skip connection.
+
+    On a GPU the sum of their gradients launches fewer kernels than separate ones.
+    """
+    can_fuse = not (torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled())
+    if isinstance(pad, ReflectionPad) and on_gpu(features.device) and features.requires_grad and can_fuse:
+        return _GPUPadWithSkip.apply(features, pad.padding)
+    return pad(features), features
+
+
+class _GPUPadWithSkip(Function):
+    """Reflection padding of a residual branch, and its skip connection.
+
+    The gradient of the padding is added to a copy of that of the skip connection: one kernel instead of three.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+        ctx.padding = padding
+        return reflect(features, padding), features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, of_padded: Tensor, of_skip: Tensor) -> tuple[Tensor, None]:
+        gradient = of_skip.clone(memory_format=torch.contiguous_format)  # hooks and other layers may hold the original
+        sources = _source_positions(*gradient.shape[2:], ctx.padding, gradient.device)
+        gradient.flatten(2).index_add_(2, sources, of_padded.flatten(2))
+        return gradient, None
+
+
+@cache
+def _source_positions(height: int, width: int, padding: int, device: torch.device) -> Tensor:
+    """Return the row-major position that each position of a padded feature map repeats.
+
+    Made once per size, to save kernels: 17 KB for feature maps of 64x64.
+    """
+    positions = torch.arange(height * width, device=device, dtype=torch.float64)  # integers cannot be padded
+    return reflect(positions.view(1, 1, height, width), padding).flatten().int()
 
 
 def _reflect_backward(gradient: Tensor, shape: torch.Size, padding: int) -> Tensor:

@@ -8,6 +8,7 @@ On a GPU, all layers and all sources are processed at once (see `on_gpu`).
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.runtime.device import on_gpu
+
+#: Unit vectors (N * S, nc), one entry per layer: a list, or one tensor if the layers share their kernels on a GPU.
+UnitVectors = list[Tensor] | Tensor
 
 # `torch.topk` launches one kernel for at most 200 rows of this length.
 TOPK_CHUNK = 4096
@@ -43,8 +47,9 @@ def sample_patch_ids_at_once(
         shape = (len(sampled), num_sources, math.ceil(max(sizes) / TOPK_CHUNK), min(max(sizes), TOPK_CHUNK))
         largest = torch.iinfo(torch.int32).max
         keys = torch.randint(largest, shape, dtype=torch.int32, generator=generator, device=generator.device)
-        for layer, layer_keys in zip(sampled, keys.flatten(2), strict=True):
-            layer_keys[:, sizes[layer] :].fill_(-1)
+        lengths = _integers(tuple(sizes[layer] for layer in sampled), generator.device)[:, None, None]
+        rows = keys.flatten(2)
+        rows.masked_fill_(torch.arange(rows.shape[2], device=generator.device) >= lengths, -1)
         patch_ids = dict(zip(sampled, largest_ids(keys, num_patches).unbind(), strict=True))
     return [
         patch_ids[layer] if layer in patch_ids else torch.arange(size, device=generator.device).expand(num_sources, -1)
@@ -65,6 +70,12 @@ def largest_ids(keys: Tensor, count: int) -> Tensor:
     return ids.flatten(-2).gather(-1, candidates.flatten(-2).topk(count, sorted=False).indices)
 
 
+@cache
+def _integers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the values as a tensor. Made once, to save kernels, and on the device, because a GPU waits for a copy."""
+    return torch.stack([torch.full((), value, device=device) for value in values])
+
+
 def gather_positions(features: Tensor, ids: Tensor) -> Tensor:
     """Return the vectors of feature maps (N, C, H, W) at row-major positions, (N, C, S).
 
@@ -81,9 +92,16 @@ def gather_positions(features: Tensor, ids: Tensor) -> Tensor:
     return maps.gather(3, index).flatten(0, 1)
 
 
-def mirrored_ids(patch_ids: Tensor, width: int) -> Tensor:
-    """Return the ids of the same patches in a feature map of this width that is flipped left to right."""
-    return torch.sub(patch_ids + (width - 1), patch_ids % width, alpha=2)
+def mirrored_ids(patch_ids: Sequence[Tensor], widths: Sequence[int]) -> Sequence[Tensor]:
+    """Return the ids of the same patches in feature maps of these widths that are flipped left to right, layer by layer."""
+    if can_stack(patch_ids):
+        ids = torch.stack(list(patch_ids))
+        return _mirror(ids, _integers(tuple(widths), ids.device)[:, None, None]).unbind()
+    return [_mirror(ids, width) for ids, width in zip(patch_ids, widths, strict=True)]
+
+
+def _mirror(ids: Tensor, width: int | Tensor) -> Tensor:
+    return torch.sub(ids + (width - 1), ids % width, alpha=2)
 
 
 def normalize(vectors: Tensor, epsilon: float = 1e-7) -> Tensor:
@@ -139,10 +157,10 @@ class PatchSampler(nn.Module):
         converted: no feature map is flipped or permuted.
         """
         if mirrored:
-            patch_ids = [mirrored_ids(ids, feature.shape[3]) for feature, ids in zip(features, patch_ids, strict=True)]
+            patch_ids = mirrored_ids(patch_ids, [feature.shape[3] for feature in features])
         return [gather_positions(feature, ids) for feature, ids in zip(features, patch_ids, strict=True)]
 
-    def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, patches: Sequence[Tensor]) -> UnitVectors:
         """Project and normalize patches (N, C_l, S_l) to unit vectors (N * S_l, nc), image by image."""
         vectors = [patch.transpose(1, 2).flatten(0, 1) for patch in patches]
         if self.use_mlp:
@@ -152,7 +170,7 @@ class PatchSampler(nn.Module):
                 weight, bias = torch.stack([mlp[2].weight for mlp in mlps]), torch.stack([mlp[2].bias for mlp in mlps])
                 hidden = torch.stack(vectors).relu_()
                 projected = torch.baddbmm(bias[:, :, None], weight, hidden.transpose(1, 2))  # (layers, nc, N * S)
-                return list(normalize(projected.transpose(1, 2)).unbind())
+                return normalize(projected.transpose(1, 2))
             vectors = [mlp[1:](vector) for mlp, vector in zip(mlps, vectors, strict=True)]
         return [normalize(vector) for vector in vectors]
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from models.networks.base import Generator, validate_nce_layers
-from models.networks.layers import NORMS, ReflectionPad, fused_layers, use_bias
+from models.networks.layers import NORMS, ReflectionPad, fused_layers, pad_with_skip, use_bias
 from models.networks.resampling import Downsample, Upsample
 from models.networks.winograd import Conv3x3
 
@@ -33,8 +33,8 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        residual = features
-        for _, layer in fused_layers(self.conv_block, range(len(self.conv_block))):
+        residual, features = pad_with_skip(self.conv_block[0], features)
+        for _, layer in fused_layers(self.conv_block, range(1, len(self.conv_block))):
             residual = layer(residual)
         return residual.add_(features)
 

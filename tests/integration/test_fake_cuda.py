@@ -120,7 +120,8 @@ class TestFaultsAreFound:
 
     def test_tensor_on_the_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def with_cpu_mask(queries: Tensor, *_: object) -> Tensor:
-            return queries.sum(1) * torch.eye(len(queries)).sum(1)
+            vectors = queries.flatten(0, -2)
+            return vectors.sum(1) * torch.eye(len(vectors)).sum(1)
 
         monkeypatch.setattr(patch_nce, "patch_nce", with_cpu_mask)
         with pytest.raises((GPUError, RuntimeError), match=r"CPU|device"):

@@ -4,40 +4,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import OWN_GOLDEN, SHARED_GOLDEN
-from golden_cases import Case, check_training_steps, find_cases, sample_as_on_the_cpu
+from golden_cases import Case, check_training_steps, find_cases
+from gpu_paths import take_gpu_paths
 from tiny_models import CUT, SINCUT, assert_same, count_passes, double_model, take_step
 from torch import Tensor, nn
 
 from models.networks import layers, patch_sampler
-from models.networks.layers import InstanceNorm, ReflectionPad, conv_before_norm, fused_layers
+from models.networks.layers import InstanceNorm, ReflectionPad, conv_before_norm, fused_layers, pad_with_skip
 from models.networks.patch_sampler import gather_positions, largest_ids, sample_patch_ids_at_once
+from models.networks.resnet import ResnetBlock
 from models.networks.winograd import Conv3x3
 from models.performance import fill_missing_gradients
 
 STEPS = [case for case in find_cases([OWN_GOLDEN, SHARED_GOLDEN]) if case.info["kind"] == "training_steps"]
-USERS_OF_ON_GPU = ("networks.layers", "networks.patch_sampler", "losses.patch_nce", "performance")
-
-
-def norm_stats(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Replace `torch.batch_norm_stats`, which PyTorch has for GPUs only."""
-    variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
-    return mean, (variance + eps).rsqrt()
-
-
-def norm_elemt(features: Tensor, _weight: None, _bias: None, mean: Tensor, rstd: Tensor, _eps: float, out: Tensor) -> None:
-    """Replace `torch.batch_norm_elemt`, which PyTorch has for GPUs only."""
-    mean, rstd = (statistic.view(1, -1, 1, 1) for statistic in (mean, rstd))
-    torch.mul(features - mean, rstd, out=out)
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the paths of a GPU, with the samples of the CPU."""
-    for module in USERS_OF_ON_GPU:
-        monkeypatch.setattr(f"models.{module}.on_gpu", lambda device: True)
-    sample_as_on_the_cpu(monkeypatch)
-    monkeypatch.setattr(torch, "batch_norm_stats", norm_stats)
-    monkeypatch.setattr(torch, "batch_norm_elemt", norm_elemt)
+    take_gpu_paths(monkeypatch)
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -120,6 +104,46 @@ def test_norm_relu_and_padding_in_one_equal_the_layers(padding: int) -> None:
     assert type(results[0].grad_fn).__name__ == "_GPUNormReLUPadBackward"
     torch.testing.assert_close(*results)
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("padding", [1, 2])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_padding_with_a_skip_connection(padding: int, memory_format: torch.memory_format) -> None:
+    image = random_tensor(2, 3, 6, 5).contiguous(memory_format=memory_format).requires_grad_()
+    pairs = [pad_with_skip(ReflectionPad(padding), image), (F.pad(image, (padding,) * 4, mode="reflect"), image)]
+    kernel = random_tensor(3, 3, 2 * padding + 1, 2 * padding + 1, seed=2)
+    sums = [F.conv2d(padded, kernel).sin() + skipped for padded, skipped in pairs]
+    weight = random_tensor(*image.shape, seed=1)
+    gradients = [torch.autograd.grad((total * weight).sum(), image)[0] for total in sums]
+    assert type(pairs[0][0].grad_fn).__name__ == "_GPUPadWithSkipBackward"
+    torch.testing.assert_close(*sums)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+class TestGradientsOfBlocks:
+    """Others may hold the gradient of a block's output."""
+
+    def test_can_be_read_at_several_blocks(self) -> None:
+        generator = double_model(CUT).networks["G"]
+        image = random_tensor(1, 3, 16, 16).requires_grad_()
+        output, features = generator(image, [11, 12, 13, 14])
+        loss = (output * random_tensor(*output.shape, seed=1)).sum()
+        together = torch.autograd.grad(loss, [image, *features], retain_graph=True)
+        one_by_one = [torch.autograd.grad(loss, tensor, retain_graph=True)[0] for tensor in (image, *features)]
+        torch.testing.assert_close(together, tuple(one_by_one))
+
+    def test_can_be_shared_by_two_blocks(self) -> None:
+        first, second = (ResnetBlock(3, "instance", dropout=False).double() for _ in range(2))
+        images = [random_tensor(2, 3, 6, 5, seed=seed).requires_grad_() for seed in range(2)]
+        weight = random_tensor(2, 3, 6, 5, seed=2)
+        together = torch.autograd.grad(((first(images[0]) + second(images[1])) * weight).sum(), images)
+        alone = [
+            torch.autograd.grad((block(image) * weight).sum(), image)[0]
+            for block, image in zip((first, second), images, strict=True)
+        ]
+        torch.testing.assert_close(together, tuple(alone))
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
