@@ -153,7 +153,7 @@ class PatchNCELoss:
     def _losses(self, query_patches: Sequence[Tensor], keys: SampledKeys) -> Tensor:
         queries, projected_keys = self._project(query_patches, keys.patches)
         num_groups = keys.num_sources if self.all_negatives else len(query_patches[0])
-        if isinstance(queries, Tensor) and isinstance(projected_keys, Tensor):
+        if self.can_share_passes and isinstance(queries, Tensor) and isinstance(projected_keys, Tensor):
             losses = patch_nce(queries, projected_keys, len(queries) * num_groups, self.temperature)
             return losses.view(len(queries), keys.num_sources, -1).mean((0, 2))
         pairs = zip(queries, projected_keys, strict=True)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from gpu_paths import take_gpu_paths
 from torch import Tensor
 
 from models import create_model
@@ -87,6 +89,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with process_group(torch.device("cpu")):
         results: dict[str, Any] = {case: take_steps(case) for case in CASES}
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            take_gpu_paths(monkeypatch)
+            results["gpu"] = {case: take_steps(case) for case in CASES}
         results["refused"] = [
             refusal(lambda: check_batch_size(3)),
             refusal(lambda: create_model(options(["--normD", "batch"]))),

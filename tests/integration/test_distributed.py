@@ -47,9 +47,19 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_take_the_steps_of_one(case: str, of_two: dict[str, Any], float64: None) -> None:
-    one, two = take_steps(case), of_two[case]
+def test_two_processes_take_the_steps_of_one(case: str, of_two: dict[str, Any]) -> None:
+    check_same_steps(take_steps(case), of_two[case])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("case", CASES)
+def test_so_do_the_paths_of_a_gpu(case: str, of_two: dict[str, Any]) -> None:
+    check_same_steps(take_steps(case), of_two["gpu"][case])
+
+
+def check_same_steps(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert one["flips"] == two["flips"]
     for alone, together in zip(one["losses"], two["losses"], strict=True):
         assert together == pytest.approx(alone, rel=1e-6)  # reported in float32
