@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import OWN_GOLDEN, SHARED_GOLDEN
 from golden_cases import Case, check_training_steps, find_cases
 from gpu_paths import take_gpu_paths
-from tiny_models import CUT, SINCUT, assert_same, count_passes, double_model, take_step
+from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, count_passes, double_model, take_step
 from torch import Tensor, nn
 
 from models.networks import layers, patch_sampler
@@ -44,6 +44,9 @@ def test_golden_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
         f"{CUT} --gan_mode wgangp --lambda_gp 1",
         f"{CUT} --nce_layers 1,4,5,9",
         f"{CUT} --channels_last",
+        f"{CUT} --grad_checkpoint",
+        f"{CUT} --normG batch",
+        CYCLE_GAN,
         SINCUT,
         f"{SINCUT} --num_patches 3",
     ],
