@@ -125,6 +125,13 @@ def test_padding_with_a_skip_connection(padding: int, memory_format: torch.memor
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
+def test_deterministic_runs_do_not_add_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    padded, _ = pad_with_skip(ReflectionPad(1), random_tensor(1, 2, 4, 4).requires_grad_())
+    assert type(padded.grad_fn).__name__ == "ReflectBackward"
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
 class TestGradientsOfBlocks:
     """Others may hold the gradient of a block's output."""
 
