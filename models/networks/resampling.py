@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from models.networks.layers import Reflect
+from models.networks.padding import Reflect
 
 
 class DepthwiseBlur(Function):

@@ -10,7 +10,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from models.networks.base import Generator, validate_nce_layers
-from models.networks.layers import NORMS, ReflectionPad, fused_layers, pad_with_skip, use_bias
+from models.networks.layers import NORMS, fused_layers, use_bias
+from models.networks.padding import ReflectionPad, pad_with_skip
 from models.networks.resampling import Downsample, Upsample
 from models.networks.winograd import Conv3x3
 

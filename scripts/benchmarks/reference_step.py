@@ -19,7 +19,8 @@ from models.base_model import BaseModel
 from models.cut_model import CUTModel
 from models.cycle_gan_model import CycleGANModel
 from models.losses.patch_nce import PatchNCELoss, SampledKeys, patch_nce
-from models.networks.layers import InstanceNorm, ReflectionPad
+from models.networks.layers import InstanceNorm
+from models.networks.padding import ReflectionPad
 from models.networks.resampling import Downsample, Upsample
 from models.networks.winograd import Conv3x3
 from models.sincut_model import SinCUTModel

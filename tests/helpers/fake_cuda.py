@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from models.networks import layers, patch_sampler, winograd
+from models.networks import padding, patch_sampler, winograd
 from models.networks.resampling import Resampler
 from models.networks.winograd import Conv3x3
 
@@ -248,7 +248,7 @@ def fake_gpu() -> Iterator[None]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(Resampler, "_as_matrix", refuse_on_gpu("blur by matrix products"))
         patch.setattr(Conv3x3, "_can_use_winograd", refuse_on_gpu("Winograd convolution", Conv3x3._can_use_winograd))
-        for module, name in ((layers, "_source_positions"), (patch_sampler, "_integers")):
+        for module, name in ((padding, "_source_positions"), (patch_sampler, "_integers")):
             patch.setattr(module, name, functools.cache(getattr(module, name).__wrapped__))  # no fake tensor outlives this
         patch.setattr(winograd, "MIN_CHANNELS", 1)
         patch.setattr(winograd, "MIN_TILES", 1)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from models import performance
 from models.losses import patch_nce
-from models.networks import layers, patch_sampler
+from models.networks import layers, padding, patch_sampler
 
 
 def take_gpu_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the paths of a GPU, with the samples of the CPU."""
-    for module in (layers, patch_sampler, patch_nce, performance):
+    for module in (layers, padding, patch_sampler, patch_nce, performance):
         monkeypatch.setattr(module, "on_gpu", lambda device: True)
     sample_as_on_the_cpu(monkeypatch)
     monkeypatch.setattr(torch, "batch_norm_stats", norm_stats)

@@ -10,7 +10,8 @@ from tiny_models import CUT, CYCLE_GAN, SINCUT, assert_same, count_passes, doubl
 from torch import Tensor, nn
 
 from models.networks import layers, patch_sampler
-from models.networks.layers import InstanceNorm, ReflectionPad, conv_before_norm, fused_layers, pad_with_skip
+from models.networks.layers import InstanceNorm, conv_before_norm, fused_layers
+from models.networks.padding import ReflectionPad, pad_with_skip
 from models.networks.patch_sampler import gather_positions, largest_ids, sample_patch_ids_at_once
 from models.networks.resnet import ResnetBlock
 from models.networks.winograd import Conv3x3

@@ -8,7 +8,8 @@ from golden_cases import Case, check_training_steps, find_cases
 from torch import Tensor, nn
 
 from models.networks import winograd
-from models.networks.layers import InstanceNorm, ReflectionPad, fused_layers
+from models.networks.layers import InstanceNorm, fused_layers
+from models.networks.padding import ReflectionPad
 from models.networks.resampling import Downsample, Upsample
 from models.networks.resnet import ResnetGenerator
 from models.networks.winograd import CHUNK_TILES, Conv3x3
