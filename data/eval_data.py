@@ -7,6 +7,7 @@ next evaluation.
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +126,20 @@ def options_of_test(opt: Namespace, phase: str, *, any_size: bool) -> Namespace:
 
 
 class ReadableImages:
-    """The images of `files` that can be used. Each iteration adds the others to `skipped`."""
+    """The first `limit` images of `files` that can be used. Each iteration adds the others before them to `skipped`."""
 
-    def __init__(self, files: ImageFiles, skipped: Skipped) -> None:
+    def __init__(self, files: ImageFiles, skipped: Skipped, limit: int | None = None) -> None:
         self.files = files
         self.skipped = skipped
+        self.limit = limit
 
     def __len__(self) -> int:
-        """Return the number of files."""
-        return len(self.files)
+        """Return the number of images if all files can be used."""
+        return len(self.files.paths[: self.limit])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (image for image in GroundTruth(self.files, self.files.paths, self.skipped) if image is not None)
+        images = GroundTruth(self.files, self.files.paths, self.skipped)
+        return islice((image for image in images if image is not None), self.limit)
 
 
 class GroundTruth:

@@ -126,12 +126,11 @@ def evaluate(opt: Namespace) -> None:
     if opt.json is not None:
         prepare_output_file(opt.json, "--json")
     result_sets = find_results(opt.results, opt.visual, opt.max_images)
-    all_real = ImageFiles.from_dir(real_folder(opt, result_sets), options=read_options(opt, result_sets))
-    real = replace(all_real, paths=all_real.paths[: opt.max_images])
+    real = ImageFiles.from_dir(real_folder(opt, result_sets), options=read_options(opt, result_sets))
     device = select_device(opt.gpu_ids)
     evaluator = create_evaluator(config, opt.seed, device)
 
-    print_line(f"against {len(real)} images of {real.root}, on {describe_device(device)}")
+    print_line(f"against {len(real.paths[: opt.max_images])} images of {real.root}, on {describe_device(device)}")
     results: dict[str, list[MetricResult]] = {}
     skipped: Skipped = {}
     real_sets: dict[ImageFiles, ReferenceSet] = {}
@@ -144,9 +143,10 @@ def evaluate(opt: Namespace) -> None:
             if bands is None
             else exact_format_of_page(result_set.record, bands, opt.visual, opt.value_range, opt.show_channels)
         )
-        resized, all_targets = (images.with_format(size, grayscale, transform, exact_real) for images in (real, all_real))
+        resized = real.with_format(size, grayscale, transform, exact_real)
         if evaluator.needs("distribution") and resized not in real_sets:
-            real_sets[resized] = ReferenceSet(ProgressImages(ReadableImages(resized, skipped), "real images"))
+            readable = ReadableImages(resized, skipped, opt.max_images)
+            real_sets[resized] = ReferenceSet(ProgressImages(readable, "real images"))
         translations = result_set.images
         sources = result_set.inputs() if evaluator.needs("faithfulness") else None
         if bands is not None:
@@ -159,7 +159,7 @@ def evaluate(opt: Namespace) -> None:
         images = EvalImages(
             ProgressImages(translations, result_set.title),
             real=real_sets.get(resized),
-            target=result_set.targets(all_targets, skipped) if evaluator.needs("paired") else None,
+            target=result_set.targets(resized, skipped) if evaluator.needs("paired") else None,
             source=sources,
             channels={} if exact_real is None else describe_channels(exact_real),
         )
@@ -173,17 +173,18 @@ def evaluate(opt: Namespace) -> None:
     if skipped:
         print_line(f"warning: {describe_skipped(skipped)}", file=sys.stderr)
     counts = {result_set.title: len(result_set.images) for result_set in result_sets}
-    print(metric_table(results, {"results": counts, "real images": dict.fromkeys(counts, len(real))}))
+    real_count = len([path for path in real.paths if path not in skipped][: opt.max_images])
+    print(metric_table(results, {"results": counts, "real images": dict.fromkeys(counts, real_count)}))
     for line in sorted(described):
         print_line(line)
     unused = [flag for flag, value in (("--value_range", opt.value_range), ("--show_channels", opt.show_channels)) if value]
     if unused and not described:
         print_line(f"warning: {', '.join(unused)}: not used, because all results are 8-bit images", file=sys.stderr)
-    differing = sorted({count for count in counts.values() if count != len(real)})
+    differing = sorted({count for count in counts.values() if count != real_count})
     if evaluator.needs("distribution") and differing:
         print_line(
-            f"warning: {' and '.join(map(str, differing))} results, but {len(real)} real images. "
-            f"FID depends on both numbers. --max_images {min(*differing, len(real))} makes them equal."
+            f"warning: {' and '.join(map(str, differing))} results, but {real_count} real images. "
+            f"FID depends on both numbers. --max_images {min(*differing, real_count)} makes them equal."
         )
     write_json(result_sets, results, real.root, opt.json)
 

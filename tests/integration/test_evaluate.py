@@ -378,7 +378,16 @@ def test_an_unreadable_real_image_is_skipped_and_counted(
     (page / "data" / "testB" / "03.png").write_bytes(b"not an image")
     found = evaluated(page, "--features", str(thumbnail))[str(page / "results")]
     assert found["FID (thumbnail)"]["real_pictures"] == 5
-    assert "warning: skipped 1 unreadable image, " in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "warning: skipped 1 unreadable image, " in printed.err
+    assert (
+        "warning: 6 results, but 5 real images. FID depends on both numbers. --max_images 5 makes them equal." in printed.out
+    )
+    found = evaluated(page, "--features", str(thumbnail), "--max_images", "5")[str(page / "results")]
+    assert (found["FID (thumbnail)"]["pictures"], found["FID (thumbnail)"]["real_pictures"]) == (5, 5)
+    printed = capsys.readouterr()
+    assert "skipped 1" in printed.err
+    assert "warning" not in printed.out
 
 
 def test_real_images_are_read_as_the_test_read_its_own(page: Path, thumbnail: Path) -> None:
