@@ -24,6 +24,7 @@ from models.inference.checkpoint import load_generator
 from models.networks import DISCRIMINATORS, DiscriminatorConfig
 from options import TestOptions, TrainOptions
 from util.errors import UserError
+from util.runtime.checkpoint import read_training_state
 from util.runtime.weights import load_weights, save_weights
 
 NAME = "latest_net_G.pth"
@@ -252,6 +253,17 @@ def test_a_truncated_file_is_refused(tmp_path: Path, zipped: bool, fraction: flo
     load_weights(small_network(), path)
     path.write_bytes(whole[: int(fraction * len(whole))])
     assert "truncated, damaged, or holds code" in refused(path)
+
+
+@pytest.mark.parametrize("length", [1, 5_000, 20_000, 65_000, 100_000, 400_000])
+def test_a_truncated_file_of_any_length_is_refused(tmp_path: Path, length: int) -> None:
+    """torch.load seeks before the start of some of them, which looks like an error of the file system."""
+    path = tmp_path / NAME
+    torch.save({f"model.{layer}.weight": torch.zeros(200, 64) for layer in range(8)}, path)
+    path.write_bytes(path.read_bytes()[:length])
+    assert "truncated, damaged, or holds code" in refused(path)
+    with pytest.raises(UserError, match="is truncated, damaged, or contains code"):
+        read_training_state(path)
 
 
 @pytest.mark.parametrize(

@@ -179,8 +179,13 @@ def read_values(path: Path) -> Any:
     Raises OSError if there is no readable file, and exceptions of any type if it is damaged or holds code.
     """
     _check_intact(path)
-    with warnings.catch_warnings(action="ignore"):  # about damaged files, which raise anyway
-        return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about damaged files, which raise anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # torch looks for the end of a zip file before the start of a truncated one
+            raise ValueError("truncated") from error
+        raise
 
 
 def _check_intact(path: Path) -> None:
