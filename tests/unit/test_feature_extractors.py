@@ -184,6 +184,15 @@ def test_files_without_a_network_are_errors(tmp_path: Path) -> None:
         load_features(other, CPU)
 
 
+def test_one_changed_byte_of_a_weight_is_an_error(squeezenet: Path, tmp_path: Path) -> None:
+    """torch.load does not notice it, and every metric would be silently wrong."""
+    content = bytearray(squeezenet.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "changed.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"changed\.pth: not a state dict, or damaged"):
+        load_features(tmp_path / "changed.pth", CPU)
+
+
 def test_weights_are_found_in_torchs_cache_and_missing_ones_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

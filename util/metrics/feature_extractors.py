@@ -23,6 +23,7 @@ from util.errors import UserError
 from util.files import sha256
 from util.images import to_rgb
 from util.metrics.feature_map import LastFeatureMap
+from util.runtime.weights import read_values
 
 
 def clean(image: np.ndarray, side: int) -> Tensor:
@@ -89,7 +90,7 @@ def cached_download(url: str) -> Path:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Load a state dict without running code from the file. Raise UserError if it contains anything else."""
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = read_values(path)
     except Exception:  # any type if the file is damaged; torch's messages advise running its code
         weights = None
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
